@@ -1,0 +1,26 @@
+"""diffjax: diffusion models in JAX and Flax, one pure function per equation."""
+
+from diffjax import diffusion, grids, guidance, losses, samplers, schedules, weighting
+from diffjax.diffusion import prior_sample
+from diffjax.parameterization import make_denoiser, predict_eps, predict_v, predict_x0
+from diffjax.samplers import encode, sample, sample_path, sample_truncated
+
+__version__ = "0.1.0"
+__all__ = [
+    "diffusion",
+    "encode",
+    "grids",
+    "guidance",
+    "losses",
+    "make_denoiser",
+    "predict_eps",
+    "predict_v",
+    "predict_x0",
+    "prior_sample",
+    "sample",
+    "sample_path",
+    "sample_truncated",
+    "samplers",
+    "schedules",
+    "weighting",
+]

@@ -1,0 +1,46 @@
+"""DDPM's own sampler: one draw of p(x_s | x_t) per step."""
+
+import jax.numpy as jnp
+
+from diffjax.diffusion import (
+    log_variance_large,
+    log_variance_learned,
+    log_variance_small,
+    q_posterior,
+)
+from diffjax.types import InputError, Sampler, Schedule, per_sample
+
+VARIANCES = {
+    "small": log_variance_small,
+    "large": log_variance_large,
+    "learned": log_variance_learned,
+}
+
+
+def ancestral(schedule: Schedule, variance: str = "small") -> Sampler:
+    """Ancestral sampling: Ho et al. 2020, Alg. 2, over intervals of any length.
+
+    x_s = mean of q(x_s | x_t, x0_hat) + sqrt(variance) z, without noise at clean data.
+
+    Args:
+      schedule: the noise schedule.
+      variance: "small" (beta-tilde), "large" (beta), or "learned" (Nichol & Dhariwal 2021).
+
+    Returns:
+      A sampler that wants one noise array per step and calls the denoiser once.
+
+    Raises:
+      InputError: an unknown variance.
+    """
+    if variance not in VARIANCES:
+        raise InputError(f"variance must be one of {', '.join(VARIANCES)}; got {variance!r}.")
+    log_variance = VARIANCES[variance]
+
+    def step(noise, denoise, x, t, s, state):
+        prediction = denoise(x, t)
+        mean, _, _ = q_posterior(schedule, prediction.x0, x, t, s)
+        std = jnp.exp(per_sample(log_variance(schedule, t, s, prediction), x) / 2)
+        clean = per_sample(schedule.sigma(s) == 0, x)
+        return jnp.where(clean, mean, mean + std * noise[0]), state
+
+    return Sampler(lambda x, ts: (), step, draws=1)

@@ -1,0 +1,39 @@
+"""DDIM: a family from deterministic (eta 0) to ancestral (eta 1)."""
+
+import jax
+import jax.numpy as jnp
+
+from diffjax.diffusion import eps_from_x0, posterior_variance
+from diffjax.types import InputError, Sampler, Scalar, Schedule, per_sample
+
+
+def ddim(schedule: Schedule, eta: Scalar = 0.0) -> Sampler:
+    """Song et al. 2021 (DDIM), Eq. 12, over intervals of any length.
+
+    x_s = alpha_s x0_hat + sqrt(sigma_s^2 - std^2) eps_hat + std z, where std is eta times
+    the standard deviation of q(x_s | x_t, x0). With eta 0 it is also exact Euler in
+    sigma/alpha, and over a reversed grid the inversion (`encode`).
+
+    Args:
+      schedule: the noise schedule.
+      eta: 0 deterministic, 1 ancestral with the small variance; may be a traced value.
+
+    Returns:
+      A sampler that wants one noise array per step and calls the denoiser once.
+
+    Raises:
+      InputError: eta is negative.
+    """
+    if not isinstance(eta, jax.core.Tracer) and eta < 0:
+        raise InputError(f"eta must be at least 0 (0 is deterministic); got {eta}.")
+
+    def step(noise, denoise, x, t, s, state):
+        x0 = denoise(x, t).x0
+        eps = eps_from_x0(schedule, x, t, x0)
+        sigma = schedule.sigma(s)
+        variance = eta**2 * jnp.maximum(posterior_variance(schedule, t, s), 0)
+        direction = jnp.sqrt(jnp.maximum(sigma**2 - variance, 0))
+        mean = per_sample(schedule.alpha(s), x) * x0 + per_sample(direction, x) * eps
+        return mean + per_sample(jnp.sqrt(variance), x) * noise[0], state
+
+    return Sampler(lambda x, ts: (), step, draws=1)

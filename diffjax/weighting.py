@@ -1,0 +1,179 @@
+"""Loss weights w(logsnr) and densities p(t) of training times.
+
+A weight multiplies |x0_hat - x0|^2. For a variance-preserving process the squared error
+in eps is SNR times that in x0, and the squared error in v is SNR + 1 times it.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from diffjax.types import Anyshape, Schedule, TimeDensity
+
+# --- weights ----------------------------------------------------------------------------
+
+
+def unit(logsnr: Anyshape) -> Anyshape:
+    """1: the plain squared error of x0."""
+    return jnp.ones_like(logsnr)
+
+
+def snr(logsnr: Anyshape) -> Anyshape:
+    """SNR: the squared error of eps, L_simple of Ho et al. 2020, Eq. 14."""
+    return jnp.exp(logsnr)
+
+
+def snr_plus_one(logsnr: Anyshape) -> Anyshape:
+    """SNR + 1: the squared error of v: Salimans & Ho 2022, section 4."""
+    return 1 + jnp.exp(logsnr)
+
+
+def truncated_snr(logsnr: Anyshape) -> Anyshape:
+    """max(SNR, 1): Salimans & Ho 2022, section 4."""
+    return jnp.exp(jnp.maximum(logsnr, 0))
+
+
+def min_snr(gamma: float = 5.0):
+    """min(SNR, gamma): Hang et al. 2023, Eq. 8, in its form for x0.
+
+    Args:
+      gamma: cap on the weight, positive.
+
+    Returns:
+      A weight of logsnr.
+    """
+    return lambda logsnr: jnp.minimum(jnp.exp(logsnr), gamma)
+
+
+def p2(k: float = 1.0, gamma: float = 1.0):
+    """SNR / (k + SNR)^gamma: Choi et al. 2022, Eq. 8 on the loss of eps, written for x0.
+
+    Args:
+      k: keeps the weight finite at low SNR.
+      gamma: strength; 0 is the loss of eps.
+
+    Returns:
+      A weight of logsnr.
+    """
+    return lambda logsnr: jnp.exp(logsnr) / (k + jnp.exp(logsnr)) ** gamma
+
+
+# --- time densities ---------------------------------------------------------------------
+
+
+def _stateless(draw_unit) -> TimeDensity:
+    """A density with importance 1 and no state from (key, batch) -> times."""
+
+    def draw(key, batch, state):
+        t = draw_unit(key, batch)
+        return t, jnp.ones_like(t)
+
+    return TimeDensity(lambda: (), draw, lambda state, t, losses: state)
+
+
+def uniform(schedule: Schedule) -> TimeDensity:
+    """Independent uniform times on [t_min, t_max].
+
+    Args:
+      schedule: gives the range.
+
+    Returns:
+      A time density of importance 1, without state.
+    """
+    low, high = schedule.t_min, schedule.t_max
+    return _stateless(lambda key, batch: jax.random.uniform(key, (batch,), minval=low, maxval=high))
+
+
+def stratified(schedule: Schedule) -> TimeDensity:
+    """Low-discrepancy uniform times, t_i ~ (i + u) / B: Kingma et al. 2021, appendix I.1.
+
+    One uniform draw u shifts a regular comb, so that each batch covers the range evenly
+    and the loss has less variance; each t_i alone is still uniform.
+
+    Args:
+      schedule: gives the range.
+
+    Returns:
+      A time density of importance 1, without state.
+    """
+    low, high = schedule.t_min, schedule.t_max
+
+    def draw(key, batch):
+        comb = (jnp.arange(batch) / batch + jax.random.uniform(key)) % 1
+        return low + (high - low) * comb
+
+    return _stateless(draw)
+
+
+def second_moment(
+    schedule: Schedule, bins: int = 100, history: int = 10, uniform_share: float = 0.001
+) -> TimeDensity:
+    """Importance sampling by the second moment of the loss: Nichol & Dhariwal 2021, Eq. 18.
+
+    p(t) is proportional to sqrt(E[L_t^2]), estimated from the last `history` losses of
+    each bin of times; uniform until every bin has that many. Within a bin t is uniform.
+
+    Args:
+      schedule: gives the range.
+      bins: number of equal bins of [t_min, t_max]; for DDPM on its own grid, T.
+      history: losses remembered per bin.
+      uniform_share: share of draws that stays uniform, in (0, 1].
+
+    Returns:
+      A time density whose state is (losses (bins, history), counts (bins,)).
+    """
+    low, width = schedule.t_min, schedule.t_max - schedule.t_min
+
+    def init():
+        return jnp.zeros((bins, history)), jnp.zeros((bins,), jnp.int32)
+
+    def probabilities(state):
+        losses, counts = state
+        root = jnp.sqrt(jnp.mean(losses**2, axis=1))
+        warm = jnp.all(counts >= history) & (jnp.sum(root) > 0)
+        p = jnp.where(warm, root, 1.0)
+        p = p / jnp.sum(p)
+        return (1 - uniform_share) * p + uniform_share / bins
+
+    def draw(key, batch, state):
+        p = probabilities(state)
+        bin_key, place_key = jax.random.split(key)
+        index = jax.random.choice(bin_key, bins, (batch,), p=p)
+        place = jax.random.uniform(place_key, (batch,))
+        return low + width * (index + place) / bins, 1 / (bins * p[index])
+
+    def update(state, t, losses):
+        # A ring buffer per bin. Losses of one bin in a batch take successive slots; those
+        # beyond the buffer's length are dropped rather than written in an undefined order.
+        remembered, counts = state
+        index = jnp.clip((t - low) / width * bins, 0, bins - 1).astype(jnp.int32)
+        same = index[:, None] == index[None, :]
+        rank = jnp.sum(jnp.tril(same, -1), axis=1)
+        slot = jnp.where(rank < history, (counts[index] + rank) % history, history)
+        return remembered.at[index, slot].set(losses, mode="drop"), counts.at[index].add(1)
+
+    return TimeDensity(init, draw, update)
+
+
+def on_steps(density: TimeDensity, schedule: Schedule, T: int) -> TimeDensity:
+    """Round a density of continuous times to the steps t = k/T, k = 1 .. T, of a beta table.
+
+    Args:
+      density: any time density over the schedule's range.
+      schedule: gives the range.
+      T: number of steps.
+
+    Returns:
+      The density with times on the grid, as DDPM trains (Ho et al. 2020, Alg. 1).
+    """
+    low, width = schedule.t_min, schedule.t_max - schedule.t_min
+
+    def draw(key, batch, state):
+        t, importance = density.draw(key, batch, state)
+        k = jnp.clip(jnp.floor((t - low) / width * T), 0, T - 1) + 1
+        return k / T, importance
+
+    def update(state, t, losses):
+        middle = low + width * (t * T - 0.5) / T
+        return density.update(state, middle, losses)
+
+    return TimeDensity(density.init, draw, update)

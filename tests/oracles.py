@@ -1,0 +1,101 @@
+"""Data distributions whose denoiser, score, probability flow and likelihood are exact.
+
+With x_t = alpha x0 + sigma eps and x0 an isotropic Gaussian mixture, write y = x_t/alpha
+and r = sigma/alpha: the posterior of x0 is again a mixture, in closed form.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffjax.types import Denoiser, Prediction, Schedule, per_sample
+
+
+class Mixture(NamedTuple):
+    """Isotropic Gaussian mixture: weights (K,), means (K, d), stds (K,)."""
+
+    weights: np.ndarray
+    means: np.ndarray
+    stds: np.ndarray
+
+
+def gaussian(mean, std) -> Mixture:
+    """One isotropic Gaussian as a mixture of one."""
+    return Mixture(np.ones(1), np.asarray(mean, float)[None], np.asarray([std], float))
+
+
+TWO_MOONS = Mixture(
+    np.array([0.5, 0.3, 0.2]),
+    np.array([[1.5, 0.5], [-1.0, 1.0], [0.0, -1.5]]),
+    np.array([0.4, 0.25, 0.5]),
+)
+
+
+def posterior_mean(mixture: Mixture, x_t, alpha, sigma):
+    """E[x0 | x_t] for scalar alpha and sigma, finite at alpha 0 and at sigma 0.
+
+    Uses the marginal of x_t itself, N(alpha m, alpha^2 s^2 + sigma^2), not y.
+    """
+    variance = alpha**2 * mixture.stds**2 + sigma**2  # (K,)
+    residual = x_t[:, None, :] - alpha * mixture.means  # (B, K, d)
+    d = x_t.shape[-1]
+    logits = (
+        jnp.log(mixture.weights)
+        - jnp.sum(residual**2, -1) / (2 * variance)
+        - d / 2 * jnp.log(variance)
+    )
+    gain = alpha * mixture.stds**2 / variance
+    means = mixture.means + gain[:, None] * residual
+    return jnp.sum(jax.nn.softmax(logits)[..., None] * means, axis=1)
+
+
+def exact_denoiser(mixture: Mixture, schedule: Schedule) -> Denoiser:
+    """E[x0 | x_t], for t a scalar or (B,)."""
+
+    def denoiser(x, t, cond):
+        flat = x.reshape(x.shape[0], -1)
+        t = jnp.broadcast_to(t, x.shape[:1])
+
+        def one(x, t):
+            return posterior_mean(mixture, x[None], schedule.alpha(t), schedule.sigma(t))[0]
+
+        return Prediction(jax.vmap(one)(flat, t).reshape(x.shape))
+
+    return denoiser
+
+
+def log_density(mixture: Mixture, x_t, alpha, sigma):
+    """log p(x_t), for scalar alpha and sigma."""
+    variance = alpha**2 * mixture.stds**2 + sigma**2
+    residual = x_t[:, None, :] - alpha * mixture.means
+    d = x_t.shape[-1]
+    logits = jnp.log(mixture.weights) - jnp.sum(residual**2, -1) / (2 * variance)
+    return jax.nn.logsumexp(logits - d / 2 * jnp.log(2 * jnp.pi * variance), axis=1)
+
+
+def draw(key, mixture: Mixture, n: int):
+    """n exact samples (n, d)."""
+    which, noise = jax.random.split(key)
+    k = jax.random.choice(which, len(mixture.weights), (n,), p=jnp.asarray(mixture.weights))
+    z = jax.random.normal(noise, (n, mixture.means.shape[1]))
+    return jnp.asarray(mixture.means)[k] + jnp.asarray(mixture.stds)[k][:, None] * z
+
+
+def gaussian_flow(mean, std, schedule: Schedule, x, t, s):
+    """The exact probability flow of N(mean, std^2 I) from time t to s.
+
+    The flow keeps (x - alpha mean)/sqrt(alpha^2 std^2 + sigma^2) constant.
+    """
+    t, s = jnp.asarray(t), jnp.asarray(s)
+
+    def scale(t):
+        return jnp.sqrt(schedule.alpha(t) ** 2 * std**2 + schedule.sigma(t) ** 2)
+
+    return schedule.alpha(s) * mean + scale(s) / scale(t) * (x - schedule.alpha(t) * mean)
+
+
+def per_step_noise(draws):
+    """Golden noise (draws, ...) as what a step with one draw is given."""
+    return [per_sample(jnp.asarray(1.0), z) * z[None] for z in draws]
