@@ -17,6 +17,7 @@ from diffjax.types import (
     Prediction,
     PRNGKeyArray,
     Samples,
+    Scalar,
     Schedule,
     Time,
     per_sample,
@@ -95,21 +96,27 @@ def sample_keys(key: PRNGKeyArray, n: int, first: Index = 0) -> PRNGKeyArray:
 
 
 def prior_sample(
-    key: PRNGKeyArray, schedule: Schedule, shape: Sequence[int], first: Index = 0
+    key: PRNGKeyArray,
+    schedule: Schedule,
+    shape: Sequence[int],
+    first: Index = 0,
+    t: Scalar | None = None,
 ) -> Samples:
     """Draw x_T from the prior, sigma(t_max) N(0, I).
 
     Args:
       key: consumed whole.
-      schedule: the noise schedule, whose t_max is where sampling begins.
+      schedule: the noise schedule.
       shape: (B, *sample shape).
       first: index of the first sample, for draws in several batches.
+      t: where sampling begins, default t_max; give a grid's first time if it is another.
 
     Returns:
       x_T of the given shape; entry i depends on the key and `first + i` alone.
     """
+    t = jnp.asarray(schedule.t_max if t is None else t)
     draw = jax.vmap(lambda k: jax.random.normal(k, tuple(shape[1:])))
-    return schedule.sigma(jnp.asarray(schedule.t_max)) * draw(sample_keys(key, shape[0], first))
+    return schedule.sigma(t) * draw(sample_keys(key, shape[0], first))
 
 
 # --- posterior --------------------------------------------------------------------------

@@ -65,19 +65,18 @@ def denoising_loss(
       density: how times are drawn.
 
     Returns:
-      A `LossFn` with context `density_state` (default: the density's initial state).
+      A `LossFn`; a density with a state needs `density_state=density.init()` in the context.
     """
 
-    def loss(params, key, batch, density_state=None):
+    def loss(params, key, batch, density_state=()):
         x0, cond = split_batch(batch)
-        state = density.init() if density_state is None else density_state
         t_key, eps_key, network_key = jax.random.split(key, 3)
-        t, importance = density.draw(t_key, x0.shape[0], state)
+        t, importance = density.draw(t_key, x0.shape[0], density_state)
         x_t = q_sample(schedule, x0, t, jax.random.normal(eps_key, x0.shape))
         denoiser = make_denoiser(network, params, schedule, parameterization, network_key)
         error = per_sample_mean((denoiser(x_t, t, cond).x0 - x0) ** 2)
         losses = weighting(logsnr(schedule, t)) * error
-        state = density.update(state, t, jax.lax.stop_gradient(losses))
+        state = density.update(density_state, t, jax.lax.stop_gradient(losses))
         return jnp.mean(importance * losses), {"context": {"density_state": state}}
 
     return loss
@@ -183,20 +182,19 @@ def hybrid_loss(
       T: number of steps.
 
     Returns:
-      A `LossFn` with context `density_state`; aux has the two parts, `mse` and `vb`.
+      A `LossFn` like that of `denoising_loss`; aux has the two parts, `mse` and `vb`.
     """
 
-    def loss(params, key, batch, density_state=None):
+    def loss(params, key, batch, density_state=()):
         x0, cond = split_batch(batch)
-        state = density.init() if density_state is None else density_state
         t_key, eps_key, network_key = jax.random.split(key, 3)
-        t, importance = density.draw(t_key, x0.shape[0], state)
+        t, importance = density.draw(t_key, x0.shape[0], density_state)
         eps = jax.random.normal(eps_key, x0.shape)
         x_t = q_sample(schedule, x0, t, eps)
         denoiser = make_denoiser(network, params, schedule, parameterization, network_key)
         prediction = denoiser(x_t, t, cond)
         mse, vb = hybrid_terms(schedule, prediction, x0, x_t, t, eps, T)
-        state = density.update(state, t, jax.lax.stop_gradient(mse + vb))
+        state = density.update(density_state, t, jax.lax.stop_gradient(mse + vb))
         aux = {"mse": jnp.mean(mse), "vb": jnp.mean(vb), "context": {"density_state": state}}
         return jnp.mean(importance * (mse + vb)), aux
 

@@ -211,9 +211,13 @@ def vp_cosine(offset: float = 0.008, t_min: float = 1e-3, t_max: float = 0.9946)
     b = offset * quarter
 
     def t_from_logsnr(logsnr):
+        # sin and cos of a from those of a + b, in the form that is exactly 0 at clean data.
         alpha_bar, noise = jax.nn.sigmoid(logsnr), jax.nn.sigmoid(-logsnr)
         sine = jnp.sqrt(noise + alpha_bar * np.sin(b) ** 2)
-        return (jnp.arctan2(sine, jnp.sqrt(alpha_bar) * np.cos(b)) - b) / quarter
+        cosine = jnp.sqrt(alpha_bar) * np.cos(b)
+        below = jnp.maximum(sine * np.cos(b) + cosine * np.sin(b), jnp.finfo(sine.dtype).tiny)
+        above = noise * np.cos(b) ** 2 / below
+        return jnp.arctan2(above, cosine * np.cos(b) + sine * np.sin(b)) / quarter
 
     return Schedule(
         alpha=lambda t: jnp.cos(t * quarter + b) / np.cos(b),

@@ -135,6 +135,11 @@ def second_moment(
         return (1 - uniform_share) * p + uniform_share / bins
 
     def draw(key, batch, state):
+        if state == ():
+            raise ValueError(
+                "second_moment keeps a state, and the loss was given none; put "
+                "`density_state=density.init()` in the training context."
+            )
         p = probabilities(state)
         bin_key, place_key = jax.random.split(key)
         index = jax.random.choice(bin_key, bins, (batch,), p=p)

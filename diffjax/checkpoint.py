@@ -1,0 +1,136 @@
+"""Checkpoints with Orbax, checked and exact.
+
+A folder per step. Beside the state each holds a checksum of every leaf, because storage
+can flip a byte without an error; restoring names what is damaged and walks back to the
+newest step that is whole.
+"""
+
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from diffjax.types import InputError, PyTree, sentence
+
+
+class Restored(NamedTuple):
+    """What was restored: its step, the state, and a sentence for each damaged newer step."""
+
+    step: int
+    state: PyTree
+    damaged: list[str]
+
+
+def checksums(state: PyTree) -> dict[str, int]:
+    """CRC-32 of the bytes of every leaf, by its path in the tree."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {
+        jax.tree_util.keystr(path): zlib.crc32(np.ascontiguousarray(np.asarray(leaf)))
+        for path, leaf in leaves
+    }
+
+
+def manager(folder: str | Path, keep: int | None = 3) -> Any:
+    """An Orbax manager of the folder; make one per run and close it at the end.
+
+    Args:
+      folder: where the step folders are, made if missing.
+      keep: how many of the newest to keep; None keeps all.
+
+    Returns:
+      An `orbax.checkpoint.CheckpointManager`, which saves in the background.
+    """
+    import orbax.checkpoint as ocp
+
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+    return ocp.CheckpointManager(Path(folder).resolve(), options=options)
+
+
+def reader(folder: str | Path) -> Any:
+    """An Orbax manager that only reads, for use beside a run that may still be writing."""
+    import orbax.checkpoint as ocp
+
+    options = ocp.CheckpointManagerOptions(create=False)
+    return ocp.CheckpointManager(Path(folder).resolve(), options=options)
+
+
+def save(manager: Any, step: int, state: PyTree) -> None:
+    """Save the state as `step`; returns once it is copied off the devices.
+
+    Args:
+      manager: from `manager`; its `wait_until_finished` blocks until the files are whole.
+      step: the folder's name. A step already saved is left as it is.
+      state: pytree of arrays.
+    """
+    import orbax.checkpoint as ocp
+
+    if step in manager.all_steps():
+        return
+    manager.save(
+        step,
+        args=ocp.args.Composite(
+            state=ocp.args.StandardSave(state), checksums=ocp.args.JsonSave(checksums(state))
+        ),
+    )
+
+
+def _restore_step(manager: Any, step: int, like: PyTree) -> PyTree:
+    """One step, checked; any exception or a ValueError that names the damaged leaves."""
+    import orbax.checkpoint as ocp
+
+    got = manager.restore(
+        step,
+        args=ocp.args.Composite(
+            state=ocp.args.StandardRestore(like), checksums=ocp.args.JsonRestore()
+        ),
+    )
+    found = checksums(got.state)
+    wrong = [name for name, value in got.checksums.items() if found.get(name) != value]
+    if wrong or found.keys() != got.checksums.keys():
+        raise ValueError(f"checksum mismatch in {', '.join(wrong[:3]) or 'the list of leaves'}")
+    return got.state
+
+
+def restore(manager: Any, like: PyTree, step: int | None = None) -> Restored | None:
+    """The newest intact step, walking back over damaged ones; or one step and no other.
+
+    Args:
+      manager: from `manager`.
+      like: the tree to restore into, as arrays or `jax.ShapeDtypeStruct` (with shardings
+        to place the leaves on devices other than the default).
+      step: a step that must be it.
+
+    Returns:
+      A `Restored`, or None where nothing has been saved.
+
+    Raises:
+      InputError: there are steps but none is intact, or not the one asked for; says why.
+    """
+    like = jax.tree.map(_abstract, like)
+    saved, damaged = sorted(manager.all_steps(), reverse=True), []
+    if step is not None and step not in saved:
+        raise InputError(
+            f"there is no checkpoint {step} in {manager.directory}; there are {saved}."
+        )
+    candidates = saved if step is None else [step]
+    for candidate in candidates:
+        try:
+            return Restored(candidate, _restore_step(manager, candidate, like), damaged)
+        except Exception as error:  # Orbax raises bare Exceptions for truncated files
+            damaged.append(f"checkpoint {candidate} is damaged ({sentence(error)[:200]})")
+    if damaged:
+        raise InputError(
+            f"no intact checkpoint in {manager.directory}: {damaged[0]}; restore the folder "
+            "from a backup, or start again in a new workdir."
+        )
+    return None
+
+
+def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
+    """Shape, type and placement; the default device where none is said."""
+    sharding = getattr(leaf, "sharding", None)
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

@@ -1,0 +1,97 @@
+"""A whole draw of samples as one compiled call: prior, guidance, sampler."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffjax import images
+from diffjax.config import Experiment
+from diffjax.diffusion import prior_sample
+from diffjax.samplers import sample
+from diffjax.types import Array, Grid, Params, PRNGKeyArray, Sampler
+
+PREVIEW_COLUMNS = 10
+
+
+def make_draw(
+    experiment: Experiment,
+    constructor: Callable[..., Sampler],
+    options: dict[str, Any],
+    guided: bool = True,
+    loop: Callable[..., Array] = sample,
+) -> Callable[..., Array]:
+    """A jitted function that draws a batch of samples.
+
+    Everything that a user turns is an argument of it: parameters, key, labels, scale, grid
+    values and the sampler's numbers. Only the batch size or the number of steps recompiles.
+
+    Args:
+      experiment: gives denoiser, guidance, schedule and shape.
+      constructor: of `diffjax.samplers`.
+      options: its keywords; floats among them become traced values.
+      guided: whether to apply the experiment's guidance, which doubles the work.
+      loop: `sample`, `sample_path` or `sample_truncated`.
+
+    Returns:
+      draw(params, key, ts, batch=, label=None, scale=1., first=0) -> samples (B, ...).
+    """
+    constructor(experiment.schedule, **options)  # refuses bad options while they are concrete
+    numbers = {k: v for k, v in options.items() if isinstance(v, float)}
+    choices = {k: v for k, v in options.items() if not isinstance(v, float)}
+
+    def run(params, key, ts, label, scale, first, numbers, batch):
+        prior_key, noise_key = jax.random.split(key)
+        denoiser = experiment.denoiser(params)
+        if guided and experiment.guide is not None:
+            denoiser = experiment.guide(denoiser, scale)
+        sampler = constructor(experiment.schedule, **choices, **numbers)
+        x = prior_sample(prior_key, experiment.schedule, (batch, *experiment.shape), first, ts[0])
+        cond = None if label is None else {"label": label}
+        return loop(noise_key, denoiser, sampler, x, ts, cond, first)
+
+    run = jax.jit(run, static_argnames="batch")
+
+    def draw(
+        params: Params,
+        key: PRNGKeyArray,
+        ts: Grid,
+        batch: int,
+        label: Array | None = None,
+        scale: float = 1.0,
+        first: int = 0,
+    ) -> Array:
+        numeric = jax.tree.map(jnp.float32, numbers)
+        return run(params, key, ts, label, jnp.float32(scale), first, numeric, batch=batch)
+
+    return draw
+
+
+def preview(experiment: Experiment) -> Callable[[Params, PRNGKeyArray, Path], np.ndarray]:
+    """A function that draws a sheet of samples with the experiment's defaults.
+
+    Args:
+      experiment: one row per class, or ten rows where there are none.
+
+    Returns:
+      (params, key, path) -> (H, W, C) uint8, also written to the path as a PNG. The same
+      key gives the same noise, so that sheets of one run can be compared.
+    """
+    defaults = experiment.sampling
+    draw = make_draw(experiment, defaults.sampler, {}, guided=defaults.guidance_scale != 1)
+    ts = defaults.grid(experiment.schedule, defaults.steps)
+    rows = experiment.num_classes or PREVIEW_COLUMNS
+    label = jnp.repeat(jnp.arange(rows), PREVIEW_COLUMNS) if experiment.num_classes else None
+
+    def write(params, key, path):
+        batch = rows * PREVIEW_COLUMNS
+        x = draw(params, key, ts, batch, label, defaults.guidance_scale)
+        sheet = images.grid(images.to_uint8(x), PREVIEW_COLUMNS)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        images.save_png(path, sheet)
+        return sheet
+
+    return write

@@ -1,0 +1,23 @@
+"""From a Linen module to the `Network` that the rest of diffjax calls."""
+
+from flax import linen as nn
+
+from diffjax.types import Network
+
+
+def network(module: nn.Module) -> Network:
+    """A Linen module of `__call__(x, t, cond, train)` as a pure function.
+
+    Args:
+      module: the module, without parameters.
+
+    Returns:
+      (params, x, c_noise, cond, key) -> raw output, where a dropout key means training and
+      None means sampling.
+    """
+
+    def apply(params, x, c_noise, cond, key):
+        rngs = None if key is None else {"dropout": key}
+        return module.apply({"params": params}, x, c_noise, cond, key is not None, rngs=rngs)
+
+    return apply

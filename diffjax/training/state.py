@@ -1,0 +1,147 @@
+"""Training state, and the one pure step that advances it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from diffjax.types import Array, Int, LossFn, Params, PRNGKeyArray, PyTree, Scalar
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Everything a run needs to go on, as data; functions stay outside.
+
+    Attributes:
+      step: steps taken, skipped ones included.
+      params: float32 parameters.
+      ema_params: their exponential moving average, which samples are drawn with.
+      opt_state: Optax's state.
+      context: keyword arguments of the loss that it updates itself (see `LossFn`).
+      skipped: steps skipped for a non-finite loss or gradient: in all, and in a row.
+    """
+
+    step: Int[Array, ""]
+    params: Params
+    ema_params: Params
+    opt_state: PyTree
+    context: dict[str, Any]
+    skipped: Int[Array, "2"]
+
+
+def init_state(
+    params: Params, optimizer: optax.GradientTransformation, context: dict[str, Any] | None = None
+) -> TrainState:
+    """The state at step 0.
+
+    Args:
+      params: initial parameters.
+      optimizer: gives the initial optimizer state.
+      context: initial context of the loss.
+
+    Returns:
+      A `TrainState` whose EMA starts at the parameters.
+    """
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        ema_params=jax.tree.map(jnp.copy, params),
+        opt_state=optimizer.init(params),
+        context=context or {},
+        skipped=jnp.zeros((2,), jnp.int32),
+    )
+
+
+def ema_decay_at(step: Array, decay: Scalar) -> Array:
+    """Warm-up of the EMA: min(decay, (1 + step)/(10 + step)), so that the start is forgotten."""
+    return jnp.minimum(decay, (1 + step) / (10 + step))
+
+
+def update_ema(ema: Params, params: Params, decay: Array) -> Params:
+    """decay ema + (1 - decay) params, leaf by leaf."""
+    return jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), ema, params)
+
+
+def _accumulated(gradient: Callable, parts: int) -> Callable:
+    """The gradient function over `parts` pieces of the batch, one at a time, averaged."""
+
+    def accumulate(params, key, batch, context):
+        pieces = jax.tree.map(lambda a: a.reshape(parts, -1, *a.shape[1:]), batch)
+
+        def piece(context, inputs):
+            value, aux, grads, context = gradient(params, *inputs, context)
+            return context, (value, aux, grads)
+
+        # XLA's CPU backend computes the gradient of a convolution's kernel some 100 times
+        # slower inside a loop, so that there the loop is unrolled.
+        unroll = parts if jax.default_backend() == "cpu" else 1
+        inputs = (jax.random.split(key, parts), pieces)
+        context, out = jax.lax.scan(piece, context, inputs, unroll=unroll)
+        return *jax.tree.map(lambda a: jnp.mean(a, axis=0), out), context
+
+    return accumulate
+
+
+def _gradient(loss: LossFn) -> Callable:
+    """(params, key, batch, context) -> (value, aux, grads, context) of a loss."""
+    value_and_grad = jax.value_and_grad(loss, has_aux=True)
+
+    def gradient(params, key, batch, context):
+        (value, aux), grads = value_and_grad(params, key, batch, **context)
+        updated = aux.pop("context", {})
+        return value, aux, grads, {k: updated.get(k, v) for k, v in context.items()}
+
+    return gradient
+
+
+def make_train_step(
+    loss: LossFn,
+    optimizer: optax.GradientTransformation,
+    ema_decay: float = 0.9999,
+    accumulate: int = 1,
+) -> Callable[[TrainState, PRNGKeyArray, PyTree], tuple[TrainState, dict[str, Array]]]:
+    """One step of training as a pure function of (state, root key, batch).
+
+    The step's key is fold_in(root, state.step), so that a resumed run draws what an
+    uninterrupted one would. A step whose loss or gradient is not finite leaves everything
+    but `step` and `skipped` as it was.
+
+    Args:
+      loss: loss(params, key, batch, **context) -> (scalar, aux).
+      optimizer: an Optax transformation.
+      ema_decay: limit of the EMA's decay, in [0, 1).
+      accumulate: pieces that a batch is cut into, one gradient at a time; they divide B.
+
+    Returns:
+      step(state, key, batch) -> (state, metrics). Jit it with `donate_argnums=0`.
+    """
+    gradient = _gradient(loss)
+    if (
+        accumulate > 1
+    ):  # a scan of one piece would still cost: XLA's CPU loops run slow convolutions
+        gradient = _accumulated(gradient, accumulate)
+
+    def step(state, key, batch):
+        key = jax.random.fold_in(key, state.step)
+        value, aux, grads, context = gradient(state.params, key, batch, state.context)
+        norm = optax.global_norm(grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        decay = ema_decay_at(state.step, ema_decay)
+        taken = state.replace(
+            params=params,
+            ema_params=update_ema(state.ema_params, params, decay),
+            opt_state=opt_state,
+            context=context,
+            skipped=state.skipped * jnp.array([1, 0]),
+        )
+        passed = state.replace(skipped=state.skipped + 1)
+        finite = jnp.isfinite(value) & jnp.isfinite(norm)
+        state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), taken, passed)
+        state = state.replace(step=state.step + 1)
+        return state, {"loss": value, "grad_norm": norm, **aux, "skipped": state.skipped}
+
+    return step

@@ -1,0 +1,180 @@
+"""Draw samples from a trained model: `python sample.py WORKDIR [flags]`."""
+
+import time
+from pathlib import Path
+
+GIF_SAMPLES = 100
+
+
+def flags(
+    num: int = 100,
+    steps: int = 50,
+    sampler: str = "ddim",
+    grid: str = "trailing",
+    guidance_scale: float = 1.0,
+    label: int | None = None,
+    seed: int = 0,
+    batch_size: int = 250,
+    step: int | None = None,
+    out: Path = Path("samples.png"),
+    npz: Path | None = None,
+    gif: Path | None = None,
+):
+    """Flags of every sampler; a sampler's own options are flags beside them.
+
+    Args:
+      num: number of samples.
+      steps: steps of the sampler.
+      sampler: ancestral, ddim, dpmpp_2m, euler or heun.
+      grid: karras, leading, linspace, trailing or uniform_logsnr.
+      guidance_scale: 1 is no guidance.
+      label: class of every sample; default cycles through the classes.
+      seed: the same seed gives the same samples, whatever the batch size.
+      batch_size: samples per compiled call.
+      step: step of the checkpoint; default the newest that is intact.
+      out: PNG of all samples, sorted by class.
+      npz: file for `samples` (uint8, NHWC) and `labels`.
+      gif: animation of the denoising of the first samples, 100 at most.
+    """
+
+
+def main(argv):
+    """Read the flags, restore the EMA weights, draw, and write the pictures."""
+    from diffjax import cli, config, grids, samplers
+    from diffjax.types import Grid, Sampler
+
+    argv = list(argv)
+    workdir = Path(argv.pop(0)) if argv and not argv[0].startswith("-") else None
+    experiment = config.recall(workdir) if workdir else None
+    usual = (experiment.sampling if experiment else config.Sampling())._asdict()
+    usual.update(sampler=usual["sampler"].__name__, grid=usual["grid"].__name__)
+    name = cli.peek(argv, "--sampler", usual["sampler"])
+    constructor = cli.choose("sampler", name, samplers, Sampler)
+    asked, options = cli.parse(
+        f"sample.py {workdir or 'WORKDIR'}",
+        __doc__,
+        [flags, cli.without_schedule(constructor)],
+        argv,
+        defaults=usual,
+    )
+    if workdir is None:
+        raise cli.InputError("give the workdir of a trained model: python sample.py runs/digits")
+    check(asked, experiment)
+    make_grid = cli.choose("grid", asked["grid"], grids, Grid)
+    ts = make_grid(experiment.schedule, asked["steps"])
+    generate(workdir, experiment, constructor, options, ts, asked)
+
+
+def check(asked, experiment):
+    """Refuse what cannot be drawn or written, before any work."""
+    from diffjax.types import InputError
+
+    for name in ("num", "batch_size", "steps"):
+        if asked[name] < 1:
+            raise InputError(f"--{name.replace('_', '-')} must be at least 1; got {asked[name]}.")
+    label, classes = asked["label"], experiment.num_classes
+    if label is not None and not 0 <= label < classes:
+        what = f"from 0 to {classes - 1}" if classes else "left out: this model has no classes"
+        raise InputError(f"--label must be {what}; got {label}.")
+    for path in filter(None, (asked["out"], asked["npz"], asked["gif"])):
+        if not path.parent.is_dir():
+            raise InputError(f"the folder {path.parent} for {path.name} does not exist; make it.")
+
+
+def generate(workdir, experiment, constructor, options, ts, asked):
+    """Draw all samples in batches of one compiled function, and write them."""
+    import jax
+    import numpy as np
+    from tqdm import tqdm
+
+    from diffjax import checkpoint, images
+    from diffjax.generate import make_draw
+    from diffjax.samplers import sample_path
+
+    params, step = restore_ema(checkpoint, workdir, experiment, asked["step"])
+    num, batch = asked["num"], min(asked["num"], asked["batch_size"])
+    scale = asked["guidance_scale"]
+    labels = np.arange(num) % max(experiment.num_classes, 1)
+    labels = labels if asked["label"] is None else np.full(num, asked["label"])
+    key = jax.random.key(asked["seed"])
+
+    def call(draw, first, size):
+        # A last batch that is not full is drawn whole and cut, so that nothing recompiles.
+        wanted = np.resize(labels[first : first + size], size) if experiment.num_classes else None
+        return np.asarray(draw(params, key, ts, size, wanted, scale, first))
+
+    draw = make_draw(experiment, constructor, options, guided=scale != 1)
+    bar = tqdm(total=num, unit=" images", desc="compiling", leave=False)
+    call(draw, 0, batch)
+    began, parts = time.perf_counter(), []
+    for first in range(0, num, batch):
+        parts.append(call(draw, first, batch)[: num - first])
+        if first == 0:
+            rate = batch / (time.perf_counter() - began)
+            bar.clear()
+            print(
+                f"{jax.devices()[0].device_kind}, {constructor.__name__}, {len(ts) - 1} steps, "
+                f"{rate:,.0f} images/s once compiled; guidance scale {scale:g}, checkpoint {step}"
+            )
+            bar.set_description("sampling")
+        bar.update(len(parts[-1]))
+    bar.close()
+    samples = images.to_uint8(np.concatenate(parts))
+    write_sheet(images, asked["out"], samples, labels)
+    print(f"{num} samples in {asked['out']}")
+    if asked["npz"]:
+        np.savez_compressed(asked["npz"], samples=samples, labels=labels)
+        print(f"arrays `samples` and `labels` in {asked['npz']}")
+    if asked["gif"]:
+        follow = make_draw(experiment, constructor, options, scale != 1, loop=sample_path)
+        path = images.to_uint8(call(follow, 0, min(num, GIF_SAMPLES)))
+        shown = labels[: path.shape[1]]
+        frames = [images.grid(*sheet(frame, shown)) for frame in path]
+        images.save_gif(asked["gif"], frames)
+        print(f"animation of {len(shown)} samples in {asked['gif']}")
+
+
+def restore_ema(checkpoint, workdir, experiment, step):
+    """The EMA parameters of a checkpoint, and its step."""
+    import jax
+
+    from diffjax.training import init_state
+    from diffjax.types import InputError
+
+    folder = workdir / "checkpoints"
+    if not folder.is_dir():
+        raise InputError(f"{workdir} has no checkpoints yet; train with python train.py.")
+    like = jax.eval_shape(
+        lambda key: init_state(experiment.init(key), experiment.optimizer, experiment.context),
+        jax.random.key(0),
+    )
+    manager = checkpoint.reader(folder)
+    restored = checkpoint.restore(manager, like, step)
+    manager.close()
+    if restored is None:
+        raise InputError(f"{workdir} has no checkpoints yet; train with python train.py.")
+    for sentence in restored.damaged:
+        print(f"sample.py: warning: {sentence}; using {restored.step}")
+    return restored.state.ema_params, restored.step
+
+
+def sheet(samples, labels):
+    """The samples sorted by class, and how many go in a row: one row per class if they fit."""
+    import numpy as np
+
+    order = np.argsort(labels, kind="stable")
+    per_class = np.bincount(labels).max()
+    several = len(np.unique(labels)) > 1
+    columns = per_class if several and per_class <= 32 else int(np.ceil(len(labels) ** 0.5))
+    return samples[order], columns
+
+
+def write_sheet(images, path, samples, labels):
+    """The PNG of all samples."""
+    images.save_png(path, images.grid(*sheet(samples, labels)))
+
+
+if __name__ == "__main__":
+    from diffjax import cli
+
+    cli.run(main)
