@@ -96,5 +96,5 @@ def get_config(
         ema_decay=ema_decay,
         flip=flip,
         seed=seed,
-        sampling=Sampling(grid=grids.trailing, steps=50, guidance_scale=1.5),
+        sampling=Sampling(grid=grids.trailing, steps=50, guidance_scale=1.25),
     )

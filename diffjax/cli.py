@@ -1,11 +1,12 @@
 """What the two scripts share: flags from signatures, and errors as sentences."""
 
+import dataclasses
 import difflib
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 from diffjax.types import InputError
 
@@ -29,37 +30,20 @@ def parse(
     Returns:
       For each function the values of its keywords. A wrong flag or value exits with code 2.
     """
+    import docstring_parser
     import tyro
 
-    parameters, documents, defaults = [], [], defaults or {}
+    fields, defaults = [], defaults or {}
     for function in functions:
-        signature = inspect.signature(function, eval_str=True)
-        parameters += [
-            p.replace(kind=p.KEYWORD_ONLY, default=defaults.get(p.name, p.default))
-            for p in signature.parameters.values()
-        ]
-        documents.append(_arguments(function))
-
-    def collect(**values):
-        return values
-
-    collect.__signature__ = inspect.Signature(parameters)
-    collect.__annotations__ = {p.name: p.annotation for p in parameters}
-    collect.__doc__ = description + "\n\nArgs:\n" + "\n".join(documents)
-    values = tyro.cli(collect, prog=prog, description=description, args=list(argv))
+        documented = docstring_parser.parse(function.__doc__).params
+        helps = {p.arg_name: " ".join(p.description.split()) for p in documented}
+        for name, p in inspect.signature(function, eval_str=True).parameters.items():
+            flag = tyro.conf.arg(help=helps.get(name, ""))
+            value = dataclasses.field(default=defaults.get(name, p.default))
+            fields.append((name, Annotated[p.annotation, flag], value))
+    flags = dataclasses.make_dataclass("Flags", fields, frozen=True)
+    values = vars(tyro.cli(flags, prog=prog, description=description, args=list(argv)))
     return [{name: values[name] for name in inspect.signature(f).parameters} for f in functions]
-
-
-def _arguments(function: Callable) -> str:
-    """The Args section of a docstring."""
-    text = inspect.getdoc(function) or ""
-    section = text.partition("Args:\n")[2]
-    lines = []
-    for line in section.split("\n"):
-        if not line.startswith("  "):
-            break
-        lines.append(line)
-    return "\n".join(lines)
 
 
 def peek(argv: Sequence[str], flag: str, default: str) -> str:

@@ -21,3 +21,6 @@ def x64():
     """Double precision for the length of a test."""
     with jax.enable_x64(True):
         yield
+
+
+pytest_plugins = ["scripts"]

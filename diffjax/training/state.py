@@ -8,28 +8,30 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffjax.types import Array, Int, LossFn, Params, PRNGKeyArray, PyTree, Scalar
+from diffjax.types import Array, LossFn, Params, PRNGKeyArray, PyTree, Scalar
 
 
 @flax.struct.dataclass
 class TrainState:
     """Everything a run needs to go on, as data; functions stay outside.
 
+    Leaves are arrays, or stand-ins for them when the tree is used as a shape or a sharding.
+
     Attributes:
-      step: steps taken, skipped ones included.
+      step: () int32, steps taken, skipped ones included.
       params: float32 parameters.
       ema_params: their exponential moving average, which samples are drawn with.
       opt_state: Optax's state.
       context: keyword arguments of the loss that it updates itself (see `LossFn`).
-      skipped: steps skipped for a non-finite loss or gradient: in all, and in a row.
+      skipped: (2,) int32, steps skipped for a non-finite loss or gradient: in all, and in a row.
     """
 
-    step: Int[Array, ""]
+    step: Any
     params: Params
     ema_params: Params
     opt_state: PyTree
-    context: dict[str, Any]
-    skipped: Int[Array, "2"]
+    context: Any
+    skipped: Any
 
 
 def init_state(

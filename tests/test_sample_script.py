@@ -1,0 +1,86 @@
+"""sample.py as a user meets it."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from scripts import run
+
+
+def draw(monkeypatch, capsys, workdir, tmp_path, *arguments):
+    npz = tmp_path / "samples.npz"
+    arguments = (workdir, "--out", tmp_path / "s.png", "--npz", npz, "--steps", "4", *arguments)
+    code, out, err = run(monkeypatch, capsys, "sample", *arguments)
+    assert code == 0, err
+    with np.load(npz) as file:
+        return file["samples"], file["labels"], out
+
+
+def test_writes_png_npz_and_gif(trained, monkeypatch, capsys, tmp_path):
+    gif = tmp_path / "s.gif"
+    samples, labels, out = draw(
+        monkeypatch, capsys, trained[0], tmp_path, "--num", "20", "--gif", gif
+    )
+    assert samples.shape == (20, 8, 8, 1)
+    assert samples.dtype == np.uint8
+    np.testing.assert_array_equal(labels, np.arange(20) % 10)
+    first = out.splitlines()[0]
+    assert all(word in first for word in ("cpu", "ddim", "4 steps", "images/s once compiled"))
+    assert Image.open(gif).n_frames == 5
+    width, height = Image.open(tmp_path / "s.png").size
+    assert height > 4 * width  # one row per class, two samples each
+
+
+def test_seed_label_and_batch_size(trained, monkeypatch, capsys, tmp_path):
+    args = (monkeypatch, capsys, trained[0], tmp_path, "--num", "7", "--label", "3")
+    one, labels, _ = draw(*args, "--seed", "5")
+    again, _, _ = draw(*args, "--seed", "5", "--batch-size", "3")
+    other, _, _ = draw(*args, "--seed", "6")
+    assert set(labels) == {3}
+    assert np.abs(one.astype(int) - again.astype(int)).max() <= 1
+    assert np.abs(one.astype(int) - other.astype(int)).max() > 1
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--sampler", "ancestral", "--variance", "large"),
+        ("--sampler", "ddim", "--eta", "0.5"),
+        ("--sampler", "heun", "--grid", "karras"),
+        ("--sampler", "dpmpp_2m", "--grid", "uniform_logsnr", "--guidance-scale", "1"),
+    ],
+)
+def test_every_kind_of_sampler(flags, trained, monkeypatch, capsys, tmp_path):
+    samples, _, out = draw(monkeypatch, capsys, trained[0], tmp_path, "--num", "10", *flags)
+    assert flags[1] in out.splitlines()[0]
+    assert len(np.unique(samples)) > 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--sampler", "dimm"], "Did you mean ddim?"),
+        (["--grid", "karas"], "Did you mean karras?"),
+        (["--label", "10"], "from 0 to 9; got 10"),
+        (["--num", "0"], "--num must be at least 1"),
+        (["--steps", "0"], "--steps must be at least 1"),
+        (["--steps", "2000"], "at most T = 1000"),
+        (["--eta", "-1"], "eta must be at least 0"),
+        (["--out", "/nowhere/s.png"], "does not exist"),
+        (["--step", "5"], "no checkpoint 5"),
+        (["--etaa", "1"], "--eta"),
+        (["--sampler", "ancestral", "--variance", "huge"], "must be one of small, large"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_2(arguments, says, trained, monkeypatch, capsys):
+    code, _, err = run(monkeypatch, capsys, "sample", trained[0], *arguments)
+    assert code == 2
+    assert says in err
+
+
+def test_a_folder_that_is_no_workdir(monkeypatch, capsys, tmp_path):
+    code, _, err = run(monkeypatch, capsys, "sample", tmp_path)
+    assert code == 2
+    assert "not a workdir of train.py" in err
+    code, _, err = run(monkeypatch, capsys, "sample")
+    assert code == 2
+    assert "give the workdir" in err
