@@ -4,13 +4,14 @@ With x_t = alpha x0 + sigma eps and x0 an isotropic Gaussian mixture, write y = 
 and r = sigma/alpha: the posterior of x0 is again a mixture, in closed form.
 """
 
+import itertools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax.types import Denoiser, Prediction, Schedule, per_sample
+from diffjax.types import Denoiser, Prediction, Schedule
 
 
 class Mixture(NamedTuple):
@@ -39,15 +40,11 @@ def posterior_mean(mixture: Mixture, x_t, alpha, sigma):
     Uses the marginal of x_t itself, N(alpha m, alpha^2 s^2 + sigma^2), not y.
     """
     variance = alpha**2 * mixture.stds**2 + sigma**2  # (K,)
-    residual = x_t[:, None, :] - alpha * mixture.means  # (B, K, d)
-    d = x_t.shape[-1]
-    logits = (
-        jnp.log(mixture.weights)
-        - jnp.sum(residual**2, -1) / (2 * variance)
-        - d / 2 * jnp.log(variance)
-    )
+    residual = x_t[:, None] - alpha * mixture.means[None]  # (B, K, d)
+    normaliser = jnp.log(mixture.weights) - x_t.shape[-1] / 2 * jnp.log(variance)
+    logits = normaliser[None] - jnp.sum(residual**2, -1) / (2 * variance[None])
     gain = alpha * mixture.stds**2 / variance
-    means = mixture.means + gain[:, None] * residual
+    means = mixture.means[None] + gain[None, :, None] * residual
     return jnp.sum(jax.nn.softmax(logits)[..., None] * means, axis=1)
 
 
@@ -69,10 +66,10 @@ def exact_denoiser(mixture: Mixture, schedule: Schedule) -> Denoiser:
 def log_density(mixture: Mixture, x_t, alpha, sigma):
     """log p(x_t), for scalar alpha and sigma."""
     variance = alpha**2 * mixture.stds**2 + sigma**2
-    residual = x_t[:, None, :] - alpha * mixture.means
-    d = x_t.shape[-1]
-    logits = jnp.log(mixture.weights) - jnp.sum(residual**2, -1) / (2 * variance)
-    return jax.nn.logsumexp(logits - d / 2 * jnp.log(2 * jnp.pi * variance), axis=1)
+    residual = x_t[:, None] - alpha * mixture.means[None]
+    normaliser = jnp.log(mixture.weights) - x_t.shape[-1] / 2 * jnp.log(2 * jnp.pi * variance)
+    logits = normaliser[None] - jnp.sum(residual**2, -1) / (2 * variance[None])
+    return jax.nn.logsumexp(logits, axis=1)
 
 
 def draw(key, mixture: Mixture, n: int):
@@ -93,9 +90,26 @@ def gaussian_flow(mean, std, schedule: Schedule, x, t, s):
     def scale(t):
         return jnp.sqrt(schedule.alpha(t) ** 2 * std**2 + schedule.sigma(t) ** 2)
 
+    mean = jnp.asarray(mean)[None]
     return schedule.alpha(s) * mean + scale(s) / scale(t) * (x - schedule.alpha(t) * mean)
 
 
-def per_step_noise(draws):
-    """Golden noise (draws, ...) as what a step with one draw is given."""
-    return [per_sample(jnp.asarray(1.0), z) * z[None] for z in draws]
+def drive(sampler, denoiser, x, ts, noise=()):
+    """Step a sampler over ts with given noise, draw after draw; zeros where it has run out.
+
+    Returns the result and x before each step (n, *x.shape).
+    """
+    noise = iter(noise)
+    zeros = np.zeros(x.shape)
+    state = sampler.init(x, ts)
+
+    @jax.jit
+    def step(z, x, t, s, state):
+        return sampler.step(z, lambda x, t: denoiser(x, t, None), x, t, s, state)
+
+    trace = []
+    for t, s in itertools.pairwise(jnp.asarray(ts)):
+        trace.append(x)
+        z = jnp.asarray([next(noise, zeros) for _ in range(sampler.draws)], x.dtype)
+        x, state = step(z.reshape(sampler.draws, *x.shape), x, t, s, state)
+    return x, jnp.stack(trace)
