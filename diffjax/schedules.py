@@ -213,7 +213,10 @@ def vp_cosine(offset: float = 0.008, t_min: float = 1e-3, t_max: float = 0.9946)
     def t_from_logsnr(logsnr):
         alpha_bar, noise = jax.nn.sigmoid(logsnr), jax.nn.sigmoid(-logsnr)
         sine = jnp.sqrt(noise + alpha_bar * np.sin(b) ** 2)
-        return (jnp.arctan2(sine, jnp.sqrt(alpha_bar) * np.cos(b)) - b) / quarter
+        angle = jnp.arctan2(sine, jnp.sqrt(alpha_bar) * np.cos(b))  # a + b
+        # a = (a + b) - b by sin(a + b) - sin(b), so that no digit of a small a cancels.
+        difference = noise * np.cos(b) ** 2 / jnp.maximum(sine + np.sin(b), 1e-30)
+        return 2 * jnp.arcsin(difference / (2 * jnp.cos((angle + b) / 2))) / quarter
 
     return Schedule(
         alpha=lambda t: jnp.cos(t * quarter + b) / np.cos(b),
