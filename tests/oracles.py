@@ -5,13 +5,28 @@ and r = sigma/alpha: the posterior of x0 is again a mixture, in closed form.
 """
 
 import itertools
+from functools import cache
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffjax import schedules
 from diffjax.types import Denoiser, Prediction, Schedule
+
+SCHEDULES = {
+    "linear": schedules.from_betas(schedules.linear_betas()),
+    "cosine": schedules.from_betas(schedules.cosine_betas()),
+    "scaled_linear": schedules.from_betas(schedules.scaled_linear_betas()),
+    "sigmoid": schedules.from_betas(schedules.sigmoid_betas()),
+    "vp_linear": schedules.vp_linear(),
+    "vp_cosine": schedules.vp_cosine(),
+    "edm": schedules.edm(),
+}
+ZERO_TERMINAL_SNR = schedules.from_betas(
+    schedules.rescale_zero_terminal_snr(schedules.linear_betas())
+)
 
 
 class Mixture(NamedTuple):
@@ -39,6 +54,7 @@ def posterior_mean(mixture: Mixture, x_t, alpha, sigma):
 
     Uses the marginal of x_t itself, N(alpha m, alpha^2 s^2 + sigma^2), not y.
     """
+    mixture = Mixture(*map(jnp.asarray, mixture))
     variance = alpha**2 * mixture.stds**2 + sigma**2  # (K,)
     residual = x_t[:, None] - alpha * mixture.means[None]  # (B, K, d)
     normaliser = jnp.log(mixture.weights) - x_t.shape[-1] / 2 * jnp.log(variance)
@@ -65,6 +81,7 @@ def exact_denoiser(mixture: Mixture, schedule: Schedule) -> Denoiser:
 
 def log_density(mixture: Mixture, x_t, alpha, sigma):
     """log p(x_t), for scalar alpha and sigma."""
+    mixture = Mixture(*map(jnp.asarray, mixture))
     variance = alpha**2 * mixture.stds**2 + sigma**2
     residual = x_t[:, None] - alpha * mixture.means[None]
     normaliser = jnp.log(mixture.weights) - x_t.shape[-1] / 2 * jnp.log(2 * jnp.pi * variance)
@@ -94,6 +111,17 @@ def gaussian_flow(mean, std, schedule: Schedule, x, t, s):
     return schedule.alpha(s) * mean + scale(s) / scale(t) * (x - schedule.alpha(t) * mean)
 
 
+@cache
+def jitted_step(sampler, denoiser):
+    """A step of an unconditional sampler, compiled once for all its grids."""
+
+    @jax.jit
+    def step(z, x, t, s, state):
+        return sampler.step(z, lambda x, t: denoiser(x, t, None), x, t, s, state)
+
+    return step
+
+
 def drive(sampler, denoiser, x, ts, noise=()):
     """Step a sampler over ts with given noise, draw after draw; zeros where it has run out.
 
@@ -101,15 +129,11 @@ def drive(sampler, denoiser, x, ts, noise=()):
     """
     noise = iter(noise)
     zeros = np.zeros(x.shape)
-    state = sampler.init(x, ts)
-
-    @jax.jit
-    def step(z, x, t, s, state):
-        return sampler.step(z, lambda x, t: denoiser(x, t, None), x, t, s, state)
-
+    step = jitted_step(sampler, denoiser)
+    state = sampler.init(x, jnp.asarray(ts))
     trace = []
-    for t, s in itertools.pairwise(jnp.asarray(ts)):
+    for t, s in itertools.pairwise(np.asarray(ts)):
         trace.append(x)
-        z = jnp.asarray([next(noise, zeros) for _ in range(sampler.draws)], x.dtype)
+        z = np.asarray([next(noise, zeros) for _ in range(sampler.draws)], x.dtype)
         x, state = step(z.reshape(sampler.draws, *x.shape), x, t, s, state)
-    return x, jnp.stack(trace)
+    return x, np.stack(trace)
