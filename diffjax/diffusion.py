@@ -151,8 +151,11 @@ def q_posterior(
 
 
 def _above_clean(schedule: Schedule, t: Array, s: Array) -> tuple[Array, Array]:
-    """The interval itself, or where s is clean the interval of the same length above it."""
-    clean = schedule.sigma(s) == 0
+    """The interval itself, or where s is clean the interval of the same length above it.
+
+    A single step from t_max has none above it, and is left.
+    """
+    clean = (schedule.sigma(s) == 0) & (t < schedule.t_max)
     above = jnp.minimum(2 * t - s, schedule.t_max)
     return jnp.where(clean, above, t), jnp.where(clean, t, s)
 
