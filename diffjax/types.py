@@ -132,7 +132,7 @@ LossFn = Callable[..., tuple[Array, dict[str, Any]]]
 next step (see `TimeDensity`)."""
 
 
-def per_sample(a: Array, x: Array) -> Array:
+def per_sample(a: Array | float, x: Array) -> Array:
     """Give a scalar or (B,) value the trailing axes it needs to multiply x (B, ...)."""
     a = jnp.asarray(a)
     return a if a.ndim == 0 else a.reshape(a.shape + (1,) * (x.ndim - a.ndim))
