@@ -1,5 +1,6 @@
 """The forward process composes, and its posterior is Bayes' rule."""
 
+import itertools
 from functools import partial
 
 import jax
@@ -32,7 +33,7 @@ def test_steps_compose(schedule):
     """Many steps of q(x_t | x_s) have the scale and variance of q(x_t | x0)."""
     ts = levels(schedule, 12)
     total_scale, total_variance = 1.0, 0.0
-    for s, t in zip(ts[:-1], ts[1:], strict=True):
+    for s, t in itertools.pairwise(ts):
         scale, std = affine(lambda x, eps, s=s, t=t: diffusion.q_step(schedule, x, s, t, eps))
         total_scale, total_variance = total_scale * scale, total_variance * scale**2 + std**2
         alpha, sigma = affine(lambda x, eps, t=t: diffusion.q_sample(schedule, x, t, eps))
