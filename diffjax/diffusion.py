@@ -14,6 +14,7 @@ from diffjax.schedules import logsnr
 from diffjax.types import (
     Array,
     Index,
+    Keys,
     Prediction,
     PRNGKeyArray,
     Samples,
@@ -81,7 +82,7 @@ def q_step(schedule: Schedule, x_s: Samples, s: Time, t: Time, eps: Samples) -> 
     return per_sample(scale, x_s) * x_s + per_sample(jnp.sqrt(variance), x_s) * eps
 
 
-def sample_keys(key: PRNGKeyArray, n: int, first: Index = 0) -> PRNGKeyArray:
+def sample_keys(key: PRNGKeyArray, n: int, first: Index = 0) -> Keys:
     """One key per sample, by folding in its index: sample i is the same in any batch.
 
     Args:
@@ -157,8 +158,11 @@ def q_posterior(
 
 
 def _above_clean(schedule: Schedule, t: Array, s: Array) -> tuple[Array, Array]:
-    """The interval itself, or where s is clean the interval of the same length above it."""
-    clean = schedule.sigma(s) == 0
+    """The interval itself, or where s is clean the interval of the same length above it.
+
+    A single step from t_max has none above it, and is left.
+    """
+    clean = (schedule.sigma(s) == 0) & (t < schedule.t_max)
     above = jnp.minimum(2 * t - s, schedule.t_max)
     return jnp.where(clean, above, t), jnp.where(clean, t, s)
 

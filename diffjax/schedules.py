@@ -130,11 +130,12 @@ def from_betas(betas: BetaTable) -> Schedule:
       InputError: the table is not one-dimensional, or a beta is out of range.
     """
     betas = np.asarray(betas, np.float64)
-    if betas.ndim != 1 or not np.all((betas > 0) & (betas <= 1)) or np.any(betas[:-1] == 1):
+    inside = np.all((betas > 0) & (betas <= 1)) and np.all(betas[:-1] < 1)
+    if betas.ndim != 1 or betas.size == 0 or not inside:
+        values = f" with values from {betas.min():g} to {betas.max():g}" if betas.size else ""
         raise InputError(
             f"from_betas needs a table (T,) of betas in (0, 1), the last at most 1; got shape "
-            f"{betas.shape} with values from {betas.min():g} to {betas.max():g}. "
-            "Tables such as linear_betas need T > 20."
+            f"{betas.shape}{values}. Tables such as linear_betas need T > 20."
         )
     T = len(betas)
     with np.errstate(divide="ignore"):

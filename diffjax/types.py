@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, PyTree
 
 Params = PyTree
 State = PyTree
@@ -19,6 +19,9 @@ Cond = dict[str, Array] | None
 
 Samples = Float[Array, "b *d"]
 """A batch of data, noise or anything of their shape."""
+
+Keys = Key[Array, " b"]
+"""One key per sample."""
 
 PerSample = Float[Array, " b"]
 """One number per sample."""
@@ -135,7 +138,7 @@ LossFn = Callable[..., tuple[Array, dict[str, Any]]]
 next step (see `TimeDensity`)."""
 
 
-def per_sample(a: Array, x: Array) -> Array:
+def per_sample(a: Array | float, x: Array) -> Array:
     """Give a scalar or (B,) value the trailing axes it needs to multiply x (B, ...)."""
     a = jnp.asarray(a)
     return a if a.ndim == 0 else a.reshape(a.shape + (1,) * (x.ndim - a.ndim))

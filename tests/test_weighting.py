@@ -1,0 +1,167 @@
+"""Weights against the papers' other forms, and densities against their statistics."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import SCHEDULES
+from scipy import stats
+
+from diffjax import weighting
+from diffjax.schedules import edm, from_betas, linear_betas
+
+SCHEDULE = edm(0.5, 3.0)  # a range that is not [0, 1]
+LOGSNR = jnp.linspace(-6, 6, 49)
+SNR = np.exp(np.asarray(LOGSNR, float))
+
+# Each weight as its paper has it: in front of the squared error of eps or of v.
+EPS, V = SNR, SNR + 1
+WEIGHTS = {
+    "unit: SNR^-1 on eps": (weighting.unit, EPS / SNR),
+    "snr: 1 on eps": (weighting.snr, EPS),
+    "snr_plus_one: 1 on v": (weighting.snr_plus_one, V),
+    "truncated: max(1, 1/SNR) on eps": (weighting.truncated_snr, EPS * np.fmax(1, 1 / SNR)),
+    "min-SNR: min(SNR, 5)/SNR on eps": (weighting.min_snr(), EPS * np.fmin(SNR, 5) / SNR),
+    "min-SNR: min(SNR, 5)/(SNR + 1) on v": (weighting.min_snr(), V * np.fmin(SNR, 5) / (SNR + 1)),
+    "p2: 1/(k + SNR)^g on eps": (weighting.p2(2.0, 0.5), EPS / np.sqrt(2 + SNR)),
+    "p2 of k 1 and gamma 1: 1/(SNR + 1)": (weighting.p2(), EPS * (1 / (1 + SNR))),
+}
+
+
+@pytest.mark.parametrize(("weight", "expected"), WEIGHTS.values(), ids=WEIGHTS)
+def test_weights(weight, expected):
+    np.testing.assert_allclose(weight(LOGSNR), expected, rtol=2e-5)
+
+
+# --- densities --------------------------------------------------------------------------
+
+DENSITIES = {"uniform": weighting.uniform, "stratified": weighting.stratified}
+
+
+@pytest.mark.parametrize("make", DENSITIES.values(), ids=DENSITIES)
+def test_uniform_times(make):
+    """The first time of a batch, over many keys, and all times of one batch are uniform."""
+    density = make(SCHEDULE)
+    keys = jax.random.split(jax.random.key(0), 2000)
+    t, importance = jax.vmap(lambda key: density.draw(key, 8, density.init()))(keys)
+    np.testing.assert_array_equal(importance, 1)
+    for column in (0, 5):
+        unit = (np.asarray(t[:, column], float) - 0.5) / 2.5
+        assert stats.kstest(unit, "uniform").pvalue > 1e-4
+    assert np.all((t >= 0.5) & (t <= 3.0))
+
+
+def test_stratified_covers_each_batch():
+    """One time per eighth of the range in every batch of 8, so that means vary 8 times less."""
+    spread = {}
+    for name, make in DENSITIES.items():
+        density, keys = make(SCHEDULE), jax.random.split(jax.random.key(1), 500)
+        t, _ = jax.vmap(lambda key, d=density: d.draw(key, 8, d.init()))(keys)
+        spread[name] = np.var(np.mean(np.square(t), axis=1))
+    eighth = np.sort(np.floor((np.asarray(t, float) - 0.5) / 2.5 * 8), axis=1)
+    # A time on the edge of two eighths may round to either.
+    assert np.mean(eighth == np.arange(8)[None]) > 0.999
+    assert spread["stratified"] < spread["uniform"] / 6
+
+
+BINS = 5
+SIZES = np.asarray([1.0, 4.0, 2.0, 0.5, 2.5])
+
+
+def bin_of(t):
+    return np.clip(((np.asarray(t, float) - 0.5) / 2.5 * BINS).astype(int), 0, BINS - 1)
+
+
+def middle(bins):
+    return 0.5 + 2.5 * (jnp.asarray(bins) + 0.5) / BINS
+
+
+def warmed(history=4):
+    """A density that has seen `history` losses of root mean square SIZES in each bin."""
+    density = weighting.second_moment(SCHEDULE, BINS, history, uniform_share=0.01)
+    state = density.init()
+    for sign in (0.6, 1.0, 1.4, np.sqrt(4 - 0.36 - 1 - 1.96))[:history]:
+        state = density.update(state, middle(np.arange(BINS)), jnp.asarray(SIZES * sign))
+    return density, state
+
+
+def test_second_moment_is_uniform_until_warm():
+    density, state = warmed(history=4)
+    losses, _ = state
+    cold = density.update(density.init(), middle([1, 1, 1, 1]), jnp.full(4, 9.0))
+    for not_yet in (density.init(), cold):
+        t, importance = density.draw(jax.random.key(0), 4000, not_yet)
+        np.testing.assert_allclose(importance, 1, rtol=1e-6)
+        assert stats.kstest((np.asarray(t, float) - 0.5) / 2.5, "uniform").pvalue > 1e-4
+    # Pure: none of that changed the state.
+    np.testing.assert_array_equal(losses, warmed()[1][0])
+    assert np.all(density.init()[1] == 0)
+
+
+def test_second_moment_frequencies():
+    density, state = warmed()
+    t, importance = density.draw(jax.random.key(2), 20_000, state)
+    expected = 0.99 * SIZES / SIZES.sum() + 0.01 / BINS
+    counts = np.bincount(bin_of(t), minlength=BINS)
+    assert stats.chisquare(counts, 20_000 * expected).pvalue > 1e-4
+    inside = (np.asarray(t, float) - 0.5) / 2.5 * BINS - bin_of(t)
+    assert stats.kstest(inside, "uniform").pvalue > 1e-4
+    # Importance makes any mean that over uniform t: of t^2 over [0.5, 3], a third of a cube.
+    values = np.asarray(importance * t**2, float)
+    exact = (3**3 - 0.5**3) / 3 / 2.5
+    assert abs(values.mean() - exact) < 4.5 * values.std() / np.sqrt(len(values))
+
+
+def test_ring_buffer_keeps_the_newest():
+    """Whatever the batches, and however often a bin comes in one of them."""
+    density = weighting.second_moment(SCHEDULE, BINS, history=3)
+    rng = np.random.default_rng(0)
+    state, seen = density.init(), [[] for _ in range(BINS)]
+    for size in (1, 2, 3, 5, 4, 3, 1):
+        bins = rng.integers(0, BINS, size)
+        assert np.bincount(bins).max() <= 3
+        losses = rng.uniform(1, 2, size).astype(np.float32)
+        state = density.update(state, middle(bins), jnp.asarray(losses))
+        for b, loss in zip(bins, losses, strict=True):
+            seen[b].append(loss)
+    remembered, counts = state
+    np.testing.assert_array_equal(counts, [len(s) for s in seen])
+    for row, history in zip(remembered, seen, strict=True):
+        np.testing.assert_array_equal(np.sort(row[row > 0]), np.sort(history[-3:]))
+
+
+def test_more_losses_of_a_bin_than_it_remembers():
+    """All kept are of that batch, and the counts go on."""
+    density = weighting.second_moment(SCHEDULE, BINS, history=3)
+    state = density.update(density.init(), middle([2, 2]), jnp.asarray([100.0, 200.0]))
+    batch = jnp.arange(1.0, 8.0)
+    remembered, counts = density.update(state, middle([2] * 7), batch)
+    assert counts[2] == 9
+    assert set(np.asarray(remembered[2]).tolist()) <= set(np.asarray(batch).tolist())
+    assert np.all(np.delete(remembered, 2, axis=0) == 0)
+
+
+@pytest.mark.parametrize("T", [40, 1000])
+def test_on_steps(T):
+    """The times k/T of a table, each as often, and the update in the step's own bin."""
+    schedule = from_betas(linear_betas(T))
+    density = weighting.on_steps(weighting.uniform(schedule), schedule, T)
+    t, _ = density.draw(jax.random.key(0), 20_000, density.init())
+    k = np.round(np.asarray(t) * T)
+    np.testing.assert_allclose(t, k / T, rtol=1.3e-7)  # a unit in the last place
+    assert k.min() == 1
+    assert k.max() == T
+    counts = np.bincount(k.astype(int), minlength=T + 1)[1:]
+    assert stats.chisquare(counts).pvalue > 1e-4
+    moment = weighting.on_steps(weighting.second_moment(schedule, T, 1), schedule, T)
+    steps = jnp.arange(1, T + 1)
+    losses, counts = moment.update(moment.init(), steps / T, steps.astype(float))
+    np.testing.assert_array_equal(counts, 1)
+    np.testing.assert_array_equal(losses[:, 0], steps)
+
+
+def test_stratified_on_steps_visits_every_step():
+    schedule = SCHEDULES["linear"]
+    density = weighting.on_steps(weighting.stratified(schedule), schedule, 1000)
+    t, _ = density.draw(jax.random.key(0), 1000, density.init())
+    assert len(np.unique(t)) > 990
