@@ -129,7 +129,7 @@ def make_train_step(
     def step(state, key, batch):
         key = jax.random.fold_in(key, state.step)
         value, aux, grads, context = gradient(state.params, key, batch, state.context)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         decay = ema_decay_at(state.step, ema_decay)

@@ -1,0 +1,101 @@
+"""Checkpoints: exact, checked, and walked back when damaged."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from diffjax import checkpoint, training
+from diffjax.types import InputError
+
+
+def state(seed):
+    params = {"w": jax.random.normal(jax.random.key(seed), (64, 3)), "b": jnp.zeros(3)}
+    return training.init_state(params, optax.adam(1e-3), {"seen": jnp.array(seed)})
+
+
+@pytest.fixture
+def saved(tmp_path):
+    manager = checkpoint.manager(tmp_path)
+    for step in (10, 20):
+        checkpoint.save(manager, step, state(step))
+    manager.close()
+    return tmp_path
+
+
+def data_file(folder, step):
+    return max((folder / str(step)).rglob("d/*"), key=lambda path: path.stat().st_size)
+
+
+def restore(folder, **kwargs):
+    manager = checkpoint.reader(folder)
+    try:
+        return checkpoint.restore(manager, jax.eval_shape(lambda: state(0)), **kwargs)
+    finally:
+        manager.close()
+
+
+def test_restores_bit_for_bit(saved):
+    got = restore(saved)
+    assert got.step == 20
+    assert got.damaged == []
+    jax.tree.map(np.testing.assert_array_equal, got.state, state(20))
+
+
+def test_an_earlier_step_by_name(saved):
+    jax.tree.map(np.testing.assert_array_equal, restore(saved, step=10).state, state(10))
+    with pytest.raises(InputError, match=r"no checkpoint 15 .*\[20, 10\]"):
+        restore(saved, step=15)
+
+
+def test_nothing_saved_is_none(tmp_path):
+    assert restore(tmp_path) is None
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
+def test_damage_is_named_and_walked_back_over(saved, damage):
+    path = data_file(saved, 20)
+    content = bytearray(path.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    if damage == "truncate":
+        path.write_bytes(content[: len(content) // 2])
+    if damage == "delete":
+        path.unlink()
+    got = restore(saved)
+    assert got.step == 10
+    assert len(got.damaged) == 1
+    assert "checkpoint 20 is damaged" in got.damaged[0]
+    jax.tree.map(np.testing.assert_array_equal, got.state, state(10))
+
+
+def test_no_intact_step_says_so(saved):
+    for step in (10, 20):
+        data_file(saved, step).unlink()
+    with pytest.raises(InputError, match="no intact checkpoint"):
+        restore(saved)
+
+
+def test_old_steps_are_dropped(tmp_path):
+    manager = checkpoint.manager(tmp_path, keep=2)
+    for step in (1, 2, 3):
+        checkpoint.save(manager, step, state(step))
+    manager.close()
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.isdigit()) == ["2", "3"]
+
+
+def test_a_save_is_a_snapshot_even_if_the_buffers_are_donated(tmp_path):
+    manager = checkpoint.manager(tmp_path, keep=None)
+    advance = jax.jit(lambda s: jax.tree.map(lambda a: a + 1, s), donate_argnums=0)
+    current = {"w": jnp.zeros(1_000_000)}
+    for step in range(8):
+        checkpoint.save(manager, step, current)
+        for _ in range(5):
+            current = advance(current)
+    manager.wait_until_finished()
+    for step in range(8):
+        got = checkpoint.restore(manager, {"w": jnp.zeros(1_000_000)}, step)
+        np.testing.assert_array_equal(got.state["w"], 5 * step)
+    manager.close()
