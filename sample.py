@@ -99,9 +99,10 @@ def generate(workdir, experiment, constructor, options, ts, asked):
     key = jax.random.key(asked["seed"])
 
     def call(draw, first, size):
-        # A last batch that is not full is drawn whole and cut, so that nothing recompiles.
+        # A last batch that is not full is drawn whole and cut, so that nothing recompiles;
+        # the key is that of every batch, for sample i folds in its index.
         wanted = np.resize(labels[first : first + size], size) if experiment.num_classes else None
-        return np.asarray(draw(params, key, ts, size, wanted, scale, first))
+        return np.asarray(draw(params, jax.random.clone(key), ts, size, wanted, scale, first))
 
     draw = make_draw(experiment, constructor, options, guided=scale != 1)
     bar = tqdm(total=num, unit=" images", desc="compiling", leave=False)

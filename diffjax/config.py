@@ -233,6 +233,7 @@ def recall(workdir: str | Path) -> Experiment:
             "train one with `python train.py --workdir DIR`."
         )
     options = json.loads(record.read_text())["options"]
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
     return build(load(workdir / "config.py"), options)
 
 

@@ -60,7 +60,7 @@ def make_draw(
         key: PRNGKeyArray,
         ts: Grid,
         batch: int,
-        label: Array | None = None,
+        label: Array | np.ndarray | None = None,
         scale: float = 1.0,
         first: int = 0,
     ) -> Array:
@@ -88,7 +88,7 @@ def preview(experiment: Experiment) -> Callable[[Params, PRNGKeyArray, Path], np
 
     def write(params, key, path):
         batch = rows * PREVIEW_COLUMNS
-        x = draw(params, key, ts, batch, label, defaults.guidance_scale)
+        x = draw(params, jax.random.clone(key), ts, batch, label, defaults.guidance_scale)
         sheet = images.grid(images.to_uint8(x), PREVIEW_COLUMNS)
         path.parent.mkdir(parents=True, exist_ok=True)
         images.save_png(path, sheet)

@@ -114,12 +114,12 @@ def test_help_names_every_keyword_with_its_text(monkeypatch, capsys):
         assert text in out
 
 
-LONG = (*TINY, "--steps", "400", "--log-every", "10", "--checkpoint-every", "40")
+LONG = (*TINY, "--steps", "200", "--log-every", "5", "--checkpoint-every", "20")
 
 
 def _final(workdir):
     manager = checkpoint.reader(workdir / "checkpoints")
-    state = manager.restore(400)["state"]
+    state = manager.restore(200)["state"]
     manager.close()
     return state
 
