@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from diffjax.diffusion import q_step
@@ -48,7 +47,7 @@ def edm_stochastic(
     solver = heun(schedule)
 
     def init(x, ts):
-        return jnp.minimum(jnp.asarray(churn / (ts.shape[0] - 1), x.dtype), np.sqrt(2) - 1)
+        return jnp.minimum(jnp.asarray(churn / (ts.shape[0] - 1), float), 2**0.5 - 1)
 
     def step(noise, denoise, x, t, s, gamma):
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)

@@ -78,7 +78,7 @@ def dpmpp_2m_sde(schedule: Schedule, form: str = "midpoint", eta: Scalar = 1.0) 
     at_least("eta", eta)
 
     def init(x, ts):
-        return jnp.zeros_like(x), jnp.asarray(HUGE, x.dtype)
+        return jnp.zeros_like(x), jnp.asarray(HUGE, float)
 
     def step(noise, denoise, x, t, s, state):
         x0_before, h_before = state
@@ -114,7 +114,7 @@ def dpmpp_3m_sde(schedule: Schedule, eta: Scalar = 1.0) -> Sampler:
     at_least("eta", eta)
 
     def init(x, ts):
-        none = jnp.asarray(HUGE, x.dtype)
+        none = jnp.asarray(HUGE, float)
         return jnp.zeros_like(x), jnp.zeros_like(x), none, none
 
     def step(noise, denoise, x, t, s, state):

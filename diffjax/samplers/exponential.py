@@ -9,6 +9,8 @@ al. 2021) and h = lambda_s - lambda_t, Xue et al. 2023, Eq. 14:
 The solvers differ in the polynomial that stands for x0_hat.
 """
 
+from math import factorial
+
 import jax.numpy as jnp
 
 from diffjax.schedules import logsnr
@@ -47,12 +49,9 @@ def moments(z: Array, n: int) -> list[Array]:
     exact, found = -jnp.expm1(-large), []
     for p in range(n):
         exact = exact if p == 0 else 1 - p * exact / large
-        term = small / (p + 1)
-        series = term
-        for k in range(1, SERIES_TERMS):
-            term = -term * small / (p + k + 1)
-            series = series + term
-        found.append(jnp.where(z < 1, series, exact))
+        series = [(-1) ** k * factorial(p) / factorial(p + k + 1) for k in range(SERIES_TERMS)]
+        near_zero = small * jnp.polyval(jnp.asarray(series[::-1]), small)
+        found.append(jnp.where(z < 1, near_zero, exact))
     return found
 
 

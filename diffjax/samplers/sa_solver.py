@@ -1,6 +1,7 @@
 """SA-Solver: stochastic Adams predictor and corrector, Xue et al. 2023, for x0 prediction."""
 
 import jax.numpy as jnp
+from jax import lax
 
 from diffjax.samplers.checks import at_least, count
 from diffjax.samplers.exponential import (
@@ -10,7 +11,7 @@ from diffjax.samplers.exponential import (
     log_step,
     moments,
 )
-from diffjax.types import Array, InputError, Samples, Sampler, Scalar, Schedule, Time, per_sample
+from diffjax.types import Array, InputError, Sampler, Scalar, Schedule, per_sample
 
 MAX_ORDER = 4
 
@@ -97,8 +98,8 @@ def sa_solver(
     eta = tau**2
 
     def init(x, ts):
-        nowhere = [jnp.asarray(-(2.0 + i) * HUGE, x.dtype) for i in range(kept)]
-        return x, jnp.zeros_like(x), ts[0], [jnp.zeros_like(x)] * kept, nowhere
+        nowhere = [jnp.asarray(-(2 + i) * HUGE, float) for i in range(kept)]
+        return x, jnp.zeros_like(x), jnp.asarray(ts[0]), [jnp.zeros_like(x)] * kept, nowhere
 
     def step(noise, denoise, x, t, s, state):
         x_before, noise_before, t_before, x0s, lambdas = state
@@ -109,10 +110,11 @@ def sa_solver(
         def advance(order, x, t, s, noise):
             return _adams_step(schedule, x, x0s[:order], lambdas[:order], t, s, noise, eta)
 
-        has_before = here - lambdas[1] < HUGE
-        # Without a step before, any time above t stands in for it and the result is dropped.
-        corrected = advance(corrector_order, x_before, t_before, t, noise_before)
-        x = jnp.where(has_before, corrected, x)
+        x = lax.cond(
+            here - lambdas[1] < HUGE,
+            lambda: advance(corrector_order, x_before, t_before, t, noise_before),
+            lambda: x,
+        )
         x_next = advance(predictor_order, x, t, s, noise[0])
         return x_next, (x, noise[0], jnp.asarray(t), x0s[:-1], lambdas[:-1])
 
