@@ -14,6 +14,7 @@ from diffjax.schedules import logsnr
 from diffjax.types import (
     Array,
     Index,
+    Keys,
     Prediction,
     PRNGKeyArray,
     Samples,
@@ -80,7 +81,7 @@ def q_step(schedule: Schedule, x_s: Samples, s: Time, t: Time, eps: Samples) -> 
     return per_sample(scale, x_s) * x_s + per_sample(jnp.sqrt(variance), x_s) * eps
 
 
-def sample_keys(key: PRNGKeyArray, n: int, first: Index = 0) -> PRNGKeyArray:
+def sample_keys(key: PRNGKeyArray, n: int, first: Index = 0) -> Keys:
     """One key per sample, by folding in its index: sample i is the same in any batch.
 
     Args:

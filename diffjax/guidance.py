@@ -4,10 +4,10 @@ classifier-free guidance, a function from loss to loss."""
 import jax
 import jax.numpy as jnp
 
-from diffjax.types import Cond, Denoiser, Index, LossFn, Time, per_sample
+from diffjax.types import Array, Denoiser, Index, LossFn, Time, per_sample
 
 
-def classifier_free(denoiser: Denoiser, scale: Time, null: Cond) -> Denoiser:
+def classifier_free(denoiser: Denoiser, scale: Time, null: dict[str, Array | int]) -> Denoiser:
     """uncond + scale (cond - uncond), in one call of twice the batch: Ho & Salimans 2022, Eq. 6.
 
     At a given x_t, eps and x0 are affine in each other, so guiding x0 is guiding eps. Their

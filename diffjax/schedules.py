@@ -130,11 +130,12 @@ def from_betas(betas: BetaTable) -> Schedule:
       InputError: the table is not one-dimensional, or a beta is out of range.
     """
     betas = np.asarray(betas, np.float64)
-    if betas.ndim != 1 or not np.all((betas > 0) & (betas <= 1)) or np.any(betas[:-1] == 1):
+    inside = np.all((betas > 0) & (betas <= 1)) and np.all(betas[:-1] < 1)
+    if betas.ndim != 1 or betas.size == 0 or not inside:
+        values = f" with values from {betas.min():g} to {betas.max():g}" if betas.size else ""
         raise InputError(
             f"from_betas needs a table (T,) of betas in (0, 1), the last at most 1; got shape "
-            f"{betas.shape} with values from {betas.min():g} to {betas.max():g}. "
-            "Tables such as linear_betas need T > 20."
+            f"{betas.shape}{values}. Tables such as linear_betas need T > 20."
         )
     T = len(betas)
     with np.errstate(divide="ignore"):
@@ -213,7 +214,10 @@ def vp_cosine(offset: float = 0.008, t_min: float = 1e-3, t_max: float = 0.9946)
     def t_from_logsnr(logsnr):
         alpha_bar, noise = jax.nn.sigmoid(logsnr), jax.nn.sigmoid(-logsnr)
         sine = jnp.sqrt(noise + alpha_bar * np.sin(b) ** 2)
-        return (jnp.arctan2(sine, jnp.sqrt(alpha_bar) * np.cos(b)) - b) / quarter
+        angle = jnp.arctan2(sine, jnp.sqrt(alpha_bar) * np.cos(b))  # a + b
+        # a = (a + b) - b by sin(a + b) - sin(b), so that no digit of a small a cancels.
+        difference = noise * np.cos(b) ** 2 / jnp.maximum(sine + np.sin(b), 1e-30)
+        return 2 * jnp.arcsin(difference / (2 * jnp.cos((angle + b) / 2))) / quarter
 
     return Schedule(
         alpha=lambda t: jnp.cos(t * quarter + b) / np.cos(b),

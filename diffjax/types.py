@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, PyTree
 
 Params = PyTree
 State = PyTree
@@ -19,6 +19,9 @@ Cond = dict[str, Array] | None
 
 Samples = Float[Array, "b *d"]
 """A batch of data, noise or anything of their shape."""
+
+Keys = Key[Array, " b"]
+"""One key per sample."""
 
 PerSample = Float[Array, " b"]
 """One number per sample."""

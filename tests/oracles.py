@@ -4,13 +4,29 @@ With x_t = alpha x0 + sigma eps and x0 an isotropic Gaussian mixture, write y = 
 and r = sigma/alpha: the posterior of x0 is again a mixture, in closed form.
 """
 
+import itertools
+from functools import cache
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax.types import Denoiser, Prediction, Schedule, per_sample
+from diffjax import schedules
+from diffjax.types import Denoiser, Prediction, Schedule
+
+SCHEDULES = {
+    "linear": schedules.from_betas(schedules.linear_betas()),
+    "cosine": schedules.from_betas(schedules.cosine_betas()),
+    "scaled_linear": schedules.from_betas(schedules.scaled_linear_betas()),
+    "sigmoid": schedules.from_betas(schedules.sigmoid_betas()),
+    "vp_linear": schedules.vp_linear(),
+    "vp_cosine": schedules.vp_cosine(),
+    "edm": schedules.edm(),
+}
+ZERO_TERMINAL_SNR = schedules.from_betas(
+    schedules.rescale_zero_terminal_snr(schedules.linear_betas())
+)
 
 
 class Mixture(NamedTuple):
@@ -38,16 +54,13 @@ def posterior_mean(mixture: Mixture, x_t, alpha, sigma):
 
     Uses the marginal of x_t itself, N(alpha m, alpha^2 s^2 + sigma^2), not y.
     """
+    mixture = Mixture(*map(jnp.asarray, mixture))
     variance = alpha**2 * mixture.stds**2 + sigma**2  # (K,)
-    residual = x_t[:, None, :] - alpha * mixture.means  # (B, K, d)
-    d = x_t.shape[-1]
-    logits = (
-        jnp.log(mixture.weights)
-        - jnp.sum(residual**2, -1) / (2 * variance)
-        - d / 2 * jnp.log(variance)
-    )
+    residual = x_t[:, None] - alpha * mixture.means[None]  # (B, K, d)
+    normaliser = jnp.log(mixture.weights) - x_t.shape[-1] / 2 * jnp.log(variance)
+    logits = normaliser[None] - jnp.sum(residual**2, -1) / (2 * variance[None])
     gain = alpha * mixture.stds**2 / variance
-    means = mixture.means + gain[:, None] * residual
+    means = mixture.means[None] + gain[None, :, None] * residual
     return jnp.sum(jax.nn.softmax(logits)[..., None] * means, axis=1)
 
 
@@ -68,11 +81,12 @@ def exact_denoiser(mixture: Mixture, schedule: Schedule) -> Denoiser:
 
 def log_density(mixture: Mixture, x_t, alpha, sigma):
     """log p(x_t), for scalar alpha and sigma."""
+    mixture = Mixture(*map(jnp.asarray, mixture))
     variance = alpha**2 * mixture.stds**2 + sigma**2
-    residual = x_t[:, None, :] - alpha * mixture.means
-    d = x_t.shape[-1]
-    logits = jnp.log(mixture.weights) - jnp.sum(residual**2, -1) / (2 * variance)
-    return jax.nn.logsumexp(logits - d / 2 * jnp.log(2 * jnp.pi * variance), axis=1)
+    residual = x_t[:, None] - alpha * mixture.means[None]
+    normaliser = jnp.log(mixture.weights) - x_t.shape[-1] / 2 * jnp.log(2 * jnp.pi * variance)
+    logits = normaliser[None] - jnp.sum(residual**2, -1) / (2 * variance[None])
+    return jax.nn.logsumexp(logits, axis=1)
 
 
 def draw(key, mixture: Mixture, n: int):
@@ -93,9 +107,33 @@ def gaussian_flow(mean, std, schedule: Schedule, x, t, s):
     def scale(t):
         return jnp.sqrt(schedule.alpha(t) ** 2 * std**2 + schedule.sigma(t) ** 2)
 
+    mean = jnp.asarray(mean)[None]
     return schedule.alpha(s) * mean + scale(s) / scale(t) * (x - schedule.alpha(t) * mean)
 
 
-def per_step_noise(draws):
-    """Golden noise (draws, ...) as what a step with one draw is given."""
-    return [per_sample(jnp.asarray(1.0), z) * z[None] for z in draws]
+@cache
+def jitted_step(sampler, denoiser):
+    """A step of an unconditional sampler, compiled once for all its grids."""
+
+    @jax.jit
+    def step(z, x, t, s, state):
+        return sampler.step(z, lambda x, t: denoiser(x, t, None), x, t, s, state)
+
+    return step
+
+
+def drive(sampler, denoiser, x, ts, noise=()):
+    """Step a sampler over ts with given noise, draw after draw; zeros where it has run out.
+
+    Returns the result and x before each step (n, *x.shape).
+    """
+    noise = iter(noise)
+    zeros = np.zeros(x.shape)
+    step = jitted_step(sampler, denoiser)
+    state = sampler.init(x, jnp.asarray(ts))
+    trace = []
+    for t, s in itertools.pairwise(np.asarray(ts)):
+        trace.append(x)
+        z = np.asarray([next(noise, zeros) for _ in range(sampler.draws)], x.dtype)
+        x, state = step(z.reshape(sampler.draws, *x.shape), x, t, s, state)
+    return x, np.stack(trace)

@@ -1,0 +1,194 @@
+"""The loop: a sample depends on its key and index alone, and only new shapes compile."""
+
+import inspect
+import logging
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from oracles import SCHEDULES, TWO_MOONS, ZERO_TERMINAL_SNR, exact_denoiser, posterior_mean
+
+from diffjax import grids, guidance, samplers, schedules
+from diffjax.diffusion import prior_sample
+from diffjax.parameterization import make_denoiser, predict_eps
+from diffjax.types import InputError
+
+SCHEDULE = SCHEDULES["vp_linear"]
+EXACT = exact_denoiser(TWO_MOONS, SCHEDULE)
+N = 64
+
+
+def mlp(params, x, c_noise, cond, key):
+    hidden = jnp.tanh(x @ params["in"] + jnp.sin(c_noise / 100)[:, None])
+    return hidden @ params["out"]
+
+
+def small_network():
+    keys = jax.random.split(jax.random.key(7))
+    shapes = {"in": (2, 16), "out": (16, 2)}
+    params = {
+        name: jax.random.normal(key, shape) / 4
+        for (name, shape), key in zip(shapes.items(), keys, strict=True)
+    }
+    return make_denoiser(mlp, params, SCHEDULE, predict_eps)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def draw(denoiser, n, key, x, first=0):
+    ts = grids.trailing(SCHEDULE, 5)
+    return samplers.sample(key, denoiser, samplers.ancestral(SCHEDULE), x[:n], ts, first=first)
+
+
+def noise(n, first=0):
+    return prior_sample(jax.random.key(0), SCHEDULE, (n, 2), first)
+
+
+DENOISERS = {"exact": (EXACT, 0.0), "network": (small_network(), 1e-5)}
+
+
+@pytest.mark.parametrize(("denoiser", "rtol"), DENOISERS.values(), ids=DENOISERS)
+def test_same_sample_in_any_batch(denoiser, rtol):
+    whole = draw(denoiser, N, jax.random.key(1), noise(N))
+    assert len(np.unique(whole[:, 0])) == N
+    for n in (1, 7):
+        x = noise(n)
+        np.testing.assert_array_equal(x, noise(N)[:n])
+        part = draw(denoiser, n, jax.random.key(1), x)
+        np.testing.assert_allclose(part, whole[:n], rtol=rtol, atol=rtol)
+    rest = draw(denoiser, 7, jax.random.key(1), noise(7, first=7), first=7)
+    np.testing.assert_allclose(rest, whole[7:14], rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 8])
+@pytest.mark.parametrize(("denoiser", "rtol"), DENOISERS.values(), ids=DENOISERS)
+def test_same_sample_on_any_devices(denoiser, rtol, devices):
+    prior = jax.jit(noise, static_argnums=0)(N)
+    whole = draw(denoiser, N, jax.random.key(1), prior)
+    mesh = jax.make_mesh(
+        (devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
+    )
+    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    x = jax.jit(noise, static_argnums=0, out_shardings=sharding)(N)
+    np.testing.assert_array_equal(x, prior)
+    result = draw(denoiser, N, jax.random.key(1), x)
+    assert len(result.sharding.device_set) == devices
+    np.testing.assert_allclose(result, whole, rtol=rtol, atol=rtol)
+
+
+def test_steps_get_different_noise():
+    ts, x = grids.trailing(SCHEDULE, 5), noise(3)
+    keep = samplers.ancestral(SCHEDULE)._replace(step=lambda z, d, x, t, s, state: (z[0], state))
+    path = samplers.sample_path(jax.random.key(1), EXACT, keep, x, ts)
+    assert len(np.unique(path)) == path.size
+
+
+def test_path_ends_at_the_sample():
+    sampler, ts, x = samplers.ancestral(SCHEDULE), grids.trailing(SCHEDULE, 5), noise(3)
+    path = samplers.sample_path(jax.random.key(1), EXACT, sampler, x, ts)
+    assert path.shape == (6, 3, 2)
+    np.testing.assert_array_equal(path[0], x)
+    whole = samplers.sample(jax.random.key(1), EXACT, sampler, x, ts)
+    np.testing.assert_array_equal(path[-1], whole)
+    np.testing.assert_array_equal(
+        path[2], samplers.sample(jax.random.key(1), EXACT, sampler, x, ts[:3])
+    )
+
+
+def test_truncated_sample_is_the_mean_of_x0():
+    sampler, x = samplers.ancestral(SCHEDULE), noise(3)
+    ts = grids.trailing(SCHEDULE, 5)[:-1]
+    x_t = samplers.sample(jax.random.key(1), EXACT, sampler, x, ts)
+    mean = samplers.sample_truncated(jax.random.key(1), EXACT, sampler, x, ts)
+    alpha, sigma = SCHEDULE.alpha(ts[-1]), SCHEDULE.sigma(ts[-1])
+    np.testing.assert_allclose(mean, posterior_mean(TWO_MOONS, x_t, alpha, sigma), rtol=1e-5)
+    assert not np.allclose(mean, x_t, atol=1e-2)
+
+
+# --- compilation ------------------------------------------------------------------------
+
+
+def test_only_another_number_of_steps_compiles():
+    def pair(x, t, cond):
+        return small_network()(x + 0.01 * cond["label"][:, None], t, None)
+
+    @jax.jit
+    def run(key, x, ts, eta, scale):
+        guided = guidance.classifier_free(pair, scale, {"label": 0})
+        cond = {"label": jnp.ones(x.shape[0], int)}
+        return samplers.sample(key, guided, samplers.ddim(SCHEDULE, eta), x, ts, cond)
+
+    def compiled(seed, ts, eta, scale):
+        """Whether the call compiled anything, as JAX itself logs it."""
+        x, args = noise(4), (jax.random.key(seed), ts, jnp.asarray(eta), jnp.asarray(scale))
+        key, ts, eta, scale = jax.block_until_ready(args)
+        records, handler = [], logging.Handler()
+        handler.emit = lambda record: records.append(record.getMessage())
+        logger = logging.getLogger("jax")
+        logger.addHandler(handler)
+        with jax.log_compiles():
+            jax.block_until_ready(run(key, x, ts, eta, scale))
+        logger.removeHandler(handler)
+        return sum("Finished XLA compilation of jit(run)" in record for record in records)
+
+    ts = grids.trailing(SCHEDULE, 5)
+    assert compiled(0, ts, 0.0, 1.0) == 1
+    for seed, grid, eta, scale in [
+        (1, ts, 0.0, 1.0),
+        (0, grids.uniform_logsnr(SCHEDULE, 5), 0.0, 1.0),
+        (0, ts, 0.7, 1.0),
+        (0, ts, 0.0, 4.0),
+    ]:
+        assert compiled(seed, grid, eta, scale) == 0
+    assert compiled(0, grids.trailing(SCHEDULE, 6), 0.0, 1.0) == 1
+    assert compiled(5, grids.karras(SCHEDULE, 6), 1.0, 2.0) == 0
+
+
+# --- errors -----------------------------------------------------------------------------
+
+
+BAD_GRIDS = {
+    "increasing": [0.0, 0.5, 1.0],
+    "repeated": [1.0, 1.0, 0.0],
+    "nan": [1.0, np.nan, 0.0],
+    "short": [1.0],
+}
+
+
+@pytest.mark.parametrize("loop", [samplers.sample, samplers.sample_path, samplers.sample_truncated])
+@pytest.mark.parametrize("ts", BAD_GRIDS.values(), ids=BAD_GRIDS)
+def test_bad_grid(ts, loop):
+    with pytest.raises(InputError, match="a grid needs"), jax.debug_nans(False):
+        loop(jax.random.key(0), EXACT, samplers.euler(SCHEDULE), noise(2), jnp.asarray(ts))
+
+
+def test_two_dimensional_grid():
+    sample = inspect.unwrap(samplers.sample)  # as users have it, without shape checks
+    with pytest.raises(InputError, match="a grid needs"):
+        sample(jax.random.key(0), EXACT, samplers.euler(SCHEDULE), noise(2), jnp.ones((1, 2)))
+
+
+BAD_INPUTS = {
+    "negative eta": (lambda: samplers.ddim(SCHEDULE, -0.1), "eta"),
+    "variance": (lambda: samplers.ancestral(SCHEDULE, "medium"), "small, large, learned"),
+    "beta of 0": (lambda: schedules.from_betas(np.array([0.1, 0.0])), "betas in"),
+    "early beta of 1": (lambda: schedules.from_betas(np.array([1.0, 0.1])), "betas in"),
+    "beta above 1": (lambda: schedules.from_betas(schedules.linear_betas(10)), "T > 20"),
+    "nan beta": (lambda: schedules.from_betas(np.array([0.1, np.nan])), "betas in"),
+    "no beta": (lambda: schedules.from_betas(np.array([])), "betas in"),
+    "no steps": (lambda: grids.karras(SCHEDULE, 0), "at least 1 step"),
+    "too many steps": (lambda: grids.leading(SCHEDULE, 11, T=10), "at most T = 10"),
+    "linspace of T": (lambda: grids.linspace(SCHEDULE, 10, T=10), "at most"),
+    "section": (lambda: grids.respaced(SCHEDULE, "6,1", T=10), "cannot keep 6"),
+    "stride": (lambda: grids.respaced(SCHEDULE, "ddim9", T=10), "stride"),
+    "infinite": (lambda: grids.karras(ZERO_TERMINAL_SNR, 5), "trailing"),
+    "infinite logsnr": (lambda: grids.uniform_logsnr(ZERO_TERMINAL_SNR, 5), "trailing"),
+}
+
+
+@pytest.mark.parametrize(("call", "says"), BAD_INPUTS.values(), ids=BAD_INPUTS)
+def test_bad_input(call, says):
+    with pytest.raises(InputError, match=says):
+        call()

@@ -1,0 +1,126 @@
+"""Stochastic samplers against exact marginals, and identities between all samplers.
+
+A new stochastic sampler is one row of STOCHASTIC.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import SCHEDULES, TWO_MOONS, ZERO_TERMINAL_SNR, drive, exact_denoiser, gaussian
+from test_samplers import HALF, MEAN, ODE, STD, Z, between
+
+from diffjax import grids, samplers
+
+STOCHASTIC = {
+    "ancestral_small": partial(samplers.ancestral, variance="small"),
+    "ancestral_large": partial(samplers.ancestral, variance="large"),
+    "ddim_0.3": partial(samplers.ddim, eta=0.3),
+    "ddim_1": partial(samplers.ddim, eta=1.0),
+}
+ALL = {name: make for name, (make, _) in ODE.items()} | STOCHASTIC
+
+
+def moments(x, mean, variance):
+    """How many standard errors the mean and covariance of independent draws are away."""
+    n, d = x.shape
+    centred = x - mean
+    covariance = centred.T @ centred / n
+    errors = variance * np.sqrt((1 + np.eye(d)) / n)
+    return (
+        np.abs(centred.mean(0)) / np.sqrt(variance / n),
+        np.abs(covariance - variance * np.eye(d)) / errors,
+    )
+
+
+def marginal(key, schedule, std, t, n=4000):
+    """Exact draws (n, 2) of x_t for Gaussian data."""
+    scale = jnp.sqrt(schedule.alpha(t) ** 2 * std**2 + schedule.sigma(t) ** 2)
+    return schedule.alpha(t) * jnp.asarray(MEAN)[None] + scale * jax.random.normal(key, (n, 2))
+
+
+# Where a reverse variance is exact, so is every marginal, in steps of any length: beta-tilde
+# and every eta for data that is one point, beta for VP data of unit variance.
+EXACT = [(name, 0.0) for name in STOCHASTIC if name != "ancestral_large"] + [
+    ("ancestral_large", 1.0)
+]
+
+
+@pytest.mark.parametrize(("name", "std"), EXACT)
+@pytest.mark.parametrize("schedule", ["linear", "vp_cosine"])
+def test_exact_marginals(schedule, name, std):
+    schedule = SCHEDULES[schedule]
+    ts = between(schedule, 4)
+    denoiser = exact_denoiser(gaussian(MEAN, std), schedule)
+    x_key, key = jax.random.split(jax.random.key(1))
+    x = marginal(x_key, schedule, std, ts[0])
+    x = np.asarray(samplers.sample(key, denoiser, STOCHASTIC[name](schedule), x, ts), float)
+    alpha, sigma = float(schedule.alpha(ts[-1])), float(schedule.sigma(ts[-1]))
+    mean, covariance = moments(x, alpha * MEAN, alpha**2 * std**2 + sigma**2)
+    assert np.all(mean < 4.5), mean
+    assert np.all(covariance < 4.5), covariance
+
+
+@pytest.mark.parametrize("schedule", ["vp_cosine", "edm"])
+@pytest.mark.parametrize("make", STOCHASTIC.values(), ids=STOCHASTIC)
+def test_moments(make, schedule):
+    """Mean and covariance of the data within 4.5 standard errors and 0.05 for 100 steps."""
+    schedule = SCHEDULES[schedule]
+    ts = jnp.append(between(schedule, 100), schedule.t_from_logsnr(jnp.inf))
+    denoiser = exact_denoiser(gaussian(MEAN, STD), schedule)
+    x_key, key = jax.random.split(jax.random.key(2))
+    x = marginal(x_key, schedule, STD, ts[0])
+    x = samplers.sample(key, denoiser, make(schedule), x, ts)
+    # The last step is the mean of x0 given x_s: it keeps this share of the variance.
+    r = np.exp(-HALF)
+    variance = STD**4 / (STD**2 + r**2)
+    errors = 4.5 * np.sqrt(2 / len(x))
+    assert np.all(np.abs(x.mean(0) - MEAN) < STD * errors + 0.05)
+    covariance = np.cov(x.T)
+    assert np.all(np.abs(covariance / variance - np.eye(2)) < errors + 0.05), covariance
+
+
+@pytest.mark.parametrize("make", STOCHASTIC.values(), ids=STOCHASTIC)
+def test_zero_terminal_snr_stochastic(make):
+    schedule = ZERO_TERMINAL_SNR
+    denoiser = exact_denoiser(gaussian(MEAN, 0.0), schedule)
+    noise = np.random.default_rng(3).standard_normal((10, *Z.shape))
+    ts = grids.trailing(schedule, 10)
+    x, trace = drive(make(schedule), denoiser, jnp.asarray(Z, jnp.float32), ts, noise)
+    assert np.all(np.isfinite(trace))
+    np.testing.assert_allclose(x, np.broadcast_to(MEAN, x.shape), atol=1e-5)
+
+
+# --- identities -------------------------------------------------------------------------
+
+TWINS = {
+    "eta_0_is_euler": (samplers.ddim, samplers.euler),
+    "eta_1_is_ancestral": (partial(samplers.ddim, eta=1.0), samplers.ancestral),
+}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("schedule", ["linear", "vp_cosine", "edm"])
+@pytest.mark.parametrize(("one", "other"), TWINS.values(), ids=TWINS)
+def test_twins(one, other, schedule):
+    schedule = SCHEDULES[schedule]
+    denoiser = exact_denoiser(TWO_MOONS, schedule)
+    ts = jnp.append(between(schedule, 5), schedule.t_from_logsnr(jnp.inf))
+    noise = np.random.default_rng(1).standard_normal((6, *Z.shape))
+    x = schedule.alpha(ts[0]) * np.exp(HALF) * Z
+    results = [drive(make(schedule), denoiser, x, ts, noise)[1] for make in (one, other)]
+    np.testing.assert_allclose(*results, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("make", ALL.values(), ids=ALL)
+@pytest.mark.parametrize("schedule", ["linear", "edm"])
+def test_last_step_is_the_prediction(schedule, make):
+    schedule = SCHEDULES[schedule]
+    denoiser = exact_denoiser(TWO_MOONS, schedule)
+    ts = jnp.append(between(schedule, 2), schedule.t_from_logsnr(jnp.inf))
+    noise = np.random.default_rng(2).standard_normal((9, *Z.shape))
+    x, trace = drive(make(schedule), denoiser, jnp.asarray(Z, jnp.float32), ts, noise)
+    expected = denoiser(trace[-1], ts[-2], None).x0
+    np.testing.assert_allclose(x, expected, rtol=1e-5, atol=1e-5)
