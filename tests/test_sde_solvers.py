@@ -143,19 +143,23 @@ def test_golden(x64, name):
 @pytest.mark.parametrize("name", ROWS)
 def test_gaussian_exactly(x64, name, on):
     schedule, row = SCHEDULES[on], ROWS[name]
-    assert wasserstein(schedule, row.make(schedule), grids.karras(schedule, 64)) < row.fine
+    error = wasserstein(schedule, row.make(schedule), grids.karras(schedule, 64))
+    assert error < row.fine, error
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_error_shrinks_with_the_grid(x64, name):
     schedule, row = SCHEDULES["edm"], ROWS[name]
     error = wasserstein(schedule, row.make(schedule), grids.karras(schedule, 16))
-    assert row.fine < error < row.coarse
+    assert row.fine < error < row.coarse, error
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_mixture(name):
-    schedule = list(SCHEDULES.values())[len(name) % 3]
+@pytest.mark.parametrize(
+    ("name", "on"),
+    [("euler_maruyama", "betas"), ("dpmpp_3m_sde", "edm"), ("restart", "vp")],
+)
+def test_mixture(name, on):
+    schedule = SCHEDULES[on]
     start, noise, exact = jax.random.split(jax.random.key(3), 3)
     x = diffusion.prior_sample(start, schedule, (2000, 2))
     denoiser = oracles.exact_denoiser(oracles.TWO_MOONS, schedule)
@@ -165,23 +169,17 @@ def test_mixture(name):
     assert sliced_wasserstein(np.asarray(x), np.asarray(wanted)) < 0.1
 
 
-def test_zero_terminal_snr(x64):
-    ts = grids.trailing(ZERO_SNR, 20)
-    for name, row in ROWS.items():
-        assert wasserstein(ZERO_SNR, row.make(ZERO_SNR), ts) < 0.2, name
-
-
 @pytest.mark.parametrize("name", ROWS)
-def test_last_step_is_the_prediction(name):
-    schedule = SCHEDULES["edm"]
-    denoiser = oracles.exact_denoiser(oracles.TWO_MOONS, schedule)
-    sampler = ROWS[name].make(schedule)
+def test_from_zero_snr_to_the_prediction(x64, name):
+    denoiser = oracles.exact_denoiser(oracles.TWO_MOONS, ZERO_SNR)
+    sampler = ROWS[name].make(ZERO_SNR)
     key, start = jax.random.split(jax.random.key(0))
-    noise = jax.random.normal(key, (3, sampler.draws, 5, 2))
-    x = 2.0 * jax.random.normal(start, (5, 2))
-    path = drive(sampler, denoiser, x, jnp.array([2.0, 1.0, 0.5, 0.0]), noise)
-    x0 = jax.jit(denoiser)(jnp.asarray(path[-2]), 0.5, None).x0
-    np.testing.assert_allclose(path[-1], x0, rtol=0, atol=3e-7)
+    noise = jax.random.normal(key, (4, sampler.draws, 5, 2))
+    x, ts = jax.random.normal(start, (5, 2)), jnp.array([1.0, 0.6, 0.3, 0.02, 0.0])
+    path = drive(sampler, denoiser, x, ts, noise)
+    assert np.abs(path).max() < 10
+    x0 = jax.jit(denoiser)(jnp.asarray(path[-2]), ts[-2], None).x0
+    np.testing.assert_allclose(path[-1], x0, atol=1e-12)
 
 
 # --- identities -------------------------------------------------------------------------
@@ -219,8 +217,7 @@ def test_arguments_may_be_traced():
     schedule, ts = SCHEDULES["vp"], jnp.array([1.0, 0.5, 0.0])
     denoiser = oracles.exact_denoiser(GAUSSIAN, schedule)
 
-    @jax.jit
-    def run(a):
+    def run(a, x):
         made = [
             samplers.euler_ancestral(schedule, a),
             samplers.dpmpp_2s_ancestral(schedule, a),
@@ -232,10 +229,10 @@ def test_arguments_may_be_traced():
             samplers.langevin(schedule, a, 2),
             samplers.restart(schedule, samplers.euler(schedule), [(0.9 * a, a, 2, 2)]),
         ]
-        x = jnp.ones((2, 1))
         return [samplers.sample(jax.random.key(0), denoiser, m, x, ts) for m in made]
 
-    assert np.all(np.isfinite(run(0.5)))
+    x = jnp.ones((2, 1))
+    assert all(y.shape == x.shape for y in jax.eval_shape(run, 0.5, x))
 
 
 @pytest.mark.parametrize(
@@ -262,7 +259,7 @@ def test_arguments_may_be_traced():
     ],
 )
 def test_bad_arguments(make):
-    with pytest.raises(InputError, match="got|needs"):
+    with pytest.raises(InputError, match=r"must|needs|zero SNR"):
         make(SCHEDULES["vp"])
 
 
@@ -270,7 +267,7 @@ def test_bad_arguments(make):
 
 
 def test_drift_and_diffusion(x64):
-    t = np.array([0.1, 0.5, 1.0])
+    t = jnp.array([0.1, 0.5, 1.0])
     beta = 0.1 + 19.9 * t
     vp, edm = SCHEDULES["vp"], SCHEDULES["edm"]
     np.testing.assert_allclose(diffusion.drift(vp, t), -beta / 2, rtol=1e-12)
@@ -291,7 +288,7 @@ def test_sde_coefficients_are_the_short_transition(x64, on):
 @pytest.mark.parametrize("on", SCHEDULES)
 def test_velocity(x64, on):
     schedule, t, width = SCHEDULES[on], 0.50005, 1e-6
-    x0, eps = np.array([[0.3, -1.0]]), np.array([[0.5, 2.0]])
+    x0, eps = jnp.array([[0.3, -1.0]]), jnp.array([[0.5, 2.0]])
     x, ahead = (diffusion.q_sample(schedule, x0, t + d, eps) for d in (0.0, width))
     velocity = diffusion.velocity_from_x0(schedule, x, t, x0)
     np.testing.assert_allclose(velocity, (ahead - x) / width, rtol=1e-4)
@@ -309,12 +306,12 @@ def test_moments(x64, z):
 def test_sa_solver_order(x64, predictor, corrector, order):
     schedule = SCHEDULES["edm"]
     sampler = samplers.sa_solver(schedule, 0.0, predictor, corrector)
-    x, errors = np.array([[2.0], [-1.0]]), []
+    x, errors = jnp.array([[2.0], [-1.0]]), []
     for n in (32, 64):
         ts = jnp.geomspace(2.0, 0.2, n + 1)
         denoiser = oracles.exact_denoiser(GAUSSIAN, schedule)
         found = drive(sampler, denoiser, x, ts, np.zeros((n, 1, 2, 1)))[-1]
-        wanted = oracles.gaussian_flow(MEAN, STD, schedule, x, 2.0, 0.2)
+        wanted = oracles.gaussian_flow([MEAN], STD, schedule, x, 2.0, 0.2)
         errors.append(np.abs(found - wanted).max())
     assert np.log2(errors[0] / errors[1]) > order - 0.3
 
@@ -323,82 +320,75 @@ def test_sa_solver_order(x64, predictor, corrector, order):
 
 
 def test_brownian_is_one_path():
-    key = jax.random.key(5)
     ends = jnp.array([0.0, 0.13, 0.5, 0.8, 1.0])
-    parts = [
-        samplers.brownian_increment(key, a, b) for a, b in zip(ends[:-1], ends[1:], strict=True)
-    ]
-    assert np.isclose(sum(parts), samplers.brownian_increment(key, 0.0, 1.0), atol=1e-6)
-    assert samplers.brownian(key, 0.0) == 0
+    keys = jax.random.split(jax.random.key(6), 10_000)
+    paths = jax.jit(jax.vmap(jax.vmap(samplers.brownian, (None, 0)), (0, None)))
+    w = np.asarray(paths(keys, ends))
+    np.testing.assert_array_equal(w[:, 0], 0)
+    np.testing.assert_allclose(np.cov(w.T), np.minimum.outer(ends, ends), atol=0.05)
+    part = jax.jit(samplers.brownian_increment)(keys[0], 0.13, 0.8)
+    assert np.isclose(part, w[0, 3] - w[0, 1], atol=1e-6)
 
 
-def test_brownian_covariance():
-    u = jnp.array([0.1, 0.3, 0.77, 1.0])
-    keys = jax.random.split(jax.random.key(6), 20_000)
-    paths = jax.vmap(jax.vmap(samplers.brownian, (None, 0)), (0, None))(keys, u)
-    np.testing.assert_allclose(np.cov(paths.T), np.minimum.outer(u, u), atol=0.04)
-
-
-@pytest.mark.parametrize("name", ["euler_maruyama", "dpmpp_2m_sde"])
-def test_finer_grids_refine_the_sample(name):
+def test_finer_grids_refine_the_sample():
     schedule = SCHEDULES["vp"]
     start, key = jax.random.split(jax.random.key(7))
-    x = diffusion.prior_sample(start, schedule, (64, 2))
+    x = diffusion.prior_sample(start, schedule, (32, 2))
     denoiser = oracles.exact_denoiser(oracles.gaussian([MEAN, -0.2], STD), schedule)
-    sampler = ROWS[name].make(schedule)
+    sampler = samplers.euler_maruyama(schedule)
 
-    def run(n):
-        ts = grids.karras(schedule, n)
+    @jax.jit
+    def run(key, x, ts):
         return samplers.sample_brownian(key, denoiser, sampler, schedule, x, ts)
 
-    reference = run(512)
-    errors = [np.sqrt(np.mean((run(n) - reference) ** 2)) for n in (16, 64)]
-    assert errors[1] < errors[0] / 2
+    found = [run(jax.random.clone(key), x, grids.karras(schedule, n)) for n in (16, 64, 256)]
+    errors = [np.sqrt(np.mean((a - found[-1]) ** 2)) for a in found[:-1]]
+    assert errors[1] < errors[0] / 3
     assert errors[1] < 0.06
 
 
 def test_brownian_sample_depends_on_key_and_index_alone():
-    schedule = SCHEDULES["edm"]
-    sampler, ts = samplers.dpmpp_sde(schedule), grids.karras(schedule, 3)
+    schedule, ts = SCHEDULES["vp"], jnp.array([1.0, 0.5, 0.1])
     denoiser = oracles.exact_denoiser(oracles.TWO_MOONS, schedule)
-    x = 80 * jax.random.normal(jax.random.key(0), (4, 2))
-    key = jax.random.key(1)
-    whole = samplers.sample_brownian(key, denoiser, sampler, schedule, x, ts)
-    part = samplers.sample_brownian(
-        jax.random.clone(key), denoiser, sampler, schedule, x[2:], ts, first=2
-    )
-    np.testing.assert_allclose(whole[2:], part, atol=1e-5)
+    x = jax.random.normal(jax.random.key(0), (4, 2))
+
+    def run(x, first):
+        key, sampler = jax.random.key(1), samplers.dpmpp_sde(schedule)
+        return samplers.sample_brownian(key, denoiser, sampler, schedule, x, ts, first=first)
+
+    np.testing.assert_allclose(run(x, 0)[2:], run(x[2:], 2), atol=1e-5)
 
 
 # --- adaptive steps ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("schedule", [*SCHEDULES.values(), ZERO_SNR])
+@pytest.mark.parametrize("schedule", [SCHEDULES["vp"], SCHEDULES["edm"], ZERO_SNR])
 def test_adaptive(schedule):
-    start, key, exact = jax.random.split(jax.random.key(8), 3)
+    start, exact = jax.random.split(jax.random.key(8))
     x = diffusion.prior_sample(start, schedule, (1000, 2))
     denoiser = oracles.exact_denoiser(oracles.TWO_MOONS, schedule)
 
     @jax.jit
-    def run(key, relative):
+    def run(relative):
+        key = jax.random.key(9)
         return samplers.adaptive_sde(key, denoiser, schedule, x, relative=relative)
 
-    (tight, many), (_, few) = run(key, 0.01), run(jax.random.clone(key), 0.1)
+    (tight, many), (_, few) = run(0.02), run(0.1)
     wanted = oracles.draw(exact, oracles.TWO_MOONS, 1000)
-    assert sliced_wasserstein(np.asarray(tight), np.asarray(wanted)) < 0.15
-    assert 20 < few < many < 10_000
+    assert sliced_wasserstein(np.asarray(tight), np.asarray(wanted)) < 0.1
+    assert 20 < few < many < 2000
 
 
 def test_adaptive_sample_depends_on_key_and_index_alone():
     schedule = SCHEDULES["vp"]
     denoiser = oracles.exact_denoiser(oracles.TWO_MOONS, schedule)
     x = jax.random.normal(jax.random.key(0), (4, 2))
-    key = jax.random.key(1)
-    whole, _ = samplers.adaptive_sde(key, denoiser, schedule, x, relative=0.1)
-    part, _ = samplers.adaptive_sde(
-        jax.random.clone(key), denoiser, schedule, x[2:], relative=0.1, first=2
-    )
-    np.testing.assert_allclose(whole[2:], part, atol=1e-4)
+
+    def run(x, first):
+        key = jax.random.key(1)
+        return samplers.adaptive_sde(key, denoiser, schedule, x, relative=0.5, first=first)[0]
+
+    np.testing.assert_allclose(run(x, 0)[2:], run(x[2:], 2), atol=1e-4)
 
 
 @pytest.mark.parametrize("bad", [{"relative": -1.0}, {"absolute": -1.0}, {"max_steps": 0}])

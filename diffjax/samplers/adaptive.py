@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from diffjax.diffusion import diffusion_squared, drift, sample_keys, score_from_x0
+from diffjax.samplers.brownian import interval_noise
 from diffjax.samplers.checks import at_least, count
 from diffjax.samplers.euler_ancestral import ancestral_step
 from diffjax.types import (
@@ -44,10 +45,7 @@ def _error(low: Array, high: Array, before: Array, absolute: Scalar, relative: S
 def _attempt(schedule, denoise, keys, absolute, relative, run):
     """One step of Alg. 1 for every sample; a finished one, of width 0, stays as it is."""
 
-    def draw(key):
-        return jax.random.normal(jax.random.fold_in(key, run.attempts), run.x.shape[1:])
-
-    noise = jax.vmap(draw)(keys).astype(run.x.dtype)
+    noise = interval_noise(keys, schedule, run.t, run.t - run.width, run.x)[0]
 
     def increment(x, t):
         score = score_from_x0(schedule, x, t, denoise(x, t).x0)
@@ -103,8 +101,11 @@ def adaptive_sde(
     From t_max to t_min on the reverse SDE, then x0_hat. A step h is Euler-Maruyama x' and
     stochastic improved Euler x'' with the same noise; with
     E = rms((x' - x'')/max(absolute, relative |x'|, relative |x' before|)) it is accepted, as
-    x'', where E <= 1, and the next h is 0.9 h E^-0.9. Each sample has a step of its own. As
-    in the paper the noise of a rejected step is dropped.
+    x'', where E <= 1, and the next h is 0.9 h E^-0.9. Each sample has a step of its own.
+
+    The paper draws new noise after a rejection, which keeps the steps whose noise was small: in
+    two dimensions the result comes out up to 17% too wide, more so at tighter tolerances. Here
+    each sample follows one Brownian path, whose increments a shorter step only resolves.
 
     Args:
       key: consumed whole.
@@ -131,7 +132,7 @@ def adaptive_sde(
         return denoiser(x, t, cond)
 
     keys = sample_keys(key, x.shape[0], first)
-    t = jnp.full(x.shape[:1], schedule.t_max, jnp.result_type(float))
+    t = jnp.full(x.shape[:1], schedule.t_max, float)
     width = jnp.full_like(t, FIRST_STEP * (schedule.t_max - schedule.t_min))
     x, t, calls = _leave_zero_snr(schedule, denoise, keys, x, t, width)
 

@@ -20,11 +20,13 @@ from diffjax.types import (
     Denoiser,
     Grid,
     Index,
+    Keys,
     PRNGKeyArray,
     Sampler,
     Samples,
     Scalar,
     Schedule,
+    Time,
 )
 
 DEPTH = 24
@@ -83,29 +85,30 @@ def clock(schedule: Schedule, t: Anyshape | float) -> Anyshape:
 
 
 def interval_noise(
-    keys: PRNGKeyArray, schedule: Schedule, t: Scalar, s: Scalar, x: Samples, draws: int
+    keys: Keys, schedule: Schedule, t: Time, s: Time, x: Samples, draws: int = 1
 ) -> Array:
     """Standard normal noise (draws, *x.shape) for the step t -> s: increments over sqrt(length).
 
     Args:
       keys: one per sample.
       schedule: the noise schedule, whose `clock` runs the paths.
-      t: later time.
-      s: earlier time.
+      t: later time, a scalar or (B,).
+      s: earlier time, t's shape.
       x: gives the shape.
       draws: how many independent paths.
 
     Returns:
-      Noise, independent over disjoint intervals.
+      Noise, independent over disjoint intervals; 0 for an interval of no length.
     """
-    high, low = clock(schedule, t), clock(schedule, s)
+    high, low = (jnp.broadcast_to(clock(schedule, a), x.shape[:1]) for a in (t, s))
 
-    def path(key, j):
-        key = jax.random.fold_in(key, j)
-        return brownian_increment(key, low, high, x.shape[1:]) / jnp.sqrt(high - low)
+    def path(key, high, low, j):
+        key, length = jax.random.fold_in(key, j), high - low
+        increment = brownian_increment(key, low, high, x.shape[1:])
+        return increment / jnp.sqrt(jnp.where(length > 0, length, 1))
 
-    paths = jax.vmap(jax.vmap(path, (0, None)), (None, 0))
-    return paths(keys, jnp.arange(draws)).astype(x.dtype)
+    paths = jax.vmap(jax.vmap(path, (0, 0, 0, None)), (None, None, None, 0))
+    return paths(keys, high, low, jnp.arange(draws)).astype(x.dtype)
 
 
 def along_brownian(

@@ -8,7 +8,7 @@ draws = the solver's + repeats (1 + steps draws) summed over the intervals.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from jax import lax
 from diffjax.diffusion import q_step
 from diffjax.samplers.checks import count
 from diffjax.schedules import logsnr
-from diffjax.types import InputError, Sampler, Scalar, Schedule
+from diffjax.types import InputError, Sampler, Schedule
 
 
 class RestartInterval(NamedTuple):
@@ -31,8 +31,8 @@ class RestartInterval(NamedTuple):
       repeats: K, the number of times.
     """
 
-    t_low: Scalar
-    t_high: Scalar
+    t_low: Any
+    t_high: Any
     steps: int = 5
     repeats: int = 4
 
@@ -85,7 +85,7 @@ def _repeat(schedule, sampler, interval, noise, denoise, x, s):
     return lax.scan(once, (x, sampler.init(x, ts)), noise)[0]
 
 
-def restart(schedule: Schedule, sampler: Sampler, intervals: Sequence[RestartInterval]) -> Sampler:
+def restart(schedule: Schedule, sampler: Sampler, intervals: Sequence[tuple]) -> Sampler:
     """Restart sampling around any sampler: Xu et al. 2023, Eq. 3 and Alg. 2.
 
     x_{t_high} = forward noise from x_{t_low}, then the solver back to t_low on a grid spaced as
@@ -95,7 +95,7 @@ def restart(schedule: Schedule, sampler: Sampler, intervals: Sequence[RestartInt
     Args:
       schedule: the noise schedule.
       sampler: the solver of the outer grid and of the ways down; the paper's is `heun`.
-      intervals: where to restart, in any order. On grids with no inner time below an
+      intervals: `RestartInterval`s, or tuples of their fields, in any order. On grids with no inner time below an
         interval's t_high there is no restart.
 
     Returns:
