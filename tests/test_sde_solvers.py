@@ -43,7 +43,9 @@ class Row(NamedTuple):
 ROWS = {
     "euler_maruyama": Row(samplers.euler_maruyama, 0.11, 0.02),
     "reverse_diffusion": Row(samplers.reverse_diffusion, 0.21, 0.041),
-    "edm_stochastic": Row(lambda s: samplers.edm_stochastic(s, 20.0, noise_scale=1.0), 0.09, 0.01),
+    "edm_stochastic": Row(
+        lambda s: samplers.edm_stochastic(s, 20.0, 0.1, noise_scale=1.0), 0.09, 0.01
+    ),
     "euler_ancestral": Row(samplers.euler_ancestral, 0.16, 0.05),
     "dpmpp_2s_ancestral": Row(samplers.dpmpp_2s_ancestral, 0.06, 0.006),
     "dpmpp_sde": Row(samplers.dpmpp_sde, 0.12, 0.045),
@@ -53,11 +55,11 @@ ROWS = {
     "sa_solver": Row(samplers.sa_solver, 0.2, 0.002),
     "sa_solver_2": Row(lambda s: samplers.sa_solver(s, 0.5, 2, 2), 0.12, 0.008),
     "predictor_corrector": Row(
-        lambda s: samplers.predictor_corrector(s, samplers.reverse_diffusion(s)), 0.21, 0.03
+        lambda s: samplers.predictor_corrector(s, samplers.reverse_diffusion(s)), 0.21, 0.035
     ),
-    "langevin": Row(lambda s: samplers.langevin(s, 0.22, 10), 1.5, 0.04),
+    "langevin": Row(lambda s: samplers.langevin(s, 0.22, 10), 0.4, 0.08),
     "restart": Row(
-        lambda s: samplers.restart(s, samplers.heun(s), [interval(s, 0.3, 2.0)]), 0.02, 0.006
+        lambda s: samplers.restart(s, samplers.heun(s), [interval(s, 0.3, 2.0)]), 0.01, 0.0025
     ),
 }
 
@@ -100,10 +102,11 @@ def wasserstein(schedule, sampler, ts):
 
 
 def sliced_wasserstein(a, b, directions=16):
-    """Wasserstein-2 of 2-D samples of equal size, averaged over directions."""
+    """Wasserstein-2 of two sets of points of the plane, averaged over directions."""
     angle = np.arange(directions) * np.pi / directions
     along = np.stack([np.cos(angle), np.sin(angle)])
-    difference = np.sort(a @ along, axis=0) - np.sort(b @ along, axis=0)
+    levels = (np.arange(len(a)) + 0.5) / len(a)
+    difference = np.sort(a @ along, axis=0) - np.quantile(b @ along, levels, axis=0)
     return np.sqrt(np.mean(difference**2))
 
 
@@ -139,8 +142,16 @@ def test_golden(x64, name):
 # --- convergence to the data ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("on", SCHEDULES)
-@pytest.mark.parametrize("name", ROWS)
+def every_row_on(*names):
+    """Each row on each schedule; betas and vp are one process, so take turns in quick runs."""
+    return [
+        pytest.param(row, on, marks=[pytest.mark.slow] if turn else [])
+        for i, row in enumerate(ROWS)
+        for on, turn in zip(names, ((i + 1) % 2, i % 2, 0), strict=True)
+    ]
+
+
+@pytest.mark.parametrize(("name", "on"), every_row_on("betas", "vp", "edm"))
 def test_gaussian_exactly(x64, name, on):
     schedule, row = SCHEDULES[on], ROWS[name]
     error = wasserstein(schedule, row.make(schedule), grids.karras(schedule, 64))
@@ -156,17 +167,17 @@ def test_error_shrinks_with_the_grid(x64, name):
 
 @pytest.mark.parametrize(
     ("name", "on"),
-    [("euler_maruyama", "betas"), ("dpmpp_3m_sde", "edm"), ("restart", "vp")],
+    [("euler_maruyama", "edm"), ("dpmpp_2m_sde", "betas"), ("restart", "vp")],
 )
 def test_mixture(name, on):
     schedule = SCHEDULES[on]
     start, noise, exact = jax.random.split(jax.random.key(3), 3)
-    x = diffusion.prior_sample(start, schedule, (2000, 2))
+    x = diffusion.prior_sample(start, schedule, (500, 2))
     denoiser = oracles.exact_denoiser(oracles.TWO_MOONS, schedule)
-    sampler, ts = ROWS[name].make(schedule), grids.karras(schedule, 48)
+    sampler, ts = ROWS[name].make(schedule), grids.karras(schedule, 32)
     x = jax.jit(lambda x: samplers.sample(noise, denoiser, sampler, x, ts))(x)
-    wanted = oracles.draw(exact, oracles.TWO_MOONS, 2000)
-    assert sliced_wasserstein(np.asarray(x), np.asarray(wanted)) < 0.1
+    wanted = oracles.draw(exact, oracles.TWO_MOONS, 10_000)
+    assert sliced_wasserstein(np.asarray(x), np.asarray(wanted)) < 0.15
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -175,9 +186,9 @@ def test_from_zero_snr_to_the_prediction(x64, name):
     sampler = ROWS[name].make(ZERO_SNR)
     key, start = jax.random.split(jax.random.key(0))
     noise = jax.random.normal(key, (4, sampler.draws, 5, 2))
-    x, ts = jax.random.normal(start, (5, 2)), jnp.array([1.0, 0.6, 0.3, 0.02, 0.0])
+    x, ts = jax.random.normal(start, (5, 2)), jnp.array([1.0, 0.6, 0.3, 0.01, 0.0])
     path = drive(sampler, denoiser, x, ts, noise)
-    assert np.abs(path).max() < 10
+    assert np.abs(path).max() < 20
     x0 = jax.jit(denoiser)(jnp.asarray(path[-2]), ts[-2], None).x0
     np.testing.assert_allclose(path[-1], x0, atol=1e-12)
 
@@ -302,12 +313,12 @@ def test_moments(x64, z):
         assert np.isclose(found, wanted, rtol=1e-10)
 
 
-@pytest.mark.parametrize(("predictor", "corrector", "order"), [(1, 1, 1), (2, 2, 2), (3, 3, 3)])
+@pytest.mark.parametrize(("predictor", "corrector", "order"), [(1, 1, 1), (1, 2, 2), (3, 3, 3)])
 def test_sa_solver_order(x64, predictor, corrector, order):
     schedule = SCHEDULES["edm"]
     sampler = samplers.sa_solver(schedule, 0.0, predictor, corrector)
     x, errors = jnp.array([[2.0], [-1.0]]), []
-    for n in (32, 64):
+    for n in (64, 128):
         ts = jnp.geomspace(2.0, 0.2, n + 1)
         denoiser = oracles.exact_denoiser(GAUSSIAN, schedule)
         found = drive(sampler, denoiser, x, ts, np.zeros((n, 1, 2, 1)))[-1]
@@ -332,19 +343,23 @@ def test_brownian_is_one_path():
 
 def test_finer_grids_refine_the_sample():
     schedule = SCHEDULES["vp"]
-    start, key = jax.random.split(jax.random.key(7))
-    x = diffusion.prior_sample(start, schedule, (32, 2))
+    x = diffusion.prior_sample(jax.random.key(7), schedule, (32, 2))
     denoiser = oracles.exact_denoiser(oracles.gaussian([MEAN, -0.2], STD), schedule)
     sampler = samplers.euler_maruyama(schedule)
 
     @jax.jit
-    def run(key, x, ts):
+    def run(ts):
+        key = jax.random.key(9)
         return samplers.sample_brownian(key, denoiser, sampler, schedule, x, ts)
 
-    found = [run(jax.random.clone(key), x, grids.karras(schedule, n)) for n in (16, 64, 256)]
+    def padded(n):  # with steps of no length, for one compilation
+        ts = grids.karras(schedule, n)
+        return jnp.concatenate([jnp.full(128 - n, ts[0]), ts])
+
+    found = [run(padded(n)) for n in (8, 32, 128)]
     errors = [np.sqrt(np.mean((a - found[-1]) ** 2)) for a in found[:-1]]
     assert errors[1] < errors[0] / 3
-    assert errors[1] < 0.06
+    assert errors[1] < 0.15
 
 
 def test_brownian_sample_depends_on_key_and_index_alone():
@@ -352,43 +367,34 @@ def test_brownian_sample_depends_on_key_and_index_alone():
     denoiser = oracles.exact_denoiser(oracles.TWO_MOONS, schedule)
     x = jax.random.normal(jax.random.key(0), (4, 2))
 
+    @jax.jit
     def run(x, first):
         key, sampler = jax.random.key(1), samplers.dpmpp_sde(schedule)
         return samplers.sample_brownian(key, denoiser, sampler, schedule, x, ts, first=first)
 
-    np.testing.assert_allclose(run(x, 0)[2:], run(x[2:], 2), atol=1e-5)
+    np.testing.assert_allclose(run(x, 0)[1:], run(jnp.roll(x, -1, 0), 1)[:-1], atol=1e-5)
 
 
 # --- adaptive steps ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("schedule", [SCHEDULES["vp"], SCHEDULES["edm"], ZERO_SNR])
+@pytest.mark.parametrize("schedule", [SCHEDULES["edm"], ZERO_SNR])
 def test_adaptive(schedule):
-    start, exact = jax.random.split(jax.random.key(8))
-    x = diffusion.prior_sample(start, schedule, (1000, 2))
+    n, wanted = 500, oracles.draw(jax.random.key(8), oracles.TWO_MOONS, 10_000)
+    x = diffusion.prior_sample(jax.random.key(9), schedule, (n, 2))
     denoiser = oracles.exact_denoiser(oracles.TWO_MOONS, schedule)
 
     @jax.jit
-    def run(relative):
-        key = jax.random.key(9)
-        return samplers.adaptive_sde(key, denoiser, schedule, x, relative=relative)
+    def run(x, relative, first):
+        key = jax.random.key(10)
+        options = {"relative": relative, "absolute": relative / 2, "first": first}
+        return samplers.adaptive_sde(key, denoiser, schedule, x, **options)
 
-    (tight, many), (_, few) = run(0.02), run(0.1)
-    wanted = oracles.draw(exact, oracles.TWO_MOONS, 1000)
-    assert sliced_wasserstein(np.asarray(tight), np.asarray(wanted)) < 0.1
-    assert 20 < few < many < 2000
-
-
-def test_adaptive_sample_depends_on_key_and_index_alone():
-    schedule = SCHEDULES["vp"]
-    denoiser = oracles.exact_denoiser(oracles.TWO_MOONS, schedule)
-    x = jax.random.normal(jax.random.key(0), (4, 2))
-
-    def run(x, first):
-        key = jax.random.key(1)
-        return samplers.adaptive_sde(key, denoiser, schedule, x, relative=0.5, first=first)[0]
-
-    np.testing.assert_allclose(run(x, 0)[2:], run(x[2:], 2), atol=1e-4)
+    (found, many), (loose, few) = run(x, 0.05, 0), run(x, 0.5, 0)
+    assert 20 < few < many < 1000
+    assert sliced_wasserstein(np.asarray(found), np.asarray(wanted)) < 0.12
+    shifted, _ = run(jnp.roll(x, -1, 0), 0.5, 1)
+    np.testing.assert_allclose(loose[1:], shifted[:-1], atol=1e-3)
 
 
 @pytest.mark.parametrize("bad", [{"relative": -1.0}, {"absolute": -1.0}, {"max_steps": 0}])

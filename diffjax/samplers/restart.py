@@ -95,8 +95,8 @@ def restart(schedule: Schedule, sampler: Sampler, intervals: Sequence[tuple]) ->
     Args:
       schedule: the noise schedule.
       sampler: the solver of the outer grid and of the ways down; the paper's is `heun`.
-      intervals: `RestartInterval`s, or tuples of their fields, in any order. On grids with no inner time below an
-        interval's t_high there is no restart.
+      intervals: `RestartInterval`s, or tuples of their fields, in any order. On a grid with
+        no inner time below its t_high an interval is skipped.
 
     Returns:
       A sampler whose state is the solver's and the times of restart; per run
