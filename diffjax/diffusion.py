@@ -5,7 +5,7 @@ needs no new tables, and in terms of the ratio SNR(t)/SNR(s), so that nothing di
 zero at clean data (sigma 0) or at zero terminal SNR (alpha 0).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -265,3 +265,49 @@ def v_from_x0(schedule: Schedule, x_t: Samples, t: Time, x0: Samples) -> Samples
     t = jnp.asarray(t)
     eps = eps_from_x0(schedule, x_t, t, x0)
     return per_sample(schedule.alpha(t), eps) * eps - per_sample(schedule.sigma(t), x0) * x0
+
+
+def velocity_from_x0(schedule: Schedule, x_t: Samples, t: Time, x0: Samples) -> Samples:
+    """dx_t/dt at fixed x0 and eps: alpha' x0 + sigma' eps (Lipman et al. 2023, Eq. 14-15)."""
+    _, alpha_rate = _value_and_rate(schedule.alpha, t)
+    _, sigma_rate = _value_and_rate(schedule.sigma, t)
+    eps = eps_from_x0(schedule, x_t, t, x0)
+    return per_sample(alpha_rate, x0) * x0 + per_sample(sigma_rate, eps) * eps
+
+
+# --- the stochastic differential equation -----------------------------------------------
+
+
+def _value_and_rate(f: Callable[[Array], Array], t: Time) -> tuple[Array, Array]:
+    """f(t) and f'(t), elementwise."""
+    t = jnp.asarray(t, float)
+    return jax.jvp(f, (t,), (jnp.ones_like(t),))
+
+
+def drift(schedule: Schedule, t: Time) -> Array:
+    """f of the forward SDE dx = f x dt + g dw: d log(alpha)/dt (Kingma et al. 2021, Eq. 19).
+
+    Args:
+      schedule: the noise schedule.
+      t: times, a scalar or (B,).
+
+    Returns:
+      Rate per unit of t, t's shape, at most 0; -inf where alpha is 0.
+    """
+    alpha, rate = _value_and_rate(schedule.alpha, t)
+    noise_only = alpha == 0
+    return jnp.where(noise_only, -jnp.inf, rate / jnp.where(noise_only, 1, alpha))
+
+
+def diffusion_squared(schedule: Schedule, t: Time) -> Array:
+    """g^2 of the forward SDE: d sigma^2/dt - 2 f sigma^2 (Kingma et al. 2021, Eq. 19).
+
+    Args:
+      schedule: the noise schedule.
+      t: times, a scalar or (B,), with sigma(t) > 0.
+
+    Returns:
+      Variance per unit of t, t's shape; +inf where alpha is 0.
+    """
+    sigma, rate = _value_and_rate(schedule.sigma, t)
+    return 2 * sigma * (rate - drift(schedule, t) * sigma)

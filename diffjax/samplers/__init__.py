@@ -1,19 +1,51 @@
 """Samplers, one family a file, each a constructor that takes the schedule first."""
 
+from diffjax.samplers.adaptive import adaptive_sde
 from diffjax.samplers.ancestral import ancestral
+from diffjax.samplers.brownian import (
+    along_brownian,
+    brownian,
+    brownian_increment,
+    sample_brownian,
+)
+from diffjax.samplers.churn import edm_stochastic
 from diffjax.samplers.ddim import ddim
+from diffjax.samplers.dpm_sde import dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_sde
 from diffjax.samplers.dpm_solver import dpmpp_2m
+from diffjax.samplers.euler_ancestral import dpmpp_2s_ancestral, euler_ancestral
+from diffjax.samplers.langevin import langevin, predictor_corrector
 from diffjax.samplers.loop import encode, sample, sample_path, sample_truncated
+from diffjax.samplers.restart import RestartInterval, restart
 from diffjax.samplers.runge_kutta import euler, heun
+from diffjax.samplers.sa_solver import sa_solver
+from diffjax.samplers.sde import euler_maruyama, reverse_diffusion
 
 __all__ = [
+    "RestartInterval",
+    "adaptive_sde",
+    "along_brownian",
     "ancestral",
+    "brownian",
+    "brownian_increment",
     "ddim",
     "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "dpmpp_2s_ancestral",
+    "dpmpp_3m_sde",
+    "dpmpp_sde",
+    "edm_stochastic",
     "encode",
     "euler",
+    "euler_ancestral",
+    "euler_maruyama",
     "heun",
+    "langevin",
+    "predictor_corrector",
+    "restart",
+    "reverse_diffusion",
+    "sa_solver",
     "sample",
+    "sample_brownian",
     "sample_path",
     "sample_truncated",
 ]

@@ -1,0 +1,146 @@
+"""An SDE solver that chooses its own steps, one per sample, in one `lax.while_loop`."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from diffjax.diffusion import diffusion_squared, drift, sample_keys, score_from_x0
+from diffjax.samplers.brownian import interval_noise
+from diffjax.samplers.checks import at_least, count
+from diffjax.samplers.euler_ancestral import ancestral_step
+from diffjax.types import (
+    Array,
+    Cond,
+    Denoiser,
+    Index,
+    PRNGKeyArray,
+    Samples,
+    Scalar,
+    Schedule,
+    per_sample,
+)
+
+SAFETY = 0.9
+EXPONENT = 0.9
+FIRST_STEP = 0.01
+
+
+class _Run(NamedTuple):
+    x: Array  # (B, ...)
+    x_before: Array  # the last Euler-Maruyama step, for the relative tolerance
+    t: Array  # (B,), as is width
+    width: Array
+    attempts: Array
+
+
+def _error(low: Array, high: Array, before: Array, absolute: Scalar, relative: Scalar) -> Array:
+    """Root mean square of (low - high) over its tolerance, (B,)."""
+    tolerance = jnp.maximum(absolute, relative * jnp.maximum(jnp.abs(low), jnp.abs(before)))
+    ratio = ((low - high) / tolerance).reshape(low.shape[0], -1)
+    return jnp.sqrt(jnp.mean(ratio**2, axis=1))
+
+
+def _attempt(schedule, denoise, keys, absolute, relative, run):
+    """One step of Alg. 1 for every sample; a finished one, of width 0, stays as it is."""
+
+    noise = interval_noise(keys, schedule, run.t, run.t - run.width, run.x)[0]
+
+    def increment(x, t):
+        score = score_from_x0(schedule, x, t, denoise(x, t).x0)
+        f, g_squared = drift(schedule, t), diffusion_squared(schedule, t)
+        slope = per_sample(g_squared, x) * score - per_sample(f, x) * x
+        std = jnp.sqrt(g_squared * run.width)
+        return per_sample(run.width, x) * slope + per_sample(std, x) * noise
+
+    first = increment(run.x, run.t)
+    low = run.x + first
+    high = run.x + (first + increment(low, run.t - run.width)) / 2
+    error = _error(low, high, run.x_before, absolute, relative)
+    accept = error <= 1
+    kept = per_sample(accept, run.x)
+    t = jnp.where(accept, run.t - run.width, run.t)
+    width = SAFETY * run.width * jnp.maximum(error, 1e-8) ** -EXPONENT
+    left = jnp.maximum(t - schedule.t_min, 0)
+    return _Run(
+        jnp.where(kept, high, run.x),
+        jnp.where(kept, low, run.x_before),
+        t,
+        jnp.where(run.width > 0, jnp.minimum(width, left), 0),
+        run.attempts + 1,
+    )
+
+
+def _leave_zero_snr(schedule, denoise, keys, x, t, width):
+    """Past the singular start at alpha 0 by one posterior draw: (x, t, calls)."""
+
+    def draw(key):
+        return jax.random.normal(jax.random.fold_in(key, 0), x.shape[1:])
+
+    def drawn():
+        noise = jax.vmap(draw)(keys).astype(x.dtype)
+        return ancestral_step(schedule, x, denoise(x, t).x0, t, t - width, noise), t - width, 1
+
+    return lax.cond(schedule.alpha(t[0]) == 0, drawn, lambda: (x, t, 0))
+
+
+def adaptive_sde(
+    key: PRNGKeyArray,
+    denoiser: Denoiser,
+    schedule: Schedule,
+    x: Samples,
+    cond: Cond = None,
+    relative: Scalar = 0.02,
+    absolute: Scalar = 0.0078,
+    first: Index = 0,
+    max_steps: int = 10_000,
+) -> tuple[Samples, Array]:
+    """The adaptive solver of Jolicoeur-Martineau et al. 2021 ("Gotta go fast"), Alg. 1.
+
+    From t_max to t_min on the reverse SDE, then x0_hat. A step h is Euler-Maruyama x' and
+    stochastic improved Euler x'' with the same noise; with
+    E = rms((x' - x'')/max(absolute, relative |x'|, relative |x' before|)) it is accepted, as
+    x'', where E <= 1, and the next h is 0.9 h E^-0.9. Each sample has a step of its own.
+
+    The paper draws new noise after a rejection, which keeps the steps whose noise was small: in
+    two dimensions the result comes out up to 17% too wide, more so at tighter tolerances. Here
+    each sample follows one Brownian path, whose increments a shorter step only resolves.
+
+    Args:
+      key: consumed whole.
+      denoiser: (x_t, t, cond) -> Prediction, called with t (B,).
+      schedule: the noise schedule.
+      x: noise at t_max, from `prior_sample` with another key.
+      cond: condition of each sample, or None.
+      relative: relative tolerance; the paper's range is 0.01 to 0.1.
+      absolute: absolute tolerance, by default one of 256 levels of [-1, 1].
+      first: index of the first sample, when one draw is made in several batches.
+      max_steps: attempts after which x0_hat is returned from wherever a sample is.
+
+    Returns:
+      Samples, and the number of denoiser calls on the batch: 2 per attempt and 1 at the end.
+
+    Raises:
+      InputError: a negative tolerance, or max_steps is not a positive integer.
+    """
+    at_least("relative", relative)
+    at_least("absolute", absolute)
+    count("max_steps", max_steps)
+
+    def denoise(x, t):
+        return denoiser(x, t, cond)
+
+    keys = sample_keys(key, x.shape[0], first)
+    t = jnp.full(x.shape[:1], schedule.t_max, float)
+    width = jnp.full_like(t, FIRST_STEP * (schedule.t_max - schedule.t_min))
+    x, t, calls = _leave_zero_snr(schedule, denoise, keys, x, t, width)
+
+    def going(run):
+        return jnp.any(run.width > 0) & (run.attempts <= max_steps)
+
+    def attempt(run):
+        return _attempt(schedule, denoise, keys, absolute, relative, run)
+
+    run = lax.while_loop(going, attempt, _Run(x, x, t, width, jnp.asarray(1)))
+    return denoise(run.x, run.t).x0, calls + 2 * (run.attempts - 1) + 1

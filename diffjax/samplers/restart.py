@@ -1,0 +1,139 @@
+"""Restart sampling: go back up the noise, down again by the same solver, several times.
+
+How it fits the one scan: when a step of the outer grid arrives at the lower end of a restart
+interval, that same `step` adds forward noise up to t_high and scans over a grid of its own
+back down, `repeats` times over. Which steps those are is settled in `init`, which sees the
+grid; the others skip the work through `lax.cond`. All noise of a step is drawn ahead, so
+draws = the solver's + repeats (1 + steps draws) summed over the intervals.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from diffjax.diffusion import q_step
+from diffjax.samplers.checks import count
+from diffjax.schedules import logsnr
+from diffjax.types import InputError, Sampler, Schedule
+
+
+class RestartInterval(NamedTuple):
+    """One row of Xu et al. 2023, Table 3: down from t_high to t_low in `steps`, `repeats` times.
+
+    Attributes:
+      t_low: lower end; the nearest inner time of the grid stands in for it.
+      t_high: upper end; may be traced, as may t_low.
+      steps: solver steps from the top to the bottom (N_Restart - 1 of the released code).
+      repeats: K, the number of times.
+    """
+
+    t_low: Any
+    t_high: Any
+    steps: int = 5
+    repeats: int = 4
+
+    def draws(self, sampler: Sampler) -> int:
+        """Noise arrays that this interval wants."""
+        return self.repeats * (1 + self.steps * sampler.draws)
+
+
+def _check(schedule: Schedule, interval: RestartInterval) -> None:
+    count("steps", interval.steps)
+    count("repeats", interval.repeats)
+    low, high = interval.t_low, interval.t_high
+    if any(isinstance(t, jax.core.Tracer) for t in (low, high)):
+        return
+    if not 0 < low < high <= schedule.t_max:
+        raise InputError(
+            "a restart interval needs 0 < t_low < t_high <= t_max; got "
+            f"t_low = {low}, t_high = {high} and t_max = {schedule.t_max}."
+        )
+    if schedule.alpha(jnp.asarray(high)) == 0:
+        raise InputError(f"t_high = {high} has a zero SNR; restart from just below it.")
+
+
+def restart_grid(schedule: Schedule, t_high, t_low, n: int, rho: float = 7.0):
+    """n + 1 times from t_high to t_low, (sigma/alpha)^(1/rho) evenly spaced; both ends exact."""
+    high = jnp.exp(-logsnr(schedule, t_high) / (2 * rho))
+    low = jnp.exp(-logsnr(schedule, t_low) / (2 * rho))
+    inner = high + np.arange(1, n) / n * (low - high)
+    inner = schedule.t_from_logsnr(-2 * rho * jnp.log(inner))
+    t_high, t_low = jnp.asarray(t_high, inner.dtype), jnp.asarray(t_low, inner.dtype)
+    return jnp.concatenate([t_high[None], inner, t_low[None]])
+
+
+def _repeat(schedule, sampler, interval, noise, denoise, x, s):
+    """From s up to t_high and back, `repeats` times: (x, state of the last way down)."""
+    ts = restart_grid(schedule, interval.t_high, s, interval.steps)
+
+    def descend(carry, part):
+        (x, state), (noise, t, s) = carry, part
+        x, state = sampler.step(noise, denoise, x, t, s, state)
+        return (x, state), None
+
+    def once(carry, noise):
+        x, _ = carry
+        x = q_step(schedule, x, s, ts[0], noise[0])
+        down = noise[1:].reshape(interval.steps, sampler.draws, *x.shape)
+        return lax.scan(descend, (x, sampler.init(x, ts)), (down, ts[:-1], ts[1:]))[0], None
+
+    noise = noise.reshape(interval.repeats, -1, *x.shape)
+    return lax.scan(once, (x, sampler.init(x, ts)), noise)[0]
+
+
+def restart(schedule: Schedule, sampler: Sampler, intervals: Sequence[tuple]) -> Sampler:
+    """Restart sampling around any sampler: Xu et al. 2023, Eq. 3 and Alg. 2.
+
+    x_{t_high} = forward noise from x_{t_low}, then the solver back to t_low on a grid spaced as
+    that of Karras et al. 2022. A multistep solver starts anew on the way down and goes on
+    from there.
+
+    Args:
+      schedule: the noise schedule.
+      sampler: the solver of the outer grid and of the ways down; the paper's is `heun`.
+      intervals: `RestartInterval`s, or tuples of their fields, in any order. On a grid with
+        no inner time below its t_high an interval is skipped.
+
+    Returns:
+      A sampler whose state is the solver's and the times of restart; per run
+      repeats * steps more solver steps for each interval.
+
+    Raises:
+      InputError: there is no interval, or one is empty, beyond t_max or without a step.
+    """
+    intervals = [RestartInterval(*interval) for interval in intervals]
+    if not intervals:
+        raise InputError("restart needs at least one interval (t_low, t_high, steps, repeats).")
+    for interval in intervals:
+        _check(schedule, interval)
+
+    def init(x, ts):
+        def place(interval):
+            inner = jnp.append(ts[1:-1], jnp.inf)
+            inner = jnp.where(inner < interval.t_high, inner, jnp.inf)
+            return inner[jnp.argmin(jnp.abs(inner - interval.t_low))]
+
+        return sampler.init(x, ts), [place(interval) for interval in intervals]
+
+    def step(noise, denoise, x, t, s, state):
+        inner_state, places = state
+        x, inner_state = sampler.step(noise[: sampler.draws], denoise, x, t, s, inner_state)
+        used = sampler.draws
+        for interval, place in zip(intervals, places, strict=True):
+            part = noise[used : used + interval.draws(sampler)]
+            used += interval.draws(sampler)
+            x, inner_state = lax.cond(
+                s == place,
+                lambda x, _, i=interval, z=part: _repeat(schedule, sampler, i, z, denoise, x, s),
+                lambda x, inner_state: (x, inner_state),
+                x,
+                inner_state,
+            )
+        return x, (inner_state, places)
+
+    draws = sampler.draws + sum(interval.draws(sampler) for interval in intervals)
+    return Sampler(init, step, draws)
