@@ -164,7 +164,7 @@ def sheet(samples, labels):
     import numpy as np
 
     order = np.argsort(labels, kind="stable")
-    per_class = np.bincount(labels).max()
+    per_class = int(np.bincount(labels).max())
     several = len(np.unique(labels)) > 1
     columns = per_class if several and per_class <= 32 else int(np.ceil(len(labels) ** 0.5))
     return samples[order], columns

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
+from diffjax.types import Array
+
 MIN_TILE = 48  # pixels: smaller images are enlarged in the grid, by a whole factor
 
 
-def to_uint8(x: np.ndarray) -> np.ndarray:
+def to_uint8(x: Array | np.ndarray) -> np.ndarray:
     """Floats in [-1, 1] to the nearest of 0 .. 255; what lies outside is clipped."""
     return np.round((np.clip(np.asarray(x, np.float32), -1, 1) + 1) * 127.5).astype(np.uint8)
 
