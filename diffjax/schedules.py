@@ -145,7 +145,7 @@ def from_betas(betas: BetaTable) -> Schedule:
     def interpolate(t):
         table = jnp.asarray(log_alpha_bar)
         u = t * T
-        k = jnp.clip(jnp.floor(u), 0, T - 1).astype(int)
+        k = jnp.clip(jnp.ceil(u) - 1, 0, T - 1).astype(int)  # a knot has its own step's slope
         return table[k] + (u - k) * (table[k + 1] - table[k])
 
     def t_from_logsnr(logsnr):
@@ -221,7 +221,7 @@ def vp_cosine(offset: float = 0.008, t_min: float = 1e-3, t_max: float = 0.9946)
         return jnp.arctan2(above, cosine * np.cos(b) + sine * np.sin(b)) / quarter
 
     return Schedule(
-        alpha=lambda t: jnp.cos(t * quarter + b) / np.cos(b),
+        alpha=lambda t: jnp.maximum(jnp.cos(t * quarter + b), 0) / np.cos(b),
         sigma=lambda t: jnp.sqrt(jnp.sin(t * quarter) * jnp.sin(t * quarter + 2 * b)) / np.cos(b),
         t_from_logsnr=t_from_logsnr,
         t_min=t_min,
