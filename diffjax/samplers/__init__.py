@@ -2,18 +2,31 @@
 
 from diffjax.samplers.ancestral import ancestral
 from diffjax.samplers.ddim import ddim
-from diffjax.samplers.dpm_solver import dpmpp_2m
+from diffjax.samplers.deis import deis
+from diffjax.samplers.dpm_solver import dpm_solver, dpmpp_2m, dpmpp_2s, dpmpp_multistep
 from diffjax.samplers.loop import encode, sample, sample_path, sample_truncated
-from diffjax.samplers.runge_kutta import euler, heun
+from diffjax.samplers.multistep import lms, plms
+from diffjax.samplers.runge_kutta import dpm_2, euler, heun, midpoint, rk4
+from diffjax.samplers.unipc import unipc
 
 __all__ = [
     "ancestral",
     "ddim",
+    "deis",
+    "dpm_2",
+    "dpm_solver",
     "dpmpp_2m",
+    "dpmpp_2s",
+    "dpmpp_multistep",
     "encode",
     "euler",
     "heun",
+    "lms",
+    "midpoint",
+    "plms",
+    "rk4",
     "sample",
     "sample_path",
     "sample_truncated",
+    "unipc",
 ]
