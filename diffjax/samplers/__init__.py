@@ -1,5 +1,6 @@
 """Samplers, one family a file, each a constructor that takes the schedule first."""
 
+from diffjax.samplers.amed import Amed, amed, amed_loss
 from diffjax.samplers.ancestral import ancestral
 from diffjax.samplers.ddim import ddim
 from diffjax.samplers.deis import deis
@@ -10,6 +11,9 @@ from diffjax.samplers.runge_kutta import dpm_2, euler, heun, midpoint, rk4
 from diffjax.samplers.unipc import unipc
 
 __all__ = [
+    "Amed",
+    "amed",
+    "amed_loss",
     "ancestral",
     "ddim",
     "deis",
