@@ -12,7 +12,7 @@ from jax import lax
 
 from diffjax.diffusion import eps_from_x0, q_sample
 from diffjax.schedules import logsnr
-from diffjax.types import Array, BoundDenoiser, Sampler, Samples, Scalar, Schedule
+from diffjax.types import Anyshape, Array, BoundDenoiser, Sampler, Samples, Scalar, Schedule
 
 Correction = Callable[[BoundDenoiser, Array, Array, Array, Array], Array]
 """(denoise, x, t, s, eps_hat at t) -> what is added to Euler's x_s."""
@@ -20,12 +20,12 @@ Correction = Callable[[BoundDenoiser, Array, Array, Array, Array], Array]
 # --- parts that the other solvers share --------------------------------------------------
 
 
-def only_euler(schedule: Schedule, t: Scalar, s: Scalar) -> Array:
+def only_euler(schedule: Schedule, t: Anyshape | float, s: Anyshape | float) -> Array:
     """Whether t -> s ends at clean data or begins at alpha 0, where r or log r is infinite."""
     return (schedule.sigma(s) == 0) | (schedule.alpha(t) == 0)
 
 
-def width(schedule: Schedule, t: Scalar, s: Scalar) -> Array:
+def width(schedule: Schedule, t: Anyshape | float, s: Anyshape | float) -> Array:
     """alpha_s (r_s - r_t): how far x_s moves per unit of eps; needs alpha(t) > 0."""
     return schedule.sigma(s) - schedule.alpha(s) * schedule.sigma(t) / schedule.alpha(t)
 
