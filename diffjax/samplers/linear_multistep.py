@@ -15,7 +15,7 @@ import numpy as np
 from diffjax.diffusion import eps_from_x0, q_sample
 from diffjax.types import Array, Grid, InputError, Sampler, Schedule, per_sample
 
-# Gauss-Legendre on [0, 1]: exact for polynomials, and to rounding for exp over 20 e-folds.
+# Gauss-Legendre on [0, 1]: exact for polynomials, and to rounding for exp over 40 e-folds.
 POINTS, POINT_WEIGHTS = np.polynomial.legendre.leggauss(32)
 POINTS, POINT_WEIGHTS = (POINTS + 1) / 2, POINT_WEIGHTS / 2
 

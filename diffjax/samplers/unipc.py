@@ -50,17 +50,15 @@ def unipc(
     """UniPC-p with data prediction: Zhao et al. 2023, Alg. 1 (UniC) and Alg. 2 (UniP).
 
     x_s = Euler + alpha_s sum_j (m_j - m_0) (integral of e^(u - lambda_s) L_j(u) over the step),
-    m = x0_hat, L the Lagrange basis in lambda: on the last p points in the predictor, and on
-    these and s in the corrector. Where only one difference is known it has the paper's weight
-    B(h)/2. A step takes the x0_hat of the predicted x, corrects x with it (from the second
-    step on), and predicts onwards; the order is also at most the number of steps left.
+    m = x0_hat, L the Lagrange basis in lambda on the last p points, in the corrector also on s.
+    A lone difference has the paper's weight B(h)/2. A step corrects x with its own x0_hat (from
+    the second on) and predicts onwards; p is at most the number of steps left.
 
     Args:
       schedule: the noise schedule.
       order: p, 1 to 3; the order of accuracy is p of the predictor and p + 1 of the corrector.
       variant: B(h), "bh1" (h) or "bh2" (e^h - 1).
-      corrector_last: whether to correct the result too, unless it is clean data, for one more
-        denoiser call.
+      corrector_last: correct the result too, for one more call, unless it is clean data.
 
     Returns:
       A deterministic sampler, one denoiser call per step.
@@ -80,25 +78,33 @@ def unipc(
         tables = ((alpha * table).astype(x.dtype) for table in (predict, correct))
         return UniPC(jnp.asarray(0), *tables, past, x, ts[0])
 
-    def advance(x, t, s, past, weights, others):
-        euler = q_sample(schedule, past[0], s, eps_from_x0(schedule, x, t, past[0]))
-        return euler + combine(weights, others, past[0])
-
-    def correct(state, x0, s):
-        others = jnp.concatenate([state.past[1:], x0[None]])
-        weights = state.correct[state.index - 1]
-        return advance(state.x, state.t, s, state.past, weights, others)
-
     def step(noise, denoise, x, t, s, state):
         x0 = denoise(x, t).x0
-        x = jnp.where(state.index == 0, x, correct(state, x0, t))
+        x = jnp.where(state.index == 0, x, _correct(schedule, state, x0, t))
         past = push(state.past, x0)
-        x_s = advance(x, t, s, past, state.predict[state.index], past[1:])
+        x_s = _advance(schedule, x, t, s, past[0], state.predict[state.index], past[1:])
         state = state._replace(index=state.index + 1, past=past, x=x, t=t)
         again = corrector_last & (state.index == state.predict.shape[0]) & (schedule.sigma(s) > 0)
-        return lax.cond(again, lambda: correct(state, denoise(x_s, s).x0, s), lambda: x_s), state
+
+        def corrected():
+            return _correct(schedule, state, denoise(x_s, s).x0, s)
+
+        return lax.cond(again, corrected, lambda: x_s), state
 
     return Sampler(init, step)
+
+
+def _advance(schedule, x, t, s, x0, weights, others):
+    """Euler from t to s along x0, plus the weighted differences of the other x0_hats to it."""
+    euler = q_sample(schedule, x0, s, eps_from_x0(schedule, x, t, x0))
+    return euler + combine(weights, others, x0)
+
+
+def _correct(schedule, state, x0, s):
+    """The last step again, from where it began to s, now that x0_hat at s is known."""
+    others = jnp.concatenate([state.past[1:], x0[None]])
+    weights = state.correct[state.index - 1]
+    return _advance(schedule, state.x, state.t, s, state.past[0], weights, others)
 
 
 def _tables(half: Array, order: int, scale: Callable[[Array], Array]) -> tuple[Array, Array]:
