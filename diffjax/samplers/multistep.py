@@ -57,7 +57,7 @@ def plms(schedule: Schedule) -> Sampler:
 
     def weights(ts):
         t, s = ts[:-1], ts[1:]
-        table = jnp.asarray(EQUAL_STEPS)[np.minimum(np.arange(t.shape[0]), 3)]
+        table = jnp.asarray(EQUAL_STEPS[np.minimum(np.arange(t.shape[0]), 3)], t.dtype)
         euler = only_euler(schedule, t, s)
         widths = jnp.where(euler, 0, width(schedule, jnp.where(euler, s, t), s))
         return widths[:, None] * table

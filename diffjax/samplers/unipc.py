@@ -56,7 +56,7 @@ def unipc(
 
     Args:
       schedule: the noise schedule.
-      order: p, 1 to 3; the order of accuracy is p of the predictor and p + 1 of the corrector.
+      order: p, 1 to 3; the order of accuracy is p + 1.
       variant: B(h), "bh1" (h) or "bh2" (e^h - 1).
       corrector_last: correct the result too, for one more call, unless it is clean data.
 
@@ -70,28 +70,29 @@ def unipc(
     if variant not in VARIANTS:
         raise InputError(f"variant must be one of {', '.join(VARIANTS)}; got {variant!r}.")
 
-    def init(x, ts):
-        ts = jnp.asarray(ts)
-        predict, correct = _tables(logsnr(schedule, ts) / 2, order, VARIANTS[variant])
-        alpha = schedule.alpha(ts[1:])[:, None]
-        past = jnp.zeros((order, *x.shape), x.dtype)
-        tables = ((alpha * table).astype(x.dtype) for table in (predict, correct))
-        return UniPC(jnp.asarray(0), *tables, past, x, ts[0])
-
     def step(noise, denoise, x, t, s, state):
         x0 = denoise(x, t).x0
         x = jnp.where(state.index == 0, x, _correct(schedule, state, x0, t))
         past = push(state.past, x0)
         x_s = _advance(schedule, x, t, s, past[0], state.predict[state.index], past[1:])
         state = state._replace(index=state.index + 1, past=past, x=x, t=t)
-        again = corrector_last & (state.index == state.predict.shape[0]) & (schedule.sigma(s) > 0)
+        if not corrector_last:
+            return x_s, state
+        correct = partial(_correct, schedule, state)
+        more = (state.index < state.predict.shape[0]) | (schedule.sigma(s) == 0)
+        return lax.cond(more, lambda: x_s, lambda: correct(denoise(x_s, s).x0, s)), state
 
-        def corrected():
-            return _correct(schedule, state, denoise(x_s, s).x0, s)
+    return Sampler(partial(_start, schedule, order, VARIANTS[variant]), step)
 
-        return lax.cond(again, corrected, lambda: x_s), state
 
-    return Sampler(init, step)
+def _start(schedule, order, scale, x, ts):
+    """The state before the first step, with the weights of all."""
+    ts = jnp.asarray(ts)
+    alpha = schedule.alpha(ts[1:])[:, None]
+    tables = _tables(logsnr(schedule, ts) / 2, order, scale)
+    predict, correct = ((alpha * table).astype(x.dtype) for table in tables)
+    past = jnp.zeros((order, *x.shape), x.dtype)
+    return UniPC(jnp.asarray(0), predict, correct, past, x, ts[0])
 
 
 def _advance(schedule, x, t, s, x0, weights, others):
