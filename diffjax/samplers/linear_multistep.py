@@ -1,0 +1,142 @@
+"""What multistep solvers share: one denoiser call per step, and a polynomial through the past.
+
+Each step is x_s = Euler + sum_j w_j (m_j - m_0), where m_0 is what the denoiser says now
+(its eps_hat or x0_hat) and m_1, m_2, ... what it said before. A method is its table of
+weights, made once from the whole grid; a row of zeros is a first-order step.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffjax.diffusion import eps_from_x0, q_sample
+from diffjax.types import Array, Grid, InputError, Sampler, Schedule, per_sample
+
+# Gauss-Legendre on [0, 1]: exact for polynomials, and to rounding for exp over 40 e-folds.
+POINTS, POINT_WEIGHTS = np.polynomial.legendre.leggauss(32)
+POINTS, POINT_WEIGHTS = (POINTS + 1) / 2, POINT_WEIGHTS / 2
+
+
+class History(NamedTuple):
+    """State of a multistep solver.
+
+    Attributes:
+      index: the number of steps taken.
+      weights: (n, order - 1), row i for step i, of m_1 - m_0, m_2 - m_0, ...
+      past: (order - 1, *x.shape), m_1, m_2, ..., zeros until there are any.
+    """
+
+    index: Array
+    weights: Array
+    past: Array
+
+
+def check_order(order: int, most: int) -> None:
+    """Refuse an order that a family does not have."""
+    if order not in range(1, most + 1):
+        raise InputError(f"order must be a whole number from 1 to {most}; got {order!r}.")
+
+
+def push(past: Array, new: Array) -> Array:
+    """The history with a new entry in front and the oldest dropped."""
+    return jnp.concatenate([new[None], past])[: past.shape[0]]
+
+
+def combine(weights: Array, past: Array, new: Array) -> Array:
+    """sum_j w_j (m_j - m_0), of x's shape."""
+    return jnp.sum(per_sample(weights, past) * (past - new[None]), axis=0)
+
+
+def linear_multistep(
+    schedule: Schedule,
+    order: int,
+    weights: Callable[[Grid], Array],
+    follow: Callable[[Array, Array], Array],
+) -> Sampler:
+    """The solver of a table of weights.
+
+    Args:
+      schedule: the noise schedule.
+      order: steps that a formula looks at, the present one included.
+      weights: ts -> (n, order - 1), see `History`.
+      follow: (x0_hat, eps_hat) -> the m of the formula.
+
+    Returns:
+      A deterministic sampler, one denoiser call per step, with a `History` as its state.
+    """
+
+    def init(x, ts):
+        table = weights(jnp.asarray(ts)).astype(x.dtype)
+        return History(jnp.asarray(0), table, jnp.zeros((order - 1, *x.shape), x.dtype))
+
+    def step(noise, denoise, x, t, s, state):
+        x0 = denoise(x, t).x0
+        eps = eps_from_x0(schedule, x, t, x0)
+        new = follow(x0, eps)
+        change = combine(state.weights[state.index], state.past, new)
+        state = History(state.index + 1, state.weights, push(state.past, new))
+        return q_sample(schedule, x0, s, eps) + change, state
+
+    return Sampler(init, step)
+
+
+# --- weights -----------------------------------------------------------------------------
+
+
+def windows(c: Array, order: int) -> tuple[Array, Array, Array]:
+    """The last `order` grid points at each step, newest first, and where the step ends.
+
+    Args:
+      c: (n + 1,) a coordinate of the grid, not finite where it has none.
+      order: grid points wanted.
+
+    Returns:
+      (n, order) coordinates, 0 where unusable; (n, order) bool, whether they are there to use,
+      none in a step with an end that is not finite; (n,) the step's end, finite in any case.
+    """
+    index = np.arange(c.shape[0] - 1)[:, None] - np.arange(order)
+    finite = jnp.isfinite(c)
+    ends = finite[:-1] & finite[1:]
+    usable = (index >= 0) & finite[index] & ends[:, None]
+    return jnp.where(usable, c[index], 0), usable, jnp.where(ends, c[1:], 1)
+
+
+def integrals(
+    nodes: Array, usable: Array, stop: Array, density: Callable[[Array, Array], Array]
+) -> Array:
+    """Integral over a step of density(u, stop) L_j(u), for the Lagrange basis L on the nodes.
+
+    Args:
+      nodes: (q,) where the polynomial is given; the step starts at the first.
+      usable: (q,) bool; the basis is that of the usable nodes alone.
+      stop: where the step ends.
+      density: weight in the integral.
+
+    Returns:
+      (q,), 0 for nodes that are not usable.
+    """
+    h = stop - nodes[0]
+    u = nodes[0] + h * jnp.asarray(POINTS, nodes.dtype)
+    pair = usable[:, None] & usable[None, :] & ~np.eye(nodes.shape[0], dtype=bool)
+    gap = jnp.where(pair, nodes[:, None] - nodes[None, :], 1)
+    factors = (u[None, None, :] - nodes[None, :, None]) / gap[:, :, None]
+    basis = jnp.prod(jnp.where(pair[:, :, None], factors, 1), axis=1)
+    weighted = h * jnp.asarray(POINT_WEIGHTS, nodes.dtype) * density(u, stop)
+    return jnp.where(usable, jnp.sum(basis * weighted[None, :], axis=1), 0)
+
+
+def adams(c: Array, order: int, density: Callable[[Array, Array], Array]) -> Array:
+    """Adams-Bashforth on any grid: the `integrals` of each step on the points before it.
+
+    Args:
+      c: (n + 1,) the coordinate in which m is a polynomial.
+      order: points in a formula; fewer while there is not enough past.
+      density: (c, c at the end of the step) -> weight in the integral.
+
+    Returns:
+      (n, order), newest first; zeros for a step with an infinite end.
+    """
+    return jax.vmap(lambda *step: integrals(*step, density))(*windows(c, order))
