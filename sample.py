@@ -19,13 +19,14 @@ def flags(
     out: Path = Path("samples.png"),
     npz: Path | None = None,
     gif: Path | None = None,
+    list_samplers: bool = False,
 ):
     """Flags of every sampler; a sampler's own options are flags beside them.
 
     Args:
       num: number of samples.
       steps: steps of the sampler.
-      sampler: ancestral, ddim, dpmpp_2m, euler or heun.
+      sampler: name of a sampler; --list-samplers shows them all.
       grid: karras, leading, linspace, trailing or uniform_logsnr.
       guidance_scale: 1 is no guidance.
       label: class of every sample; default cycles through the classes.
@@ -35,6 +36,7 @@ def flags(
       out: PNG of all samples, sorted by class.
       npz: file for `samples` (uint8, NHWC) and `labels`.
       gif: animation of the denoising of the first samples, 100 at most.
+      list_samplers: print every sampler with its order, paper, calls and flags, and stop.
     """
 
 
@@ -49,18 +51,22 @@ def main(argv):
     usual = (experiment.sampling if experiment else config.Sampling())._asdict()
     usual.update(sampler=usual["sampler"].__name__, grid=usual["grid"].__name__)
     name = cli.peek(argv, "--sampler", usual["sampler"])
-    constructor = cli.choose("sampler", name, samplers, Sampler)
+    known = cli.constructors(samplers, Sampler)
+    if "--list-samplers" in argv:
+        print(cli.describe(known))
+        return
+    constructor = cli.choose("sampler", name, known)
     asked, options = cli.parse(
         f"sample.py {workdir or 'WORKDIR'}",
         __doc__,
-        [flags, cli.without_schedule(constructor)],
+        [flags, cli.options_of(constructor)],
         argv,
         defaults=usual,
     )
     if workdir is None:
         raise cli.InputError("give the workdir of a trained model: python sample.py runs/digits")
     check(asked, experiment)
-    make_grid = cli.choose("grid", asked["grid"], grids, Grid)
+    make_grid = cli.choose("grid", asked["grid"], cli.constructors(grids, Grid))
     ts = make_grid(experiment.schedule, asked["steps"])
     generate(workdir, experiment, constructor, options, ts, asked)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import inspect
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
@@ -55,14 +56,34 @@ def peek(argv: Sequence[str], flag: str, default: str) -> str:
     return default
 
 
-def choose(kind: str, name: str, module: ModuleType, returns: Any) -> Callable:
-    """The function of a module by its name, among those that return a given type.
+def constructors(module: ModuleType, returns: Any) -> dict[str, Callable]:
+    """The functions of a module that return a given type and can be called with flags alone.
+
+    Args:
+      module: such as `diffjax.samplers`.
+      returns: their return annotation.
+
+    Returns:
+      Name to function; all parameters after the schedule (and a grid's n) have defaults.
+    """
+    found = {}
+    for name, function in sorted(vars(module).items()):
+        if not inspect.isfunction(function) or name.startswith("_"):
+            continue
+        signature = inspect.signature(function)
+        needed = [p for p in signature.parameters.values() if p.default is p.empty]
+        if signature.return_annotation == returns and {p.name for p in needed} <= {"schedule", "n"}:
+            found[name] = function
+    return found
+
+
+def choose(kind: str, name: str, known: Mapping[str, Callable]) -> Callable:
+    """The function of a name.
 
     Args:
       kind: what it is called in the error.
       name: of the function.
-      module: such as `diffjax.samplers`.
-      returns: the return annotation of the functions that may be chosen.
+      known: from `constructors`.
 
     Returns:
       The function.
@@ -70,35 +91,51 @@ def choose(kind: str, name: str, module: ModuleType, returns: Any) -> Callable:
     Raises:
       InputError: no such function; lists the names and suggests the nearest.
     """
-    known = {
-        key: value
-        for key, value in vars(module).items()
-        if inspect.isfunction(value)
-        and not key.startswith("_")
-        and inspect.signature(value).return_annotation == returns
-    }
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
         hint = f" Did you mean {close[0]}?" if close else ""
-        raise InputError(f"{name!r} is not a {kind}; there are {', '.join(sorted(known))}.{hint}")
+        raise InputError(f"{name!r} is not a {kind}; there are {', '.join(known)}.{hint}")
     return known[name]
 
 
-def without_schedule(constructor: Callable) -> Callable:
-    """A sampler's constructor as its options alone, for `parse`.
+def options_of(constructor: Callable) -> Callable:
+    """A sampler's constructor as those of its options that a flag can say, for `parse`.
 
     The type of a flag is that of its default: array annotations mean nothing to a shell.
     """
-    parameters = list(inspect.signature(constructor).parameters.values())[1:]
+    parameters = [
+        p.replace(annotation=type(p.default))
+        for p in inspect.signature(constructor).parameters.values()
+        if isinstance(p.default, bool | int | float | str)
+    ]
 
     def options(**values):
         return values
 
-    options.__signature__ = inspect.Signature(
-        [p.replace(annotation=type(p.default)) for p in parameters]
-    )
+    options.__signature__ = inspect.Signature(parameters)
     options.__doc__ = constructor.__doc__
     return options
+
+
+def describe(functions: Mapping[str, Callable]) -> str:
+    """A table of functions: name, options, and the first line of the docstring."""
+    rows = []
+    for name, function in functions.items():
+        parameters = inspect.signature(options_of(function)).parameters.values()
+        options = " ".join(f"--{p.name.replace('_', '-')} {p.default}" for p in parameters)
+        rows.append((name, inspect.getdoc(function).split("\n")[0], _returns(function), options))
+    width = max(len(row[0]) for row in rows)
+    lines = []
+    for name, title, returns, options in rows:
+        lines.append(f"{name:{width}}  {title}")
+        lines += [f"{'':{width}}  {text}" for text in (returns, options) if text]
+    return "\n".join(lines)
+
+
+def _returns(function: Callable) -> str:
+    """The first sentence of the Returns section."""
+    text = inspect.getdoc(function).partition("Returns:")[2].partition("Raises:")[0]
+    return " ".join(text.split()).partition(". ")[0].rstrip(".")
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
@@ -109,6 +146,8 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     except InputError as error:
         print(f"{program}: error: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print(f"{program}: interrupted; nothing saved after the last checkpoint", file=sys.stderr)
         sys.exit(130)
