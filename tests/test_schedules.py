@@ -172,7 +172,7 @@ def test_zero_terminal_snr_is_an_affine_map():
 
 def test_precision_is_that_of_the_moment():
     """A schedule first traced in single precision is exact again in double."""
-    betas = schedules.linear_betas(10)[:10] / 10
+    betas = np.linspace(0.01, 0.1, 10)
     schedule = schedules.from_betas(betas)
     jax.jit(schedule.alpha)(jnp.asarray(0.5))
     with jax.enable_x64(True):
