@@ -143,7 +143,9 @@ def from_betas(betas: BetaTable) -> Schedule:
     log_alpha_bar = np.maximum(log_alpha_bar, LOG_ZERO)
 
     def interpolate(t):
-        table = jnp.asarray(log_alpha_bar)
+        # The dtype named: without it JAX 0.10 keeps the precision in which this array was first
+        # traced, and a schedule used in float32 would stay so under enable_x64.
+        table = jnp.asarray(log_alpha_bar, float)
         u = t * T
         k = jnp.clip(jnp.ceil(u) - 1, 0, T - 1).astype(int)  # a knot has its own step's slope
         return table[k] + (u - k) * (table[k + 1] - table[k])

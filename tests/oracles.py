@@ -54,7 +54,7 @@ def posterior_mean(mixture: Mixture, x_t, alpha, sigma):
 
     Uses the marginal of x_t itself, N(alpha m, alpha^2 s^2 + sigma^2), not y.
     """
-    mixture = Mixture(*map(jnp.asarray, mixture))
+    mixture = Mixture(*(jnp.asarray(leaf, float) for leaf in mixture))  # in today's precision
     variance = alpha**2 * mixture.stds**2 + sigma**2  # (K,)
     residual = x_t[:, None] - alpha * mixture.means[None]  # (B, K, d)
     normaliser = jnp.log(mixture.weights) - x_t.shape[-1] / 2 * jnp.log(variance)
@@ -81,8 +81,9 @@ def exact_denoiser(mixture: Mixture, schedule: Schedule) -> Denoiser:
 
 def log_density(mixture: Mixture, x_t, alpha, sigma):
     """log p(x_t), for scalar alpha and sigma."""
-    mixture = Mixture(*map(jnp.asarray, mixture))
+    mixture = Mixture(*(jnp.asarray(leaf, float) for leaf in mixture))  # in today's precision
     variance = alpha**2 * mixture.stds**2 + sigma**2
+    mixture = Mixture(*(jnp.asarray(leaf, float) for leaf in mixture))
     residual = x_t[:, None] - alpha * mixture.means[None]
     normaliser = jnp.log(mixture.weights) - x_t.shape[-1] / 2 * jnp.log(2 * jnp.pi * variance)
     logits = normaliser[None] - jnp.sum(residual**2, -1) / (2 * variance[None])

@@ -1,6 +1,5 @@
 """The forward process composes, and its posterior is Bayes' rule."""
 
-import itertools
 from functools import partial
 
 import jax
@@ -21,10 +20,10 @@ def levels(schedule, n):
     return jnp.linspace(0, schedule.t_max, n)
 
 
-def affine(f):
-    """Scale and standard deviation of a draw f(x, eps) = scale x + std eps."""
-    one, zero = jnp.ones((1, 1)), jnp.zeros((1, 1))
-    return float(f(one, zero)[0, 0]), float(f(zero, one)[0, 0])
+def affine(f, n):
+    """Scales (n,) and standard deviations (n,) of n draws f(x, eps) = scale x + std eps."""
+    one, zero = jnp.ones((n, 1)), jnp.zeros((n, 1))
+    return np.asarray(f(one, zero))[:, 0], np.asarray(f(zero, one))[:, 0]
 
 
 @pytest.mark.usefixtures("x64")
@@ -32,12 +31,14 @@ def affine(f):
 def test_steps_compose(schedule):
     """Many steps of q(x_t | x_s) have the scale and variance of q(x_t | x0)."""
     ts = levels(schedule, 12)
-    total_scale, total_variance = 1.0, 0.0
-    for s, t in itertools.pairwise(ts):
-        scale, std = affine(lambda x, eps, s=s, t=t: diffusion.q_step(schedule, x, s, t, eps))
+    s, t = ts[:-1], ts[1:]
+    steps = affine(lambda x, eps: diffusion.q_step(schedule, x, s, t, eps), 11)
+    alpha, sigma = affine(lambda x, eps: diffusion.q_sample(schedule, x, t, eps), 11)
+    total_scale, total_variance, totals = 1.0, 0.0, []
+    for scale, std in zip(*steps, strict=True):
         total_scale, total_variance = total_scale * scale, total_variance * scale**2 + std**2
-        alpha, sigma = affine(lambda x, eps, t=t: diffusion.q_sample(schedule, x, t, eps))
-        np.testing.assert_allclose([total_scale, total_variance], [alpha, sigma**2], rtol=1e-9)
+        totals.append([total_scale, total_variance])
+    np.testing.assert_allclose(totals, np.stack([alpha, sigma**2], axis=1), rtol=1e-9)
 
 
 @pytest.mark.usefixtures("x64")
@@ -46,8 +47,9 @@ def test_posterior_is_bayes_rule(schedule):
     """q(x_s | x_t, x0) as the normalised product of q(x_t | x_s) and q(x_s | x0) on a line."""
     x0, x_t = 0.4, -0.3
     for s, t in [(0.2, 0.25), (0.1, 0.9), (0.5, 0.6)]:
-        scale, variance = diffusion.transition(schedule, t, s)
-        marginal = stats.norm(schedule.alpha(jnp.asarray(s)) * x0, schedule.sigma(jnp.asarray(s)))
+        scale, variance = map(float, diffusion.transition(schedule, t, s))
+        alpha, sigma = (float(f(jnp.asarray(s))) for f in (schedule.alpha, schedule.sigma))
+        marginal = stats.norm(alpha * x0, sigma)
         given = partial(stats.norm.pdf, x_t, scale=np.sqrt(variance))
         spread = min(marginal.std(), np.sqrt(variance) / scale)
         centre = marginal.mean() if marginal.std() < np.sqrt(variance) / scale else x_t / scale
@@ -87,15 +89,18 @@ def test_learned_variance_needs_a_fraction():
 @ALL
 def test_tiny_intervals_in_single_precision(schedule):
     """beta of an interval of 1/1000 keeps its digits; 1 - alpha_t^2/alpha_s^2 would not."""
+
+    @jax.jit
+    def variances(t):
+        large = diffusion.transition(schedule, t[1:], t[:-1])[1]
+        return large, diffusion.posterior_variance(schedule, t[2:], t[1:-1])
+
     t = levels(schedule, 1001)
-    single = diffusion.transition(schedule, t[1:], t[:-1])[1]
-    small = diffusion.posterior_variance(schedule, t[2:], t[1:-1])
+    single = variances(t)
     with jax.enable_x64(True):
-        t = jnp.asarray(np.asarray(t), float)
-        variance = diffusion.transition(schedule, t[1:], t[:-1])[1]
-        np.testing.assert_allclose(single, variance, rtol=3e-3)
-        exact = diffusion.posterior_variance(schedule, t[2:], t[1:-1])
-        np.testing.assert_allclose(small, exact, rtol=3e-3)
+        double = variances(np.asarray(t, float))
+    for ours, exact in zip(single, double, strict=True):
+        np.testing.assert_allclose(ours, exact, rtol=3e-3)
 
 
 @pytest.mark.usefixtures("x64")
@@ -121,12 +126,16 @@ def test_prior_has_the_last_noise_level(schedule):
 @ALL
 def test_score_is_the_gradient_of_the_density(schedule):
     x = jnp.asarray(np.random.default_rng(0).standard_normal((6, 2)))
-    for level in (0.05, 0.4, 0.9):
-        t = jnp.asarray(level)
+
+    @jax.jit
+    def both(t):
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-        gradient = jax.grad(lambda x, a=alpha, s=sigma: log_density(TWO_MOONS, x, a, s).sum())(x)
         x0 = exact_denoiser(TWO_MOONS, schedule)(x, t, None).x0
-        score = diffusion.score_from_x0(schedule, x, t, x0)
+        gradient = jax.grad(lambda x: log_density(TWO_MOONS, x, alpha, sigma).sum())(x)
+        return diffusion.score_from_x0(schedule, x, t, x0), gradient
+
+    for level in (0.05, 0.4, 0.9):
+        score, gradient = both(level)
         np.testing.assert_allclose(score, gradient, rtol=1e-8, atol=1e-10)
 
 

@@ -21,7 +21,7 @@ VARIANCES = {
     "learned_range": diffusion.log_variance_learned,
 }
 PREDICTS = {"epsilon": predict_eps, "start_x": predict_x0}
-DATA = np.load(Path(__file__).parent / "golden" / "ddpm_losses.npz")
+DATA = dict(np.load(Path(__file__).parent / "golden" / "ddpm_losses.npz"))
 STEP = DATA["t"]
 
 

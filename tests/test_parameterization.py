@@ -47,11 +47,12 @@ def network_of(schedule, says):
 
 
 @KIND
-@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
-def test_same_denoiser(schedule, predicts, says, weight):
-    denoiser = make_denoiser(network_of(schedule, says), None, schedule, predicts)
+@pytest.mark.parametrize("name", ["linear", "vp_cosine", "edm"])
+def test_same_denoiser(name, predicts, says, weight):
+    schedule = SCHEDULES[name]
+    denoiser = jax.jit(make_denoiser(network_of(schedule, says), None, schedule, predicts))
     x, t = X.astype(float), jnp.linspace(0.05, 0.9, 6)
-    expected = exact_denoiser(TWO_MOONS, schedule)(x, t, None).x0
+    expected = jax.jit(exact_denoiser(TWO_MOONS, schedule))(x, t, None).x0
     np.testing.assert_allclose(denoiser(x, t, None).x0, expected, rtol=1e-7, atol=1e-9)
     scalar = denoiser(x, jnp.asarray(0.5), None).x0
     np.testing.assert_allclose(scalar[2], denoiser(x, jnp.full(6, 0.5), None).x0[2], rtol=1e-12)

@@ -65,6 +65,14 @@ def test_stratified_covers_each_batch():
 
 
 BINS = 5
+
+
+def jitted(density):
+    return density._replace(
+        draw=jax.jit(density.draw, static_argnums=1), update=jax.jit(density.update)
+    )
+
+
 SIZES = np.asarray([1.0, 4.0, 2.0, 0.5, 2.5])
 
 
@@ -78,7 +86,7 @@ def middle(bins):
 
 def warmed(history=4):
     """A density that has seen `history` losses of root mean square SIZES in each bin."""
-    density = weighting.second_moment(SCHEDULE, BINS, history, uniform_share=0.01)
+    density = jitted(weighting.second_moment(SCHEDULE, BINS, history, uniform_share=0.01))
     state = density.init()
     for sign in (0.6, 1.0, 1.4, np.sqrt(4 - 0.36 - 1 - 1.96))[:history]:
         state = density.update(state, middle(np.arange(BINS)), jnp.asarray(SIZES * sign))
@@ -114,7 +122,7 @@ def test_second_moment_frequencies():
 
 def test_ring_buffer_keeps_the_newest():
     """Whatever the batches, and however often a bin comes in one of them."""
-    density = weighting.second_moment(SCHEDULE, BINS, history=3)
+    density = jitted(weighting.second_moment(SCHEDULE, BINS, history=3))
     rng = np.random.default_rng(0)
     state, seen = density.init(), [[] for _ in range(BINS)]
     for size in (1, 2, 3, 5, 4, 3, 1):
@@ -132,7 +140,7 @@ def test_ring_buffer_keeps_the_newest():
 
 def test_more_losses_of_a_bin_than_it_remembers():
     """All kept are of that batch, and the counts go on."""
-    density = weighting.second_moment(SCHEDULE, BINS, history=3)
+    density = jitted(weighting.second_moment(SCHEDULE, BINS, history=3))
     state = density.update(density.init(), middle([2, 2]), jnp.asarray([100.0, 200.0]))
     batch = jnp.arange(1.0, 8.0)
     remembered, counts = density.update(state, middle([2] * 7), batch)
@@ -145,7 +153,7 @@ def test_more_losses_of_a_bin_than_it_remembers():
 def test_on_steps(T):
     """The times k/T of a table, each as often, and the update in the step's own bin."""
     schedule = from_betas(linear_betas(T))
-    density = weighting.on_steps(weighting.uniform(schedule), schedule, T)
+    density = jitted(weighting.on_steps(weighting.uniform(schedule), schedule, T))
     t, _ = density.draw(jax.random.key(0), 20_000, density.init())
     k = np.round(np.asarray(t) * T)
     np.testing.assert_allclose(t, k / T, rtol=1.3e-7)  # a unit in the last place
@@ -153,7 +161,7 @@ def test_on_steps(T):
     assert k.max() == T
     counts = np.bincount(k.astype(int), minlength=T + 1)[1:]
     assert stats.chisquare(counts).pvalue > 1e-4
-    moment = weighting.on_steps(weighting.second_moment(schedule, T, 1), schedule, T)
+    moment = jitted(weighting.on_steps(weighting.second_moment(schedule, T, 1), schedule, T))
     steps = jnp.arange(1, T + 1)
     losses, counts = moment.update(moment.init(), steps / T, steps.astype(float))
     np.testing.assert_array_equal(counts, 1)
@@ -162,6 +170,6 @@ def test_on_steps(T):
 
 def test_stratified_on_steps_visits_every_step():
     schedule = SCHEDULES["linear"]
-    density = weighting.on_steps(weighting.stratified(schedule), schedule, 1000)
+    density = jitted(weighting.on_steps(weighting.stratified(schedule), schedule, 1000))
     t, _ = density.draw(jax.random.key(0), 1000, density.init())
     assert len(np.unique(t)) > 990
