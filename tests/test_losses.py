@@ -70,6 +70,8 @@ def test_bound_of_gaussian_data():
     exact = [kl_of_interval(t, s) / np.log(2) for t, s in itertools.pairwise(ts[:-1])]
     errors = 5 * terms[:-1].std(1) / np.sqrt(N) + 0.02 * np.asarray(exact)
     assert np.all(np.abs(terms[:-1].mean(1) - exact) < errors)
+    # Near clean data the error is that of the noise, a new draw in each interval.
+    assert abs(np.corrcoef(terms[-3], terms[-2])[0, 1]) < 0.1
     # The decoder: a Gaussian of the last reverse variance around x0_hat, per bin of 2/255.
     std, error = decoder_std(), 1 / (STD**-2 + noise_ratio(1 / T) ** -2)
     nats = np.log(std * np.sqrt(2 * np.pi) / (2 / 255)) + error / (2 * std**2)
