@@ -213,7 +213,7 @@ def test_denoising_loss_of_the_best_network():
     counting = weighting.TimeDensity(lambda: 0, draw, lambda state, t, losses: state + 1)
     loss = losses.denoising_loss(network, schedule, predict_eps, weighting.unit, counting)
     x0 = STD * jnp.asarray(np.random.default_rng(2).standard_normal((n, 2)), jnp.float32)
-    value, aux = loss(None, jax.random.key(0), {"x": x0})
+    value, aux = loss(None, jax.random.key(0), {"x": x0}, 0)
     alpha, sigma = schedule.alpha(jnp.asarray(t0)), schedule.sigma(jnp.asarray(t0))
     exact = 3 / (STD**-2 + float(alpha / sigma) ** 2)
     np.testing.assert_allclose(value, exact, rtol=4.5 / np.sqrt(n))

@@ -84,7 +84,9 @@ K_DIFFUSION = [
 ]
 
 
-@pytest.mark.parametrize(("case", "make", "tolerance"), K_DIFFUSION, ids=lambda v: str(v)[:30])
+@pytest.mark.parametrize(
+    ("case", "make", "tolerance"), K_DIFFUSION, ids=lambda v: v if isinstance(v, str) else ""
+)
 def test_matches_k_diffusion(x64, case, make, tolerance):
     data, mixture, z = golden_problem("k_sigma_space.npz")
     schedule = schedules.edm(0.02, 80.0)

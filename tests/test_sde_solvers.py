@@ -152,7 +152,7 @@ def test_gaussian_exactly(x64, name, on):
     assert error < row.fine, error
 
 
-@pytest.mark.parametrize(("i", "name"), enumerate(ROWS))
+@pytest.mark.parametrize(("i", "name"), list(enumerate(ROWS)))
 def test_error_shrinks_with_the_grid(x64, i, name):
     schedule, row = SCHEDULES[("betas", "vp")[i % 2]], ROWS[name]
     error = wasserstein(schedule, row.make(schedule), grids.karras(schedule, 16))
