@@ -1,6 +1,7 @@
 """Samplers, one family a file, each a constructor that takes the schedule first."""
 
 from diffjax.samplers.adaptive import adaptive_sde
+from diffjax.samplers.adaptive_ode import adaptive_ode
 from diffjax.samplers.ancestral import ancestral
 from diffjax.samplers.brownian import (
     along_brownian,
@@ -13,7 +14,9 @@ from diffjax.samplers.ddim import ddim
 from diffjax.samplers.dpm_sde import dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_sde
 from diffjax.samplers.dpm_solver import dpmpp_2m
 from diffjax.samplers.euler_ancestral import dpmpp_2s_ancestral, euler_ancestral
+from diffjax.samplers.interpolation import interpolate, interpolate_samples
 from diffjax.samplers.langevin import langevin, predictor_corrector
+from diffjax.samplers.learned_grid import learn_grid
 from diffjax.samplers.loop import encode, sample, sample_path, sample_truncated
 from diffjax.samplers.restart import RestartInterval, restart
 from diffjax.samplers.runge_kutta import euler, heun
@@ -22,6 +25,7 @@ from diffjax.samplers.sde import euler_maruyama, reverse_diffusion
 
 __all__ = [
     "RestartInterval",
+    "adaptive_ode",
     "adaptive_sde",
     "along_brownian",
     "ancestral",
@@ -39,7 +43,10 @@ __all__ = [
     "euler_ancestral",
     "euler_maruyama",
     "heun",
+    "interpolate",
+    "interpolate_samples",
     "langevin",
+    "learn_grid",
     "predictor_corrector",
     "restart",
     "reverse_diffusion",
