@@ -17,6 +17,7 @@ from diffjax.likelihood.evaluate import (
 from diffjax.likelihood.ode import (
     Density,
     Probes,
+    adaptive_log_density,
     exact,
     gaussian,
     heun_step,
@@ -32,6 +33,7 @@ __all__ = [
     "Dequantizer",
     "Estimate",
     "Probes",
+    "adaptive_log_density",
     "bound_bits_per_dim",
     "evaluate_bits_per_dim",
     "exact",

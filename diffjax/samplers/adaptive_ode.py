@@ -1,7 +1,9 @@
 """The probability flow by an adaptive Runge-Kutta method of diffrax (`diffjax[ode]`)."""
 
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from diffjax.samplers.checks import at_least, count
@@ -11,6 +13,7 @@ from diffjax.types import (
     Cond,
     Denoiser,
     InputError,
+    PyTree,
     Samples,
     Scalar,
     Schedule,
@@ -27,6 +30,47 @@ def import_diffrax() -> Any:
     except ImportError as error:
         raise InputError('an adaptive ODE needs diffrax: pip install "diffjax[ode]".') from error
     return diffrax
+
+
+def solve(
+    field: Callable[[PyTree, Scalar], PyTree],
+    y: PyTree,
+    begin: Scalar,
+    end: Scalar,
+    relative: Scalar,
+    absolute: Scalar,
+    solver: Any,
+    max_steps: int,
+) -> tuple[PyTree, Array]:
+    """Integrate dy/dt = field(y, t) from begin to end: `adaptive_ode` has the arguments.
+
+    Returns:
+      y at the end, and the number of calls of the field.
+
+    Raises:
+      InputError: as for `adaptive_ode`.
+    """
+    diffrax = import_diffrax()
+    at_least("relative", relative)
+    at_least("absolute", absolute)
+    count("max_steps", max_steps)
+    solver = diffrax.Tsit5() if solver is None else solver
+    if not isinstance(solver, diffrax.AbstractERK):
+        raise InputError(f"solver must be an explicit Runge-Kutta method of diffrax; got {solver}.")
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(lambda t, y, _: field(y, t)),
+        solver,
+        begin,
+        end,
+        FIRST_STEP * (end - begin),
+        y,
+        stepsize_controller=diffrax.PIDController(rtol=relative, atol=absolute),
+        max_steps=max_steps,
+    )
+    tableau = solver.tableau
+    per_step = tableau.num_stages - tableau.fsal  # the last stage is the next step's first
+    calls = tableau.fsal + per_step * solution.stats["num_steps"]
+    return jax.tree.map(lambda y: y[-1], solution.ys), jnp.asarray(calls)
 
 
 def adaptive_ode(
@@ -62,28 +106,10 @@ def adaptive_ode(
       InputError: diffrax is missing, a tolerance is negative, max_steps is not a positive
         integer, or the solver is not an explicit Runge-Kutta method.
     """
-    diffrax = import_diffrax()
-    at_least("relative", relative)
-    at_least("absolute", absolute)
-    count("max_steps", max_steps)
     first, last = jnp.asarray(schedule.t_max), jnp.asarray(schedule.t_min)
     flow = angular_flow(schedule, lambda x, t: denoiser(x, t, cond))
-    solver = diffrax.Tsit5() if solver is None else solver
-    if not isinstance(solver, diffrax.AbstractERK):
-        raise InputError(f"solver must be an explicit Runge-Kutta method of diffrax; got {solver}.")
-    begin, end = angle(schedule, first), angle(schedule, last)
-    solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(lambda phi, z, _: flow(z, phi)),
-        solver,
-        begin,
-        end,
-        FIRST_STEP * (end - begin),
-        x / per_sample(radius(schedule, first), x),
-        stepsize_controller=diffrax.PIDController(rtol=relative, atol=absolute),
-        max_steps=max_steps,
-    )
-    x = per_sample(radius(schedule, last), x) * solution.ys[-1]
-    tableau = solver.tableau
-    per_step = tableau.num_stages - tableau.fsal  # the last stage is the next step's first
-    calls = tableau.fsal + per_step * solution.stats["num_steps"]
-    return denoiser(x, last, cond).x0, jnp.asarray(calls + 1)
+    z = x / per_sample(radius(schedule, first), x)
+    ends = angle(schedule, first), angle(schedule, last)
+    z, calls = solve(flow, z, *ends, relative, absolute, solver, max_steps)
+    x = per_sample(radius(schedule, last), x) * z
+    return denoiser(x, last, cond).x0, calls + 1
