@@ -19,7 +19,7 @@ from oracles import (
 )
 from scipy import stats
 
-from diffjax import diffusion, grids, likelihood, samplers
+from diffjax import diffusion, grids, likelihood, samplers, schedules
 from diffjax.types import InputError, Prediction
 
 KEY = jax.random.key(0)
