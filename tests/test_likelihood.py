@@ -58,7 +58,10 @@ def bits(nats, x):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in WIDE else pytest.param(name, marks=pytest.mark.slow) for name in SCHEDULES],
+)
 def test_gaussian(name):
     """The latent is that of the exact flow, and the density differs by the prior's alone."""
     schedule, mixture = SCHEDULES[name], gaussian(MEAN, STD)
@@ -299,7 +302,9 @@ def test_evaluation_passes_conditions_and_keys(capsys):
 # --- adaptive sampling ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["edm", "cosine", "zero terminal SNR"])
+@pytest.mark.parametrize(
+    "name", ["edm", pytest.param("cosine", marks=pytest.mark.slow), "zero terminal SNR"]
+)
 def test_adaptive_ode(name):
     """The fine solution, with the denoiser calls that it says."""
     schedule = SCHEDULES.get(name, ZERO_TERMINAL_SNR)
