@@ -1,6 +1,7 @@
 """Samplers, one family a file, each a constructor that takes the schedule first."""
 
 from diffjax.samplers.adaptive import adaptive_sde
+from diffjax.samplers.adaptive_ode import adaptive_ode
 from diffjax.samplers.amed import Amed, amed, amed_loss
 from diffjax.samplers.ancestral import ancestral
 from diffjax.samplers.brownian import along_brownian, brownian, brownian_increment, sample_brownian
@@ -10,7 +11,9 @@ from diffjax.samplers.deis import deis
 from diffjax.samplers.dpm_sde import dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_sde
 from diffjax.samplers.dpm_solver import dpm_solver, dpmpp_2m, dpmpp_2s, dpmpp_multistep
 from diffjax.samplers.euler_ancestral import dpmpp_2s_ancestral, euler_ancestral
+from diffjax.samplers.interpolation import interpolate, interpolate_samples
 from diffjax.samplers.langevin import langevin, predictor_corrector
+from diffjax.samplers.learned_grid import learn_grid
 from diffjax.samplers.loop import encode, sample, sample_path, sample_truncated
 from diffjax.samplers.multistep import lms, plms
 from diffjax.samplers.restart import RestartInterval, restart
@@ -22,6 +25,7 @@ from diffjax.samplers.unipc import unipc
 __all__ = [
     "Amed",
     "RestartInterval",
+    "adaptive_ode",
     "adaptive_sde",
     "along_brownian",
     "amed",
@@ -46,7 +50,10 @@ __all__ = [
     "euler_ancestral",
     "euler_maruyama",
     "heun",
+    "interpolate",
+    "interpolate_samples",
     "langevin",
+    "learn_grid",
     "lms",
     "midpoint",
     "plms",

@@ -1,4 +1,4 @@
-"""Likelihood in bits per dimension."""
+"""The variational bound in bits per dimension."""
 
 from typing import NamedTuple
 

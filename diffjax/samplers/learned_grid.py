@@ -1,0 +1,130 @@
+"""Time grids learned for one denoiser, one sampler and one number of steps."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from diffjax.grids import karras
+from diffjax.samplers.checks import count
+from diffjax.samplers.loop import sample
+from diffjax.samplers.runge_kutta import heun
+from diffjax.schedules import logsnr
+from diffjax.types import (
+    Array,
+    Cond,
+    Denoiser,
+    Grid,
+    InputError,
+    PRNGKeyArray,
+    Sampler,
+    Samples,
+    Scalar,
+    Schedule,
+)
+
+SLACK = 0.02  # of the log-SNR range, where learning begins: the room below the last noisy time
+
+
+def ordered_logsnrs(logits: Array, low: Scalar, high: Scalar) -> Array:
+    """Log-SNRs low < l_1 < ... < high whose increments are a softmax of the logits.
+
+    l_k = low + (high - low) sum_{i <= k} softmax(logits)_i: ordered for any logits.
+
+    Args:
+      logits: one per increment (n,).
+      low: the first log-SNR.
+      high: what the last increment reaches.
+
+    Returns:
+      n + 1 log-SNRs, the first low, the last high.
+    """
+    shares = jnp.cumsum(jax.nn.softmax(logits))
+    return jnp.append(low, low + (high - low) * shares).at[-1].set(high)
+
+
+def _logits(logsnrs: Array, high: Array, free_end: bool) -> Array:
+    """What `ordered_logsnrs` needs to begin at a grid, with room at the end if it is free."""
+    shares = jnp.diff(logsnrs) / (high - logsnrs[0])
+    if not free_end:
+        return jnp.log(shares)
+    room = jnp.maximum(1 - jnp.sum(shares), SLACK)
+    return jnp.log(jnp.append(shares * (1 - room) / jnp.sum(shares), room))
+
+
+def learn_grid(
+    key: PRNGKeyArray,
+    denoiser: Denoiser,
+    sampler: Sampler,
+    schedule: Schedule,
+    ts: Grid,
+    x: Samples,
+    cond: Cond = None,
+    target: Samples | None = None,
+    steps: int = 300,
+    learning_rate: float = 0.05,
+    free_end: bool = True,
+) -> tuple[Array, Array]:
+    """Times that bring a sampler of few steps nearest to the fine solution, by gradient.
+
+    min over t_1 > ... > t_{n-1} of the root mean square of sample(x; ts) - target: Tong et al.
+    2024 (LD3), Eq. 7, with Adam through the scan of the sampler itself. The times are
+    increments of log-SNR under a softmax, so that they stay ordered; t_0 and the clean end
+    stay. The sampler's own coefficients are left alone. Pure: call it inside `jax.jit`, with
+    a network's params as arguments.
+
+    Args:
+      key: of the sampler's noise; a deterministic sampler, which this is for, ignores it.
+      denoiser: (x_t, t, cond) -> Prediction.
+      sampler: the sampler to fit, differentiable in its times.
+      schedule: the noise schedule.
+      ts: n + 1 decreasing times where learning begins, at least 3, the last clean.
+      x: noise at ts[0]; some hundreds of samples, more for data of many modes.
+      cond: condition of each sample, or None.
+      target: the fine solution from x; default Heun of 128 steps.
+      steps: of Adam, each one run of the sampler and its gradient.
+      learning_rate: of Adam at its start, in the logits; it falls to 0 by a cosine.
+      free_end: whether the last noisy time may move, up to t_min; else it stays.
+
+    Returns:
+      The best n + 1 times found, and the root mean square at each step (steps,).
+
+    Raises:
+      InputError: fewer than 3 times, or a start without a finite log-SNR.
+    """
+    count("steps", steps)
+    ts = jnp.asarray(ts)
+    if ts.shape[0] < 3:
+        raise InputError(f"a grid to learn needs at least 2 steps; got {ts.shape[0] - 1}.")
+    logsnrs = logsnr(schedule, ts[:-1])
+    if not isinstance(logsnrs, jax.core.Tracer) and not jnp.all(jnp.isfinite(logsnrs)):
+        raise InputError(
+            "a learned grid needs a finite log-SNR at every time but the clean end; start "
+            "below a zero terminal SNR, e.g. with grids.trailing(schedule, n + 1)[1:]."
+        )
+    if target is None:
+        fine = karras(schedule, 128).at[0].set(ts[0])
+        target = sample(jax.random.key(0), denoiser, heun(schedule), x, fine, cond)
+    high = jnp.maximum(logsnr(schedule, schedule.t_min), logsnrs[-1]) if free_end else logsnrs[-1]
+
+    def grid(logits):
+        inner = ordered_logsnrs(logits, logsnrs[0], high)[1 : ts.shape[0] - 1]
+        return jnp.concatenate([ts[:1], schedule.t_from_logsnr(inner), ts[-1:]])
+
+    def log_error(logits):
+        out = sample(key, denoiser, sampler, x, grid(logits), cond)
+        return jnp.log(jnp.mean((out - target) ** 2)) / 2
+
+    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
+
+    def update(carry, _):
+        logits, state, best, least = carry
+        loss, gradient = jax.value_and_grad(log_error)(logits)
+        best = jnp.where(loss < least, logits, best)
+        change, state = optimizer.update(gradient, state)
+        return (logits + change, state, best, jnp.minimum(loss, least)), loss
+
+    logits = _logits(logsnrs, high, free_end)
+    start = (logits, optimizer.init(logits), logits, jnp.asarray(jnp.inf, logits.dtype))
+    (_, _, best, _), losses = lax.scan(update, start, None, length=steps)
+    return grid(best), jnp.exp(losses)
