@@ -122,7 +122,8 @@ class TimeDensity(NamedTuple):
     Attributes:
       init: () -> state, carried in the training context.
       draw: (key, batch, state) -> (t (B,), importance (B,)); `mean(importance * L_t)` is an
-        unbiased estimate of the mean of L_t over uniform t.
+        unbiased estimate of the mean of L_t over uniform t, or where the density is a part
+        of the objective (EDM, SD3) importance is 1.
       update: (state, t, losses) -> state, with the losses before the importance weight.
     """
 

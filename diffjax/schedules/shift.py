@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax.types import Array, InputError, Schedule
+from diffjax.types import Array, InputError, Scalar, Schedule
 
 Norm = Callable[[Array, Array], Array]
 """(alpha, sigma) -> a length c, proportional to both; a schedule keeps to the curve c = 1."""
@@ -41,7 +41,7 @@ def _find_norm(schedule: Schedule) -> Norm:
     )
 
 
-def shifted(schedule: Schedule, ratio: float, norm: Norm | None = None) -> Schedule:
+def shifted(schedule: Schedule, ratio: Scalar, norm: Norm | None = None) -> Schedule:
     """The same times at a log-SNR higher by 2 log(ratio): Hoogeboom et al. 2023, section 3.1.
 
     (alpha, sigma) becomes (ratio alpha, sigma) / c, where c keeps the base's structure:
