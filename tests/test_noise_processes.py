@@ -9,6 +9,12 @@ from scipy import stats
 
 from diffjax import diffusion, grids, samplers, schedules, weighting
 from diffjax.models import MonotoneLogSNR
+from diffjax.parameterization import (
+    edm_preconditioning,
+    make_denoiser,
+    predict_score,
+    predict_velocity,
+)
 from diffjax.schedules import clean_time, logsnr
 from diffjax.types import InputError
 
@@ -358,3 +364,143 @@ def test_samples_of_a_gaussian(schedule):
     x0 = jax.jit(lambda x: samplers.sample(keys[1], denoiser, sampler, x, ts))(x)
     np.testing.assert_allclose(x0.mean(), 0.2, atol=0.06)
     np.testing.assert_allclose(x0.std(), 0.5, rtol=0.06)
+
+
+# --- parameterizations ------------------------------------------------------------------
+
+X = jnp.asarray(np.random.default_rng(1).standard_normal((6, 2)), jnp.float32)
+SAYS = {
+    "score": (predict_score, diffusion.score_from_x0),
+    "velocity": (predict_velocity, diffusion.velocity_from_x0),
+}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("predicts", "says"), SAYS.values(), ids=SAYS)
+@pytest.mark.parametrize("name", ["linear", "vp_cosine", "edm", *NEW])
+def test_same_denoiser(name, predicts, says):
+    """A network that knows the score or the velocity is the exact denoiser."""
+    schedule = (SCHEDULES | NEW)[name]
+    x, t = X.astype(float), jnp.linspace(0.2, 0.9, 6)
+    x0 = exact_denoiser(TWO_MOONS, schedule)(x, t, None).x0
+
+    def network(params, x_in, c_noise, cond, key):
+        np.testing.assert_allclose(c_noise, 1000 * t)
+        return says(schedule, x, t, x0)
+
+    denoiser = make_denoiser(network, None, schedule, predicts)
+    np.testing.assert_allclose(denoiser(x, t, None).x0, x0, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["rectified_flow", "gvp", "shifted flow"])
+def test_velocity_is_finite_at_pure_noise(name):
+    """At t = 1 the exact velocity E[alpha' x0 + sigma' eps] gives back the mean of the data."""
+    schedule, t, mean = NEW[name], jnp.asarray(1.0), jnp.asarray([[0.3, -0.8]])
+    rate = jax.grad(schedule.alpha)(t), jax.grad(schedule.sigma)(t)
+    velocity = rate[0] * mean + rate[1] * X
+    denoiser = make_denoiser(lambda *args: velocity, None, schedule, predict_velocity)
+    np.testing.assert_allclose(denoiser(X, t, None).x0, 0 * X + mean, atol=1e-5)
+
+
+@pytest.mark.usefixtures("x64")
+def test_straight_velocity():
+    """Of the straight line: eps - x0 at any time (Liu et al. 2023, Eq. 1)."""
+    x0, eps = jnp.asarray(np.random.default_rng(2).standard_normal((2, 6, 3)))
+    t, schedule = jnp.linspace(0.1, 1.0, 6), NEW["rectified_flow"]
+    x_t = diffusion.q_sample(schedule, x0, t, eps)
+    np.testing.assert_allclose(
+        diffusion.velocity_from_x0(schedule, x_t, t, x0), eps - x0, rtol=1e-9
+    )
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", ["vp_linear", "edm", *NEW])
+def test_edm_is_the_best_linear_denoiser(name):
+    """Karras et al. 2022, appendix B.6: without the network, the denoiser of N(0, sigma_data^2).
+
+    The network's input and target then have unit variance, and the weighted error is 1.
+    """
+    schedule, t, std = (SCHEDULES | NEW)[name], jnp.linspace(0.1, 0.9, 6), 0.7
+    seen = []
+
+    def silent(params, x_in, c_noise, cond, key):
+        seen.append((x_in, c_noise))
+        return 0 * x_in
+
+    x = X.astype(float)
+    denoiser = make_denoiser(silent, None, schedule, edm_preconditioning(std))
+    exact = exact_denoiser(gaussian([0.0, 0.0], std), schedule)(x, t, None).x0
+    np.testing.assert_allclose(denoiser(x, t, None).x0, exact, rtol=1e-9, atol=1e-12)
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    marginal = jnp.sqrt(alpha**2 * std**2 + sigma**2)
+    np.testing.assert_allclose(seen[0][0], x / marginal[:, None], rtol=1e-9)
+    np.testing.assert_allclose(seen[0][1], np.log(sigma / alpha) / 4, rtol=1e-8, atol=1e-9)
+    c_out = edm_preconditioning(std)(schedule, t).c_out
+    variance = 1 / (std**-2 + alpha**2 / sigma**2)  # of x0 given x_t
+    np.testing.assert_allclose(c_out**2, variance, rtol=1e-9)
+    weight = weighting.edm_weight(std)(logsnr(schedule, t))
+    np.testing.assert_allclose(weight * variance, 1, rtol=1e-9)
+
+
+def test_edm_needs_data_of_some_size():
+    with pytest.raises(InputError, match="sigma_data"):
+        edm_preconditioning(0.0)
+    c = edm_preconditioning(0.5)(NEW["rectified_flow"], jnp.asarray(0.999))
+    np.testing.assert_allclose([c.c_in, c.c_out], [1.0, 0.5], rtol=2e-3)
+
+
+# --- weights and densities --------------------------------------------------------------
+
+
+def test_sigmoid_weight_as_its_paper_has_it():
+    """sigmoid(b - logsnr) in front of the squared error of eps (SNR times that of x0)."""
+    level = np.linspace(-12, 12, 49)
+    for bias in (2.0, -3.0):
+        expected = np.exp(level) / (1 + np.exp(level - bias))
+        ours = weighting.sigmoid_weight(bias)(jnp.asarray(level, jnp.float32))
+        np.testing.assert_allclose(ours, expected, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", ["vp_cosine", "rectified_flow", "laplace", "ve", "edm"])
+def test_integral_over_log_snr(name):
+    """The same number from any schedule and any density of t: Kingma & Gao 2023, section 3."""
+    schedule, width = (SCHEDULES | NEW)[name], 4.0
+    ends = schedule.t_from_logsnr(jnp.asarray([width, -width]))
+    low, high = map(float, ends)
+    schedule = schedule._replace(t_min=low, t_max=high)
+    q = (jnp.arange(4000) + 0.5) / 4000
+
+    def bump(level):  # its integral is 1.5 pi (2/pi) 2 width = 6 width
+        return 1.5 * np.pi * jnp.cos(level / width * np.pi / 2)
+
+    # Uniform times, and a density 0.5 + u of u in [0, 1] by the inverse of (u + u^2)/2.
+    slanted = (jnp.sqrt(1 + 8 * q) - 1) / 2
+
+    def pdf(t):
+        return (0.5 + (t - low) / (high - low)) / (high - low)
+
+    for u, density in ((q, None), (slanted, pdf)):
+        level = logsnr(schedule, low + (high - low) * u)
+        weight = weighting.over_logsnr(bump, schedule, density)
+        np.testing.assert_allclose(jnp.mean(weight(level)), 6 * width, rtol=2e-3)
+
+
+def test_edm_lognormal():
+    for schedule in (SCHEDULES["edm"], NEW["rectified_flow"], SCHEDULES["vp_linear"]):
+        density = weighting.edm_lognormal(schedule, -0.8, 0.9)
+        t, importance = density.draw(jax.random.key(0), 4000, density.init())
+        np.testing.assert_array_equal(importance, 1)
+        log_sigma = -np.asarray(logsnr(schedule, t), float) / 2
+        assert stats.kstest(log_sigma, stats.norm(-0.8, 0.9).cdf).pvalue > 1e-4
+    far = weighting.edm_lognormal(SCHEDULES["linear"], 20.0)
+    np.testing.assert_array_equal(far.draw(jax.random.key(0), 8, ())[0], 1.0)  # within the range
+
+
+def test_logit_normal():
+    schedule = NEW["rectified_flow"]
+    density = weighting.logit_normal(schedule, 0.5, 1.2)
+    t, importance = density.draw(jax.random.key(0), 4000, density.init())
+    share = (np.asarray(t, float) - schedule.t_min) / (1 - schedule.t_min)
+    assert stats.kstest(np.log(share / (1 - share)), stats.norm(0.5, 1.2).cdf).pvalue > 1e-4
+    np.testing.assert_array_equal(importance, 1)
