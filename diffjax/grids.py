@@ -3,7 +3,8 @@ except `linspace`, which ends where the multistep solvers of diffusers do.
 
 `leading`, `trailing`, `linspace` and `respaced` are the integer spacings of a beta table
 of T steps, step index k at t = t_max (k + 1)/T. `karras` and `uniform_logsnr` are spaced
-in the noise level and suit every schedule.
+in the noise level and suit every schedule of finite log-SNR at t_max. Where no finite time
+is clean (`schedules.ve`, `schedules.learned_vp`) the last time is -inf, at which sigma is 0.
 """
 
 from collections.abc import Sequence

@@ -61,8 +61,8 @@ def sentence(error: Exception) -> str:
 class Schedule(NamedTuple):
     """A Gaussian perturbation x_t = alpha(t) x0 + sigma(t) eps; larger t is noisier.
 
-    The clean time, where sigma is 0, is `t_from_logsnr(inf)`; a network is trained on
-    `[t_min, t_max]`.
+    The clean time, where sigma is 0, is `t_from_logsnr(inf)` (-inf where no finite time is
+    clean); a network is trained on `[t_min, t_max]`.
     """
 
     alpha: Callable[[Array], Array]
