@@ -269,8 +269,8 @@ def v_from_x0(schedule: Schedule, x_t: Samples, t: Time, x0: Samples) -> Samples
 
 def velocity_from_x0(schedule: Schedule, x_t: Samples, t: Time, x0: Samples) -> Samples:
     """dx_t/dt at fixed x0 and eps: alpha' x0 + sigma' eps (Lipman et al. 2023, Eq. 14-15)."""
-    _, alpha_rate = _value_and_rate(schedule.alpha, t)
-    _, sigma_rate = _value_and_rate(schedule.sigma, t)
+    _, alpha_rate = value_and_rate(schedule.alpha, t)
+    _, sigma_rate = value_and_rate(schedule.sigma, t)
     eps = eps_from_x0(schedule, x_t, t, x0)
     return per_sample(alpha_rate, x0) * x0 + per_sample(sigma_rate, eps) * eps
 
@@ -278,8 +278,16 @@ def velocity_from_x0(schedule: Schedule, x_t: Samples, t: Time, x0: Samples) -> 
 # --- the stochastic differential equation -----------------------------------------------
 
 
-def _value_and_rate(f: Callable[[Array], Array], t: Time) -> tuple[Array, Array]:
-    """f(t) and f'(t), elementwise."""
+def value_and_rate(f: Callable[[Array], Array], t: Time) -> tuple[Array, Array]:
+    """f(t) and f'(t), elementwise.
+
+    Args:
+      f: a function of time alone, such as `schedule.alpha`.
+      t: times, a scalar or (B,).
+
+    Returns:
+      Value and derivative, t's shape.
+    """
     t = jnp.asarray(t, float)
     return jax.jvp(f, (t,), (jnp.ones_like(t),))
 
@@ -294,7 +302,7 @@ def drift(schedule: Schedule, t: Time) -> Array:
     Returns:
       Rate per unit of t, t's shape, at most 0; -inf where alpha is 0.
     """
-    alpha, rate = _value_and_rate(schedule.alpha, t)
+    alpha, rate = value_and_rate(schedule.alpha, t)
     noise_only = alpha == 0
     return jnp.where(noise_only, -jnp.inf, rate / jnp.where(noise_only, 1, alpha))
 
@@ -309,5 +317,5 @@ def diffusion_squared(schedule: Schedule, t: Time) -> Array:
     Returns:
       Variance per unit of t, t's shape; +inf where alpha is 0.
     """
-    sigma, rate = _value_and_rate(schedule.sigma, t)
+    sigma, rate = value_and_rate(schedule.sigma, t)
     return 2 * sigma * (rate - drift(schedule, t) * sigma)

@@ -1,15 +1,18 @@
 """What a network predicts, as four coefficients (Karras et al. 2022, Eq. 7).
 
 x0_hat = c_skip(t) x_t + c_out(t) F(c_in(t) x_t, c_noise(t)): nothing else distinguishes
-predicting eps, x0 or v, and the weight in front of the loss does the rest.
+predicting eps, x0, v, the score or a velocity, and the weight in front of the loss does the rest.
 """
 
 import jax.numpy as jnp
 
+from diffjax.diffusion import value_and_rate
+from diffjax.schedules import logsnr
 from diffjax.types import (
     Array,
     Coefficients,
     Denoiser,
+    InputError,
     Network,
     Parameterization,
     Params,
@@ -58,6 +61,63 @@ def predict_v(schedule: Schedule, t: Array) -> Coefficients:
     return Coefficients(alpha * c_in**2, -sigma * c_in**2, c_in, c_noise)
 
 
+def predict_score(schedule: Schedule, t: Array) -> Coefficients:
+    """The network predicts the score of p_t, -E[eps | x_t] / sigma (Vincent 2011, Eq. 10).
+
+    x0_hat = (x_t + sigma^2 F) / alpha (Efron 2011, Eq. 1.4: Tweedie's formula). Undefined
+    where alpha is 0. Arguments and result as for `predict_eps`.
+    """
+    alpha, sigma, c_in, c_noise = _scales(schedule, t)
+    return Coefficients(1 / alpha, sigma**2 / alpha, c_in, c_noise)
+
+
+def predict_velocity(schedule: Schedule, t: Array) -> Coefficients:
+    """The network predicts dx_t/dt, alpha' x0 + sigma' eps (Lipman et al. 2023, Eq. 14).
+
+    x0_hat = (sigma' x_t - sigma F) / (alpha sigma' - alpha' sigma), for `rectified_flow`
+    x_t - t F, finite at alpha = 0. The velocity is per unit of the schedule's own time.
+    Arguments and result as for `predict_eps`.
+    """
+    _, _, c_in, c_noise = _scales(schedule, t)
+    alpha, alpha_rate = value_and_rate(schedule.alpha, t)
+    sigma, sigma_rate = value_and_rate(schedule.sigma, t)
+    turn = alpha * sigma_rate - alpha_rate * sigma
+    return Coefficients(sigma_rate / turn, -sigma / turn, c_in, c_noise)
+
+
+def edm_preconditioning(sigma_data: float = 0.5) -> Parameterization:
+    """The network's input and target have unit variance at every t: Karras et al. 2022, Table 1.
+
+    With r = sigma/alpha for the sigma of the table and y = x_t/alpha for its x:
+    c_skip = sigma_data^2/(r^2 + sigma_data^2), c_out = r sigma_data/sqrt(r^2 + sigma_data^2),
+    c_in = 1/sqrt(r^2 + sigma_data^2), c_noise = log(r)/4; c_skip and c_in are here
+    for x_t itself, and finite where alpha is 0. c_noise is infinite where alpha or sigma is 0.
+
+    Args:
+      sigma_data: standard deviation of the data, positive.
+
+    Returns:
+      A parameterization.
+
+    Raises:
+      InputError: sigma_data is not positive.
+    """
+    if not sigma_data > 0:
+        raise InputError(f"edm_preconditioning needs a positive sigma_data; got {sigma_data}.")
+
+    def coefficients(schedule, t):
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        variance = sigma**2 + alpha**2 * sigma_data**2
+        return Coefficients(
+            c_skip=alpha * sigma_data**2 / variance,
+            c_out=sigma * sigma_data / jnp.sqrt(variance),
+            c_in=1 / jnp.sqrt(variance),
+            c_noise=-logsnr(schedule, t) / 8,
+        )
+
+    return coefficients
+
+
 def make_denoiser(
     network: Network,
     params: Params,
@@ -75,7 +135,7 @@ def make_denoiser(
       network: (params, x, c_noise (B,), cond, key) -> raw output.
       params: its parameters.
       schedule: the noise schedule.
-      parameterization: one of the `predict_*`.
+      parameterization: one of the `predict_*`, or `edm_preconditioning(...)`.
       key: for dropout when training; None when sampling.
 
     Returns:

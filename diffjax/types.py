@@ -61,8 +61,8 @@ def sentence(error: Exception) -> str:
 class Schedule(NamedTuple):
     """A Gaussian perturbation x_t = alpha(t) x0 + sigma(t) eps; larger t is noisier.
 
-    The clean time, where sigma is 0, is `t_from_logsnr(inf)`; a network is trained on
-    `[t_min, t_max]`.
+    The clean time, where sigma is 0, is `t_from_logsnr(inf)` (-inf where no finite time is
+    clean); a network is trained on `[t_min, t_max]`.
     """
 
     alpha: Callable[[Array], Array]
@@ -122,7 +122,8 @@ class TimeDensity(NamedTuple):
     Attributes:
       init: () -> state, carried in the training context.
       draw: (key, batch, state) -> (t (B,), importance (B,)); `mean(importance * L_t)` is an
-        unbiased estimate of the mean of L_t over uniform t.
+        unbiased estimate of the mean of L_t over uniform t, or where the density is a part
+        of the objective (EDM, SD3) importance is 1.
       update: (state, t, losses) -> state, with the losses before the importance weight.
     """
 

@@ -7,6 +7,7 @@ in eps is SNR times that in x0, and the squared error in v is SNR + 1 times it.
 import jax
 import jax.numpy as jnp
 
+from diffjax.diffusion import value_and_rate
 from diffjax.types import Anyshape, Schedule, TimeDensity
 
 # --- weights ----------------------------------------------------------------------------
@@ -57,6 +58,75 @@ def p2(k: float = 1.0, gamma: float = 1.0):
     return lambda logsnr: jnp.exp(logsnr) / (k + jnp.exp(logsnr)) ** gamma
 
 
+def edm_weight(sigma_data: float = 0.5):
+    """(r^2 + sigma_data^2) / (r sigma_data)^2, r = sigma/alpha: Karras et al. 2022, Table 1.
+
+    It is 1/c_out^2 of `parameterization.edm_preconditioning`: 1 on the network's own target.
+
+    Args:
+      sigma_data: standard deviation of the data, positive.
+
+    Returns:
+      A weight of logsnr.
+    """
+    return lambda logsnr: jnp.exp(logsnr) + sigma_data**-2
+
+
+def sigmoid_weight(bias: float = 2.0):
+    """sigmoid(bias - logsnr) on eps: Kingma & Gao 2023, Table 1; Hoogeboom et al. 2024, Eq. 8.
+
+    Written for x0, exp(bias) sigmoid(logsnr - bias). Both papers integrate over logsnr:
+    `over_logsnr(sigmoid_weight(bias), schedule)` is their loss (up to the half).
+
+    Args:
+      bias: log-SNR above which the weight falls off; 2 is Kingma & Gao's.
+
+    Returns:
+      A weight of logsnr.
+    """
+    return lambda logsnr: jnp.exp(bias) * jax.nn.sigmoid(logsnr - bias)
+
+
+def over_logsnr(weight, schedule: Schedule, pdf=None):
+    """The weight whose mean over t is an integral over logsnr: Kingma & Gao 2023, Eq. 5-6.
+
+    E_{t ~ p}[(-dlogsnr/dt) w(logsnr) / p(t) error] = integral of w error over logsnr, the same
+    in every schedule with the same ends.
+
+    Args:
+      weight: w, a weight of logsnr.
+      schedule: gives dlogsnr/dt and, for uniform times, the range.
+      pdf: t -> probability density of the times drawn; None is uniform on [t_min, t_max].
+
+    Returns:
+      A weight of logsnr.
+    """
+
+    def weighted(logsnr):
+        t, slope = value_and_rate(schedule.t_from_logsnr, logsnr)
+        p = 1 / (schedule.t_max - schedule.t_min) if pdf is None else pdf(t)
+        return weight(logsnr) / (-slope * p)
+
+    return weighted
+
+
+def elbo_weight(schedule: Schedule, pdf=None):
+    """-SNR'(t)/2 over the density of t: the variational bound of Kingma et al. 2021, Eq. 17.
+
+    With it the mean of w |x0_hat - x0|^2 is the diffusion loss between t_min and t_max in
+    nats (per dimension, where the squared error is a mean over elements).
+
+    Args:
+      schedule: gives the slope of SNR.
+      pdf: t -> probability density of the times drawn; None is uniform on [t_min, t_max].
+        A density with importance weights counts as uniform.
+
+    Returns:
+      A weight of logsnr.
+    """
+    return over_logsnr(lambda logsnr: jnp.exp(logsnr) / 2, schedule, pdf)
+
+
 # --- time densities ---------------------------------------------------------------------
 
 
@@ -100,6 +170,45 @@ def stratified(schedule: Schedule) -> TimeDensity:
     def draw(key, batch):
         comb = (jnp.arange(batch) / batch + jax.random.uniform(key)) % 1
         return low + (high - low) * comb
+
+    return _stateless(draw)
+
+
+def edm_lognormal(schedule: Schedule, mean: float = -1.2, std: float = 1.2) -> TimeDensity:
+    """log(sigma/alpha) ~ N(mean, std^2): Karras et al. 2022, Table 1.
+
+    Args:
+      schedule: turns noise levels into times, clipped to [t_min, t_max].
+      mean: P_mean of the paper.
+      std: P_std of the paper.
+
+    Returns:
+      A time density without state; of importance 1, for it is a part of the loss.
+    """
+
+    def draw(key, batch):
+        level = mean + std * jax.random.normal(key, (batch,))
+        return jnp.clip(schedule.t_from_logsnr(-2 * level), schedule.t_min, schedule.t_max)
+
+    return _stateless(draw)
+
+
+def logit_normal(schedule: Schedule, mean: float = 0.0, std: float = 1.0) -> TimeDensity:
+    """logit(t) ~ N(mean, std^2), t scaled to [t_min, t_max]: Esser et al. 2024 (SD3), Eq. 19.
+
+    Args:
+      schedule: gives the range; the paper's is `rectified_flow`.
+      mean: m of the paper; below 0 favours times near the data.
+      std: s of the paper.
+
+    Returns:
+      A time density without state; of importance 1, for it is a part of the loss.
+    """
+    low, high = schedule.t_min, schedule.t_max
+
+    def draw(key, batch):
+        share = jax.nn.sigmoid(mean + std * jax.random.normal(key, (batch,)))
+        return low + (high - low) * share
 
     return _stateless(draw)
 

@@ -1,6 +1,7 @@
 """Linen modules; they know nothing of diffusion."""
 
+from diffjax.models.logsnr import MonotoneLogSNR
 from diffjax.models.network import network
 from diffjax.models.unet import UNet
 
-__all__ = ["UNet", "network"]
+__all__ = ["MonotoneLogSNR", "UNet", "network"]

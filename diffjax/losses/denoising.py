@@ -1,7 +1,4 @@
-"""Training losses, each a factory of a `LossFn`: loss(params, key, batch, **context).
-
-`batch` is {"x": (B, ...) in [-1, 1]} and the conditions beside it ("label", ...).
-"""
+"""The weighted squared error of the denoiser, the variational bound, and the hybrid of both."""
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +42,22 @@ def split_batch(batch: dict) -> tuple[Array, dict | None]:
     return batch["x"], cond or None
 
 
+def _errors(
+    network: Network, schedule: Schedule, parameterization: Parameterization, density: TimeDensity
+):
+    """(params, key, batch, state) -> t, importance and |x0_hat - x0|^2, each (B,)."""
+
+    def errors(params, key, batch, density_state):
+        x0, cond = split_batch(batch)
+        t_key, eps_key, network_key = jax.random.split(key, 3)
+        t, importance = density.draw(t_key, x0.shape[0], density_state)
+        x_t = q_sample(schedule, x0, t, jax.random.normal(eps_key, x0.shape))
+        denoiser = make_denoiser(network, params, schedule, parameterization, network_key)
+        return t, importance, per_sample_mean((denoiser(x_t, t, cond).x0 - x0) ** 2)
+
+    return errors
+
+
 def denoising_loss(
     network: Network,
     schedule: Schedule,
@@ -68,16 +81,52 @@ def denoising_loss(
       A `LossFn`; a density with a state needs `density_state=density.init()` in the context.
     """
 
+    errors = _errors(network, schedule, parameterization, density)
+
     def loss(params, key, batch, density_state=()):
-        x0, cond = split_batch(batch)
-        t_key, eps_key, network_key = jax.random.split(key, 3)
-        t, importance = density.draw(t_key, x0.shape[0], density_state)
-        x_t = q_sample(schedule, x0, t, jax.random.normal(eps_key, x0.shape))
-        denoiser = make_denoiser(network, params, schedule, parameterization, network_key)
-        error = per_sample_mean((denoiser(x_t, t, cond).x0 - x0) ** 2)
+        t, importance, error = errors(params, key, batch, density_state)
         losses = weighting(logsnr(schedule, t)) * error
         state = density.update(density_state, t, jax.lax.stop_gradient(losses))
         return jnp.mean(importance * losses), {"context": {"density_state": state}}
+
+    return loss
+
+
+def learned_uncertainty(
+    network: Network,
+    uncertainty,
+    schedule: Schedule,
+    parameterization: Parameterization,
+    weighting,
+    density: TimeDensity,
+) -> LossFn:
+    """E of exp(-u) w |x0_hat - x0|^2 + u with u(logsnr) trained: Karras et al. 2024 (EDM2), Eq. 14.
+
+    At its best u is the logarithm of the weighted error at that noise level, so that every
+    level has a loss of the same size, whatever w.
+
+    Args:
+      network: (params, x, c_noise, cond, key) -> raw output.
+      uncertainty: (params, logsnr (B,)) -> u (B,), such as a small network or a table.
+      schedule: the noise schedule.
+      parameterization: what the network predicts.
+      weighting: logsnr -> weight of the squared error of x0, e.g. `weighting.edm_weight()`.
+      density: how times are drawn.
+
+    Returns:
+      A `LossFn` of params {"network": ..., "uncertainty": ...}; aux has `weighted`, the loss
+      that `denoising_loss` would report. The context is that of `denoising_loss`.
+    """
+
+    errors = _errors(network, schedule, parameterization, density)
+
+    def loss(params, key, batch, density_state=()):
+        t, importance, error = errors(params["network"], key, batch, density_state)
+        level = logsnr(schedule, t)
+        u, losses = uncertainty(params["uncertainty"], level), weighting(level) * error
+        state = density.update(density_state, t, jax.lax.stop_gradient(losses))
+        aux = {"weighted": jnp.mean(importance * losses), "context": {"density_state": state}}
+        return jnp.mean(importance * (jnp.exp(-u) * losses + u)), aux
 
     return loss
 

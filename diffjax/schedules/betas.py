@@ -1,39 +1,16 @@
-"""Noise schedules: x_t = alpha(t) x0 + sigma(t) eps with t continuous, larger is noisier.
+"""Published beta tables, and the continuous schedule through any of them.
 
-A published beta table becomes a continuous schedule through `from_betas`; table index k
-(counted from 0) is the time t = (k + 1) / T, and t = 0 is clean data.
+Table index k (counted from 0) is the time t = (k + 1) / T, and t = 0 is clean data.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax.types import Anyshape, BetaTable, InputError, Scalar, Schedule
+from diffjax.types import BetaTable, InputError, Schedule
 
 # exp(LOG_ZERO / 2) is exactly 0 in float32 and float64, and LOG_ZERO interpolates.
 LOG_ZERO = -1e4
-
-
-def logsnr(schedule: Schedule, t: Anyshape | float) -> Anyshape:
-    """Log signal-to-noise ratio, log(alpha^2 / sigma^2): Kingma et al. 2021, Eq. 3.
-
-    Args:
-      schedule: the noise schedule.
-      t: times, any shape.
-
-    Returns:
-      Natural logarithm, t's shape; +inf where sigma is 0, -inf where alpha is 0.
-    """
-    t = jnp.asarray(t)
-    return 2 * (jnp.log(schedule.alpha(t)) - jnp.log(schedule.sigma(t)))
-
-
-def clean_time(schedule: Schedule) -> Scalar:
-    """The time at which sigma is 0, the end of every grid that reaches the data."""
-    return schedule.t_from_logsnr(jnp.asarray(jnp.inf))
-
-
-# --- beta tables ------------------------------------------------------------------------
 
 
 def linear_betas(T: int = 1000, start: float = 1e-4, stop: float = 0.02) -> np.ndarray:
@@ -159,92 +136,4 @@ def from_betas(betas: BetaTable) -> Schedule:
         t_from_logsnr=t_from_logsnr,
         t_min=1 / T,
         t_max=1.0,
-    )
-
-
-# --- continuous schedules ---------------------------------------------------------------
-
-
-def vp_linear(beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-3) -> Schedule:
-    """Variance preserving, beta(t) linear: Song et al. 2021 (score SDE), Eq. 32-33.
-
-    alpha(t) = exp(-t^2 (beta_max - beta_min) / 4 - t beta_min / 2), sigma^2 = 1 - alpha^2.
-
-    Args:
-      beta_min: rate at t = 0.
-      beta_max: rate at t = 1.
-      t_min: smallest time that a network is asked about.
-
-    Returns:
-      Schedule with t in [t_min, 1].
-    """
-    slope = beta_max - beta_min
-
-    def minus_log_alpha_bar(t):
-        return slope * t**2 / 2 + beta_min * t
-
-    def t_from_logsnr(logsnr):
-        x = jax.nn.softplus(-logsnr)
-        return 2 * x / (beta_min + jnp.sqrt(beta_min**2 + 2 * slope * x))
-
-    return Schedule(
-        alpha=lambda t: jnp.exp(-minus_log_alpha_bar(t) / 2),
-        sigma=lambda t: jnp.sqrt(-jnp.expm1(-minus_log_alpha_bar(t))),
-        t_from_logsnr=t_from_logsnr,
-        t_min=t_min,
-        t_max=1.0,
-    )
-
-
-def vp_cosine(offset: float = 0.008, t_min: float = 1e-3, t_max: float = 0.9946) -> Schedule:
-    """Variance preserving, alpha(t) = cos(a + b) / cos(b): Nichol & Dhariwal 2021, Eq. 17.
-
-    Here a = t/(1+s) pi/2 and b = s/(1+s) pi/2, and sigma comes from
-    1 - alpha^2 = sin(a) sin(a + 2b) / cos(b)^2, which has no cancellation at small t.
-
-    Args:
-      offset: the s of the equation; 0 gives alpha = cos(pi t / 2).
-      t_min: smallest time that a network is asked about.
-      t_max: largest time; 0.9946 is the stop of Lu et al. 2022 (DPM-Solver, appendix D).
-
-    Returns:
-      Schedule with t in [t_min, t_max].
-    """
-    quarter = np.pi / 2 / (1 + offset)
-    b = offset * quarter
-
-    def t_from_logsnr(logsnr):
-        # sin and cos of a from those of a + b, in the form that is exactly 0 at clean data.
-        alpha_bar, noise = jax.nn.sigmoid(logsnr), jax.nn.sigmoid(-logsnr)
-        sine = jnp.sqrt(noise + alpha_bar * np.sin(b) ** 2)
-        cosine = jnp.sqrt(alpha_bar) * np.cos(b)
-        below = jnp.maximum(sine * np.cos(b) + cosine * np.sin(b), jnp.finfo(sine.dtype).tiny)
-        above = noise * np.cos(b) ** 2 / below
-        return jnp.arctan2(above, cosine * np.cos(b) + sine * np.sin(b)) / quarter
-
-    return Schedule(
-        alpha=lambda t: jnp.maximum(jnp.cos(t * quarter + b), 0) / np.cos(b),
-        sigma=lambda t: jnp.sqrt(jnp.sin(t * quarter) * jnp.sin(t * quarter + 2 * b)) / np.cos(b),
-        t_from_logsnr=t_from_logsnr,
-        t_min=t_min,
-        t_max=t_max,
-    )
-
-
-def edm(sigma_min: float = 0.002, sigma_max: float = 80.0) -> Schedule:
-    """Time is the noise level itself, alpha = 1 and sigma(t) = t: Karras et al. 2022, Table 1.
-
-    Args:
-      sigma_min: smallest noise level of a grid before 0.
-      sigma_max: largest noise level, where sampling begins.
-
-    Returns:
-      Schedule with t in [sigma_min, sigma_max].
-    """
-    return Schedule(
-        alpha=jnp.ones_like,
-        sigma=lambda t: t,
-        t_from_logsnr=lambda logsnr: jnp.exp(-logsnr / 2),
-        t_min=sigma_min,
-        t_max=sigma_max,
     )

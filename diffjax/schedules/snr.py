@@ -1,0 +1,24 @@
+"""What every schedule has: a log signal-to-noise ratio, and a time without noise."""
+
+import jax.numpy as jnp
+
+from diffjax.types import Anyshape, Scalar, Schedule
+
+
+def logsnr(schedule: Schedule, t: Anyshape | float) -> Anyshape:
+    """Log signal-to-noise ratio, log(alpha^2 / sigma^2): Kingma et al. 2021, Eq. 3.
+
+    Args:
+      schedule: the noise schedule.
+      t: times, any shape.
+
+    Returns:
+      Natural logarithm, t's shape; +inf where sigma is 0, -inf where alpha is 0.
+    """
+    t = jnp.asarray(t)
+    return 2 * (jnp.log(schedule.alpha(t)) - jnp.log(schedule.sigma(t)))
+
+
+def clean_time(schedule: Schedule) -> Scalar:
+    """The time at which sigma is 0, the end of every grid that reaches the data."""
+    return schedule.t_from_logsnr(jnp.asarray(jnp.inf))
