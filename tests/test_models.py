@@ -1,5 +1,7 @@
 """The U-Net: shapes, options that change no parameter, conditions that matter."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,11 +19,12 @@ SMALL = {
 }
 
 
-def make(x=None, seed=0, **kwargs):
+@functools.cache
+def make(**kwargs):
     module = UNet(**{**SMALL, **kwargs})
-    x = jax.random.normal(jax.random.key(7), (3, 8, 8, 2)) if x is None else x
+    x = jax.random.normal(jax.random.key(7), (3, 8, 8, 2))
     cond = {"label": jnp.zeros(x.shape[0], int)} if module.num_classes else None
-    params = jax.jit(module.init)(jax.random.key(seed), x, jnp.zeros(x.shape[0]), cond)["params"]
+    params = jax.jit(module.init)(jax.random.key(0), x, jnp.zeros(x.shape[0]), cond)["params"]
     # The last layers start at zero; away from there every input matters.
     noise = jax.random.normal(jax.random.key(1), (sum(p.size for p in jax.tree.leaves(params)),))
     leaves, tree = jax.tree.flatten(params)
@@ -31,10 +34,14 @@ def make(x=None, seed=0, **kwargs):
 
 
 def test_a_new_network_outputs_zero():
+    net, params, x = make()
+    last = jax.tree.map(jnp.zeros_like, params["conv_out"])  # as it is initialised
+    np.testing.assert_array_equal(
+        net({**params, "conv_out": last}, x, jnp.full(3, 5.0), None, None), 0
+    )
     module = UNet(**SMALL)
-    x = jax.random.normal(jax.random.key(7), (3, 8, 8, 2))
-    params = jax.jit(module.init)(jax.random.key(0), x, jnp.zeros(3))["params"]
-    np.testing.assert_array_equal(network(module)(params, x, jnp.zeros(3), None, None), 0)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), x, jnp.zeros(3))["params"]
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(lambda s: s.shape, shapes)
 
 
 @pytest.mark.parametrize("out", [None, 4])

@@ -11,39 +11,6 @@ from scripts import ROOT, TINY, run, start
 
 from diffjax import checkpoint
 
-
-def test_writes_what_the_readme_promises(trained):
-    workdir, out = trained
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [4, 6]
-    assert all(np.isfinite(line["loss"]) and line["skipped"] == 0 for line in lines)
-    assert (workdir / "checkpoints" / "6").is_dir()
-    assert list((workdir / "tensorboard").glob("events*"))
-    from PIL import Image
-
-    width, height = Image.open(workdir / "samples.png").size
-    assert width == height > 10 * 48  # ten columns, a row per class
-    assert out.strip().endswith(f"python sample.py {workdir} --num 100 --out samples.png")
-
-
-def test_a_finished_run_is_not_trained_again(trained, monkeypatch, capsys):
-    workdir, _ = trained
-    before = (workdir / "metrics.jsonl").read_text()
-    arguments = ("--workdir", workdir, *TINY, "--steps", "6")
-    code, out, err = run(monkeypatch, capsys, "train", *arguments)
-    assert code == 0, err
-    assert "resuming" in out
-    assert (workdir / "metrics.jsonl").read_text() == before
-
-
-def test_a_changed_config_is_refused_and_named(trained, monkeypatch, capsys):
-    workdir, _ = trained
-    again = ("--workdir", workdir, *TINY, "--steps", "6", "--lr", "0.5")
-    code, _, err = run(monkeypatch, capsys, "train", *again)
-    assert code == 2
-    assert "lr was 0.002, now 0.5" in err
-
-
 CONFIG_WITHOUT = "x = 1\n"
 CONFIG_BROKEN = "import nothing_of_this_name\n"
 CONFIG_WRONG = "def get_config(steps: int = 3):\n    return steps\n"
@@ -158,18 +125,6 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, _final(tmp_path / "a"), _final(tmp_path / "b"))
     both = [(tmp_path / run / "metrics.jsonl").read_text() for run in "ab"]
     assert both[0] == both[1]
-
-
-def test_a_second_run_in_the_same_workdir_is_refused(trained, monkeypatch, capsys):
-    from diffjax import config
-
-    workdir, _ = trained
-    with config.claim(workdir):
-        code, _, err = run(
-            monkeypatch, capsys, "train", "--workdir", workdir, *TINY, "--steps", "6"
-        )
-    assert code == 2
-    assert "another run is writing" in err
 
 
 CONFIG_NAN = """
