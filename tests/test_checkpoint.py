@@ -24,8 +24,12 @@ def saved(tmp_path):
     return tmp_path
 
 
+def data_files(folder, step):
+    return list((folder / str(step) / "state").rglob("d/*"))
+
+
 def data_file(folder, step):
-    return max((folder / str(step)).rglob("d/*"), key=lambda path: path.stat().st_size)
+    return max(data_files(folder, step), key=lambda path: path.stat().st_size)
 
 
 def restore(folder, **kwargs):
@@ -56,6 +60,7 @@ def test_nothing_saved_is_none(tmp_path):
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
 def test_damage_is_named_and_walked_back_over(saved, damage):
     path = data_file(saved, 20)
+    others = [other for other in data_files(saved, 20) if other != path]
     content = bytearray(path.read_bytes())
     if damage == "flip":
         content[len(content) // 2] ^= 1
@@ -63,7 +68,8 @@ def test_damage_is_named_and_walked_back_over(saved, damage):
     if damage == "truncate":
         path.write_bytes(content[: len(content) // 2])
     if damage == "delete":
-        path.unlink()
+        for part in (path, *others):
+            part.unlink()
     got = restore(saved)
     assert got.step == 10
     assert len(got.damaged) == 1
@@ -73,7 +79,8 @@ def test_damage_is_named_and_walked_back_over(saved, damage):
 
 def test_no_intact_step_says_so(saved):
     for step in (10, 20):
-        data_file(saved, step).unlink()
+        for path in data_files(saved, step):
+            path.unlink()
     with pytest.raises(InputError, match="no intact checkpoint"):
         restore(saved)
 

@@ -211,7 +211,7 @@ def test_learned_grid_halves_the_error(name):
     assert held_out_error(name, ts) < 0.5 * held_out_error(name, karras)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_fixed_end():
     ts, _ = learned("edm", free_end=False)
     karras = grids.karras(SCHEDULES["edm"], STEPS)

@@ -22,6 +22,8 @@ from scipy import stats
 from diffjax import diffusion, grids, likelihood, samplers, schedules
 from diffjax.types import InputError, Prediction
 
+pytestmark = pytest.mark.exhaustive
+
 MEAN, STD = [0.4, -0.2, 0.1], 0.5
 
 
@@ -60,7 +62,10 @@ def bits(nats, x):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     "name",
-    [name if name in WIDE else pytest.param(name, marks=pytest.mark.slow) for name in SCHEDULES],
+    [
+        name if name in WIDE else pytest.param(name, marks=pytest.mark.exhaustive)
+        for name in SCHEDULES
+    ],
 )
 def test_gaussian(name):
     """The latent is that of the exact flow, and the density differs by the prior's alone."""
@@ -89,7 +94,7 @@ def test_mixture(name, step, n):
     assert np.abs(gap).max() < 1e-3
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(("step", "order"), [(likelihood.rk4_step, 4), (likelihood.heun_step, 2)])
 def test_order(step, order):
@@ -303,7 +308,7 @@ def test_evaluation_passes_conditions_and_keys(capsys):
 
 
 @pytest.mark.parametrize(
-    "name", ["edm", pytest.param("cosine", marks=pytest.mark.slow), "zero terminal SNR"]
+    "name", ["edm", pytest.param("cosine", marks=pytest.mark.exhaustive), "zero terminal SNR"]
 )
 def test_adaptive_ode(name):
     """The fine solution, with the denoiser calls that it says."""

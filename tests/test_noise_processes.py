@@ -355,6 +355,7 @@ def test_sampler_of_every_schedule_is_that_of_edm(schedule):
     np.testing.assert_allclose(results[1], results[0], rtol=1e-6)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", ["ve", "laplace", "shifted table"])
 def test_samples_of_a_gaussian(name):
     """The reverse SDE from the prior at the noisy end to the clean time, both included."""

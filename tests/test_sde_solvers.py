@@ -143,7 +143,7 @@ def test_golden(x64, name):
 
 
 @pytest.mark.parametrize(
-    "on", ["edm", *(pytest.param(on, marks=pytest.mark.slow) for on in ("betas", "vp"))]
+    "on", ["edm", *(pytest.param(on, marks=pytest.mark.exhaustive) for on in ("betas", "vp"))]
 )
 @pytest.mark.parametrize("name", ROWS)
 def test_gaussian_exactly(x64, name, on):
@@ -152,6 +152,7 @@ def test_gaussian_exactly(x64, name, on):
     assert error < row.fine, error
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("i", "name"), list(enumerate(ROWS)))
 def test_error_shrinks_with_the_grid(x64, i, name):
     schedule, row = SCHEDULES[("betas", "vp")[i % 2]], ROWS[name]
@@ -159,6 +160,7 @@ def test_error_shrinks_with_the_grid(x64, i, name):
     assert row.fine < error < row.coarse, error
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("name", "on"),
     [("euler_maruyama", "edm"), ("dpmpp_2m_sde", "betas"), ("restart", "vp")],
@@ -372,6 +374,7 @@ def test_brownian_sample_depends_on_key_and_index_alone():
 # --- adaptive steps ---------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("schedule", [SCHEDULES["edm"], ZERO_SNR])
 def test_adaptive(schedule):
     n, wanted = 500, oracles.draw(jax.random.key(8), oracles.TWO_MOONS, 10_000)

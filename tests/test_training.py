@@ -1,5 +1,8 @@
 """The pure training step, against problems whose exact trajectory is known."""
 
+import os
+import signal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -117,6 +120,21 @@ def test_fit_stops_when_asked_and_calls_back_in_order():
     )
     assert int(state.step) == 7
     assert calls == [(i, i) for i in range(1, 8)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_training_after_the_step_it_came_in(number):
+    optimizer = optax.sgd(0.25)
+    step = training.make_train_step(quadratic, optimizer)
+    strike = lambda i, state, metrics: os.kill(os.getpid(), number) if i == 5 else None  # noqa: E731
+    batches = iter([{"x": jnp.ones((2,))}] * 100)
+    before = signal.getsignal(number)
+    with training.stop_on_signals() as stop:
+        state = training.fit(
+            step, start(optimizer), jax.random.key(0), batches, 50, callbacks=[strike], stop=stop
+        )
+    assert int(state.step) == 5
+    assert signal.getsignal(number) == before
 
 
 def test_bfloat16_compute_keeps_parameters_and_loss_in_float32():
