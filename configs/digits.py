@@ -21,7 +21,7 @@ CLASSES = 10
 
 
 def get_config(
-    steps: int = 2500,
+    steps: int = 1600,
     batch_size: int = 64,
     lr: float = 2e-3,
     warmup: int = 100,
