@@ -1,9 +1,10 @@
-"""8x8 handwritten digits, class-conditional: the default, three minutes on two CPU cores.
+"""8x8 handwritten digits, class-conditional: the default, 2.5 minutes on two CPU cores.
 
     python train.py configs/digits.py --workdir runs/digits
 
 Data: scikit-learn's 1,797 digits. A U-Net predicts v on the cosine schedule, with the
-label dropped for a tenth of the samples.
+label dropped for a tenth of the samples. `python benchmarks/digits.py` measures 500 samples:
+expect a classifier to agree with at least 98% of the labels.
 """
 
 from typing import Literal
