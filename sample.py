@@ -27,7 +27,7 @@ def flags(
       num: number of samples.
       steps: steps of the sampler.
       sampler: name of a sampler; --list-samplers shows them all.
-      grid: karras, leading, linspace, trailing or uniform_logsnr.
+      grid: name of a function of diffjax.grids, such as trailing or karras.
       guidance_scale: 1 is no guidance.
       label: class of every sample; default cycles through the classes.
       seed: the same seed gives the same samples, whatever the batch size.
@@ -73,11 +73,10 @@ def main(argv):
 
 def check(asked, experiment):
     """Refuse what cannot be drawn or written, before any work."""
+    from diffjax import cli
     from diffjax.types import InputError
 
-    for name in ("num", "batch_size", "steps"):
-        if asked[name] < 1:
-            raise InputError(f"--{name.replace('_', '-')} must be at least 1; got {asked[name]}.")
+    cli.at_least_one(asked, ("num", "batch_size", "steps"))
     label, classes = asked["label"], experiment.num_classes
     if label is not None and not 0 <= label < classes:
         what = f"from 0 to {classes - 1}" if classes else "left out: this model has no classes"
@@ -127,7 +126,7 @@ def generate(workdir, experiment, constructor, options, ts, asked):
         bar.update(len(parts[-1]))
     bar.close()
     samples = images.to_uint8(np.concatenate(parts))
-    write_sheet(images, asked["out"], samples, labels)
+    images.save_png(asked["out"], images.grid(*sheet(samples, labels)))
     print(f"{num} samples in {asked['out']}")
     if asked["npz"]:
         np.savez_compressed(asked["npz"], samples=samples, labels=labels)
@@ -174,11 +173,6 @@ def sheet(samples, labels):
     several = len(np.unique(labels)) > 1
     columns = per_class if several and per_class <= 32 else int(np.ceil(len(labels) ** 0.5))
     return samples[order], columns
-
-
-def write_sheet(images, path, samples, labels):
-    """The PNG of all samples."""
-    images.save_png(path, images.grid(*sheet(samples, labels)))
 
 
 if __name__ == "__main__":

@@ -36,9 +36,7 @@ def main(argv):
     get_config = config.load(path)
     prog = f"train.py {path if path != DEFAULT_CONFIG else '[CONFIG.py]'}"
     run, given = cli.parse(prog, f"{__doc__}\n\nThis is {path}.", [flags, get_config], argv)
-    for name in ("checkpoint_every", "log_every", "keep_checkpoints"):
-        if run[name] < 1:
-            raise cli.InputError(f"--{name.replace('_', '-')} must be at least 1; got {run[name]}.")
+    cli.at_least_one(run, ("checkpoint_every", "log_every", "keep_checkpoints"))
     experiment = config.build(get_config, given)
     workdir = run["workdir"] or Path("runs") / Path(path).stem
     with config.claim(workdir):

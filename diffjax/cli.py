@@ -47,6 +47,17 @@ def parse(
     return [{name: values[name] for name in inspect.signature(f).parameters} for f in functions]
 
 
+def at_least_one(values: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Refuse a count below 1, by the name of its flag.
+
+    Raises:
+      InputError: one of the named values is below 1.
+    """
+    for name in names:
+        if values[name] < 1:
+            raise InputError(f"--{name.replace('_', '-')} must be at least 1; got {values[name]}.")
+
+
 def peek(argv: Sequence[str], flag: str, default: str) -> str:
     """The value that follows a flag, before all the flags are known."""
     for argument, following in zip(argv, [*argv[1:], None], strict=False):
