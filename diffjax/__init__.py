@@ -3,6 +3,7 @@
 from diffjax import diffusion, grids, guidance, losses, samplers, schedules, weighting
 from diffjax.diffusion import prior_sample
 from diffjax.parameterization import (
+    at_steps,
     edm_preconditioning,
     make_denoiser,
     predict_eps,
@@ -15,6 +16,7 @@ from diffjax.samplers import encode, sample, sample_path, sample_truncated
 
 __version__ = "0.1.0"
 __all__ = [
+    "at_steps",
     "diffusion",
     "edm_preconditioning",
     "encode",

@@ -118,6 +118,26 @@ def edm_preconditioning(sigma_data: float = 0.5) -> Parameterization:
     return coefficients
 
 
+def at_steps(parameterization: Parameterization, T: int = 1000) -> Parameterization:
+    """The same prediction by a network that is given the step k = 0 .. T - 1 of a beta table.
+
+    c_noise = T t - 1, since step k of `from_betas` is t = (k + 1)/T: the time of networks
+    published with DDPM, ADM, DiT and Stable Diffusion.
+
+    Args:
+      parameterization: what the network predicts.
+      T: number of steps of its beta table.
+
+    Returns:
+      A parameterization.
+    """
+
+    def coefficients(schedule, t):
+        return parameterization(schedule, t)._replace(c_noise=T * t - 1)
+
+    return coefficients
+
+
 def make_denoiser(
     network: Network,
     params: Params,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffjax.models import UNet, network
-from diffjax.models.unet import sinusoidal_embedding
+from diffjax.models.layers import sinusoidal_embedding
 
 SMALL = {
     "channels": 8,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from oracles import SCHEDULES, TWO_MOONS, exact_denoiser, gaussian
 
-from diffjax import diffusion, guidance, weighting
+from diffjax import diffusion, guidance, schedules, weighting
 from diffjax.losses import denoising_loss
-from diffjax.parameterization import make_denoiser, predict_eps, predict_v, predict_x0
+from diffjax.parameterization import at_steps, make_denoiser, predict_eps, predict_v, predict_x0
 from diffjax.types import Prediction
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -203,3 +203,13 @@ def test_dynamic_threshold():
     small = x[0] < 3
     np.testing.assert_allclose(out[0][small] * 3, x[0][small], rtol=1e-9)
     np.testing.assert_array_equal(out[1], quiet)
+
+
+def test_a_network_of_steps_is_given_the_indices_of_its_beta_table():
+    table = schedules.linear_betas(50)
+    schedule = schedules.from_betas(table)
+    k = jnp.arange(50)
+    times = (k + 1) / 50
+    given = at_steps(predict_eps, 50)(schedule, times).c_noise
+    np.testing.assert_allclose(given, k, atol=1e-12)
+    np.testing.assert_allclose(schedule.alpha(times) ** 2, np.cumprod(1 - table), rtol=1e-10)

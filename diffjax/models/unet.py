@@ -5,31 +5,13 @@ norms, softmax and output stay float32.
 """
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffjax.models.layers import Dtype, sinusoidal_embedding
 from diffjax.types import Array, Cond
-
-Dtype = Any
-
-
-def sinusoidal_embedding(t: Array, dim: int, max_period: float = 10_000.0) -> Array:
-    """cos and sin of t at `dim`/2 geometric frequencies: Vaswani et al. 2017, section 3.5.
-
-    Args:
-      t: times (B,), in steps (0 to 1000).
-      dim: even width.
-      max_period: period of the slowest wave over 2 pi.
-
-    Returns:
-      (B, dim) float32.
-    """
-    frequencies = jnp.exp(-jnp.log(max_period) * jnp.arange(dim // 2) / (dim // 2))
-    angles = t[:, None].astype(jnp.float32) * frequencies[None, :]
-    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=1)
 
 
 class Norm(nn.Module):

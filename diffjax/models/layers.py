@@ -1,0 +1,71 @@
+"""Layers that several networks share: time embedding, group norm and attention.
+
+Activations are NHWC or (B, T, C). Parameters are float32; computation is in the caller's
+type, and norms and softmax are float32 whatever it is.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from diffjax.types import Array
+
+Dtype = Any
+
+
+def sinusoidal_embedding(
+    t: Array, dim: int, max_period: float = 10_000.0, shift: float = 0.0
+) -> Array:
+    """cos and sin of t at `dim`/2 geometric frequencies: Vaswani et al. 2017, section 3.5.
+
+    Frequency i of n is max_period^(-i/(n - shift)).
+
+    Args:
+      t: times (B,), in steps (0 to 1000).
+      dim: even width.
+      max_period: period of the slowest wave over 2 pi.
+      shift: 1 where the slowest frequency is exactly 1/max_period (DDPM), 0 elsewhere.
+
+    Returns:
+      (B, dim) float32, the cosines first.
+    """
+    half = dim // 2
+    frequencies = jnp.exp(-jnp.log(max_period) * jnp.arange(half) / (half - shift))
+    angles = t[:, None].astype(jnp.float32) * frequencies[None, :]
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=1)
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation in float32 (Wu & He 2018), cast back to the compute type.
+
+    Attributes:
+      groups: number of groups; must divide the channels.
+      epsilon: added to the variance.
+    """
+
+    groups: int = 32
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x):
+        norm = nn.GroupNorm(self.groups, epsilon=self.epsilon, dtype=jnp.float32, name="norm")
+        return norm(x).astype(x.dtype)
+
+
+def attention(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
+    """softmax(q k' / sqrt(D)) v: Vaswani et al. 2017, Eq. 1.
+
+    Args:
+      q: queries (B, T, heads, D).
+      k: keys (B, S, heads, D).
+      v: values (B, S, heads, D).
+      mask: (B, S) bool, False where a key is not to be seen; every row needs one True.
+
+    Returns:
+      (B, T, heads D).
+    """
+    if mask is not None:
+        mask = mask[:, None, None, :]
+    return jax.nn.dot_product_attention(q, k, v, mask=mask).reshape(*q.shape[:2], -1)

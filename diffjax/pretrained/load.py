@@ -1,0 +1,92 @@
+"""Published weights in and out: `load` and `save_safetensors`."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from diffjax.pretrained.architecture import Architecture, Autoencoder, Pretrained, shapes
+from diffjax.pretrained.naming import to_params, to_tensors
+from diffjax.pretrained.tensors import read_tensors, weight_files
+from diffjax.types import InputError, sentence
+
+ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {}
+"""What config.json may call itself, `_class_name` of diffusers or `architecture`."""
+
+
+def load(path: str | Path) -> Pretrained | Autoencoder:
+    """Read a published network.
+
+    Args:
+      path: a folder with `config.json` (that of diffusers, or {"architecture": "adm" | "edm" |
+        "dit", ... the reference constructor's arguments}) beside its weights, as *.safetensors
+        or one .pt, .pth, .bin or .ckpt file of tensors; or one such file beside its config.json.
+
+    Returns:
+      A `Pretrained` that can be sampled, or an `Autoencoder`.
+
+    Raises:
+      InputError: the configuration is not one that is known, or a tensor is missing, too many
+        or misshapen.
+    """
+    path = Path(path)
+    folder = path if path.is_dir() else path.parent
+    config = read_config(folder)
+    architecture = architecture_of(config)
+    tensors = read_tensors(weight_files(folder) if path.is_dir() else [path])
+    trained = {name: w for name, w in tensors.items() if name not in architecture.fixed}
+    params = to_params(trained, architecture.names, shapes(architecture))
+    return architecture.finish(params, config)
+
+
+def save_safetensors(folder: str | Path, model: Pretrained | Autoencoder) -> None:
+    """Write a network as its reference would: config.json and model.safetensors.
+
+    Args:
+      folder: made if missing.
+      model: from `load`, perhaps with other parameters: `model._replace(params=...)`.
+    """
+    from safetensors.numpy import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    architecture = architecture_of(model.config)
+    tensors = to_tensors(model.params, architecture.names) | architecture.fixed
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(model.config, indent=2) + "\n")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The folder's config.json.
+
+    Raises:
+      InputError: there is none, or it is not JSON of one object.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text())
+    except OSError as error:
+        raise InputError(
+            f"{folder} has no config.json; put it beside the weights: diffusers' own, or "
+            '{"architecture": "adm", ...}.'
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {sentence(error)}") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: expected an object of names and values.")
+    return config
+
+
+def architecture_of(config: dict[str, Any]) -> Architecture:
+    """The architecture that a configuration describes.
+
+    Raises:
+      InputError: it names none that is known.
+    """
+    name = config.get("architecture") or config.get("_class_name")
+    if name not in ARCHITECTURES:
+        raise InputError(
+            f"config.json: `architecture` (or `_class_name`) is {name!r}; expected one of "
+            f"{', '.join(ARCHITECTURES)}."
+        )
+    return ARCHITECTURES[name](config)
