@@ -1,5 +1,10 @@
 """Sources and the pipeline: every example once an epoch, batch i a function of i."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -63,11 +68,102 @@ def test_array_scales_bytes_to_the_unit_interval(tmp_path):
     x = np.array([0, 255, 51], np.uint8).reshape(3, 1, 1, 1)
     np.savez(tmp_path / "a.npz", x=x, label=np.array([0, 4, 2]))
     source = data.array(tmp_path / "a.npz")
-    values = [source.examples[i]["x"].item() for i in range(3)]
-    np.testing.assert_allclose(values, [-1, 1, -0.6], atol=1e-6)
     assert source.num_classes == 5
+    batch = next(data.batches(source, 3))
+    assert batch["x"].dtype == np.float32
+    values = dict(zip(batch["label"].tolist(), batch["x"].ravel().tolist(), strict=True))
+    assert values == pytest.approx({0: -1, 4: 1, 2: -0.6}, abs=1e-6)
 
 
-def test_bad_batch_size():
-    with pytest.raises(InputError, match="at least 1; got 0"):
-        data.batches(numbered(), 0)
+@pytest.mark.parametrize("processes", [2, 3, 6])
+def test_shares_of_processes_are_the_rows_of_the_batch(processes):
+    """So each example is seen once an epoch, and the batch is the same on any number of hosts."""
+    whole = take(data.batches(numbered(), 12, seed=3, start=2, flip=True), 7)
+    shares = [
+        data.batches(numbered(), 12, 3, 2, True, process_index=p, process_count=processes)
+        for p in range(processes)
+    ]
+    for batch in whole:
+        parts = [next(share) for share in shares]
+        for name in ("x", "label"):
+            rows = np.concatenate([part[name] for part in parts])
+            np.testing.assert_array_equal(rows, batch[name])
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"batch_size": 0}, "at least 1; got 0"),
+        ({"batch_size": 10, "process_count": 4}, "multiple of the 4 processes .* got 10"),
+        ({"batch_size": 4, "process_index": 2, "process_count": 2}, "below the 2 .* got 2"),
+        ({"batch_size": 4, "start": -1}, "at least 0; got -1 and 0"),
+        ({"batch_size": 4, "workers": -2}, "at least 0; got 0 and -2"),
+    ],
+)
+def test_bad_arguments(keywords, message):
+    with pytest.raises(InputError, match=message):
+        data.batches(numbered(), **keywords)
+
+
+class Counted:
+    """Bytes that count how often they are read."""
+
+    def __init__(self, n):
+        self.reads = [0] * n
+
+    def __len__(self):
+        return len(self.reads)
+
+    def __getitem__(self, index):
+        self.reads[index] += 1
+        return {"x": np.full((2, 2, 1), index, np.uint8), "label": np.int32(index)}
+
+
+def test_a_small_source_is_read_once():
+    examples = Counted(12)
+    source = data.hold(data.Source(examples, (2, 2, 1), 12, in_memory=False))
+    assert source.in_memory
+    for _ in range(2):
+        for i in range(12):
+            assert source.examples[i]["label"] == i
+    assert examples.reads == [1] * 12
+
+
+def test_a_large_source_is_not_held():
+    source = data.Source(Counted(2), (1 << 15, 1 << 14, 3), 2, in_memory=False)
+    assert data.hold(source) is source
+
+
+WORKERS = """
+import sys
+import numpy as np
+from test_data import numbered, take
+from diffjax import data
+
+if __name__ == "__main__":
+    workers, start = int(sys.argv[1]), int(sys.argv[2])
+    alone = data.batches(numbered(), 6, 1, start, flip=True)
+    shared = data.batches(numbered(), 6, 1, start, flip=True, workers=workers)
+    for a, b in zip(take(alone, 8), take(shared, 8)):
+        print(sorted(b), all((a[k] == b[k]).all() for k in a))
+"""
+
+
+@pytest.mark.parametrize(
+    ("workers", "start"),
+    [(2, 5), *(pytest.param(w, s, marks=pytest.mark.exhaustive) for w, s in [(1, 0), (3, 2)])],
+)
+def test_workers_do_not_change_the_batches(tmp_path, workers, start):
+    """Two epochs from any step, and a clean end while the workers still read ahead."""
+    script = tmp_path / "workers.py"
+    script.write_text(WORKERS)
+    here = Path(__file__).parent
+    run = subprocess.run(
+        [sys.executable, script, str(workers), str(start)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.stderr == ""
+    assert run.stdout.splitlines() == ["['label', 'x'] True"] * 8

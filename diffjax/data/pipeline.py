@@ -1,5 +1,7 @@
 """From a source to batches, through Grain. The batch of a step is a function of the step."""
 
+import atexit
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -7,42 +9,122 @@ import numpy as np
 from diffjax.data.source import Source
 from diffjax.types import InputError
 
+MOST_WORKERS = 8
+
 
 def _flip(example: dict, rng: np.random.Generator) -> dict:
     """Mirror an image left to right, half of the time."""
     return {**example, "x": example["x"][:, ::-1]} if rng.random() < 0.5 else example
 
 
+def _to_floats(batch: dict) -> dict:
+    """Bytes to float32 in [-1, 1]; copies, so that no worker's shared memory is held."""
+    x = batch["x"]
+    scaled = x / np.float32(127.5) - 1 if x.dtype == np.uint8 else np.array(x, np.float32)
+    return {name: np.array(value) for name, value in batch.items() if name != "x"} | {"x": scaled}
+
+
+def _share(batch_size: int, process_index: int, process_count: int) -> int:
+    """Examples of each batch that one process reads."""
+    if not 0 <= process_index < process_count:
+        raise InputError(
+            f"the process index must be at least 0 and below the {process_count} processes; got "
+            f"{process_index}."
+        )
+    if batch_size < 1:
+        raise InputError(f"the batch size must be at least 1; got {batch_size}.")
+    if batch_size % process_count:
+        raise InputError(
+            f"the batch size must be a multiple of the {process_count} processes that share it; "
+            f"got {batch_size}."
+        )
+    return batch_size // process_count
+
+
+def _in_workers(data, workers: int):
+    """Read in worker processes; the batches and their order do not change."""
+    import grain
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():  # Grain hands its flags on to the workers
+        flags.FLAGS.mark_as_parsed()
+    return data.mp_prefetch(
+        grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+    )
+
+
+def _until_dropped(iterator) -> Iterator[dict[str, np.ndarray]]:
+    """Stop threads and workers when nobody reads on, at the latest before Python takes down."""
+    live = [iterator]
+
+    def close():
+        while live:
+            live.pop().close()
+
+    def run():
+        try:
+            while live:
+                yield next(live[0])
+        finally:
+            atexit.unregister(close)
+            close()
+
+    atexit.register(close)
+    return run()
+
+
 def batches(
-    source: Source, batch_size: int, seed: int = 0, start: int = 0, flip: bool = False
+    source: Source,
+    batch_size: int,
+    seed: int = 0,
+    start: int = 0,
+    flip: bool = False,
+    process_index: int = 0,
+    process_count: int = 1,
+    workers: int | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Endless shuffled batches, from step `start` on.
 
     Every example is seen once per epoch, in an order drawn anew for each; batches run on
-    across epochs. Batch i is the same whether or not the iteration began before it.
+    across epochs. Batch i is a function of the source, the batch size, the seed and i: not
+    of where the iteration began, nor of the workers. The shares of n processes, in the order
+    of their indices, are the rows of the batch of one process.
 
     Args:
       source: the data set.
-      batch_size: examples per batch.
+      batch_size: examples per batch, of all processes together.
       seed: of the order and of the augmentation.
       start: step of the first batch.
       flip: mirror half of the images left to right.
+      process_index: which share of each batch to read, such as `jax.process_index()`.
+      process_count: number of shares, such as `jax.process_count()`.
+      workers: processes that read; 0 reads in a thread. None is 0 for a source in memory and
+        one per core, at most 8, for another. A program that has workers keeps what it runs
+        under `if __name__ == "__main__":`.
 
     Returns:
-      An iterator of {"x": (B, H, W, C), ...}, read ahead in a thread.
+      An iterator of {"x": (batch_size / process_count, H, W, C) float32 in [-1, 1], ...},
+      read ahead in a thread.
 
     Raises:
-      InputError: the batch size is not positive.
+      InputError: a batch size that is not positive or does not divide by the processes, a
+        process index that is not one of theirs, a negative start or number of workers.
     """
     import grain
 
-    if batch_size < 1:
-        raise InputError(f"the batch size must be at least 1; got {batch_size}.")
+    share = _share(batch_size, process_index, process_count)
+    if workers is None:
+        workers = 0 if source.in_memory else min(MOST_WORKERS, os.cpu_count() or 1)
+    if min(start, workers) < 0:
+        raise InputError(f"start and workers must be at least 0; got {start} and {workers}.")
     data = grain.MapDataset.source(source.examples).seed(seed).shuffle().repeat()
     if flip:
         data = data.random_map(_flip)
-    data = data.batch(batch_size)
-    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
-    iterator = iter(data.to_iter_dataset(options))
-    iterator.set_state({"next_index": start})
-    return iterator
+    data = data.batch(share)[start * process_count + process_index :: process_count]
+    data = data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
+    if workers:
+        data = _in_workers(data, workers)
+    data = grain.experimental.ThreadPrefetchIterDataset(
+        data.map(_to_floats), prefetch_buffer_size=2
+    )
+    return _until_dropped(iter(data))

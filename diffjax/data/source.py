@@ -1,27 +1,40 @@
-"""Where data comes from: random access to examples {"x": uint8 or float, "label": int}."""
+"""Where data comes from: random access to examples {"x", "label" | "caption"}."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from diffjax.types import InputError, sentence
+
+IN_MEMORY = 1 << 30  # bytes
+
+
+class Examples(Protocol):
+    """Random access to examples."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
 
 
 class Source(NamedTuple):
     """A data set.
 
     Attributes:
-      examples: len() and integer indexing; each a dict with "x" (H, W, C) float32 in
-        [-1, 1] and what conditions it, such as "label".
+      examples: len() and integer indexing; each a dict with "x" (H, W, C), uint8 or float32
+        in [-1, 1], and what conditions it: "label", an int, or "caption", a string.
       shape: of one x.
       num_classes: number of labels, 0 where there are none.
+      in_memory: reading an example costs next to nothing, so that no workers are wanted.
     """
 
-    examples: Sequence[dict[str, Any]]
+    examples: Examples
     shape: tuple[int, ...]
     num_classes: int
+    in_memory: bool = True
 
 
 def load(make: Callable[[], Source]) -> Source:
@@ -48,9 +61,9 @@ def load(make: Callable[[], Source]) -> Source:
 
 
 class Arrays:
-    """Arrays of equal length as a sequence of dicts of their rows."""
+    """Arrays or lists of equal length as a sequence of dicts of their rows."""
 
-    def __init__(self, **arrays: np.ndarray):
+    def __init__(self, **arrays: np.ndarray | list):
         self.arrays = arrays
 
     def __len__(self) -> int:
@@ -58,6 +71,40 @@ class Arrays:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {name: array[index] for name, array in self.arrays.items()}
+
+
+class _Held:
+    """Examples that are kept once they have been read."""
+
+    def __init__(self, examples: Examples):
+        self.examples, self.held = examples, {}
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if index not in self.held:
+            self.held[index] = self.examples[index]
+        return self.held[index]
+
+
+def small(count: int, shape: tuple[int, ...]) -> bool:
+    """Whether so many images of bytes are to be held in memory: up to 1 GiB."""
+    return count * math.prod(shape) <= IN_MEMORY
+
+
+def hold(source: Source) -> Source:
+    """Keep a small source in memory: the first epoch reads it, the others find it there.
+
+    Args:
+      source: whose images are bytes.
+
+    Returns:
+      The source itself where it is in memory already or takes more than 1 GiB.
+    """
+    if source.in_memory or not small(len(source.examples), source.shape):
+        return source
+    return source._replace(examples=_Held(source.examples), in_memory=True)
 
 
 def digits() -> Source:
@@ -80,7 +127,7 @@ def array(path: str | Path) -> Source:
       path: the file.
 
     Returns:
-      A source with x scaled to [-1, 1].
+      A source of the bytes, which the pipeline scales to [-1, 1].
 
     Raises:
       InputError: no such file, not an npz of such arrays, or no examples.
@@ -97,7 +144,6 @@ def array(path: str | Path) -> Source:
         raise InputError(f"{path}: expected {wanted}, at least one image; got {got}.")
     if label is not None and (label.shape != x.shape[:1] or label.dtype.kind not in "iu"):
         raise InputError(f"{path}: expected {wanted}; got `label` {label.shape} {label.dtype}.")
-    scaled = (x / np.float32(127.5) - 1).astype(np.float32)
     if label is None:
-        return Source(Arrays(x=scaled), x.shape[1:], 0)
-    return Source(Arrays(x=scaled, label=label.astype(np.int32)), x.shape[1:], int(label.max()) + 1)
+        return Source(Arrays(x=x), x.shape[1:], 0)
+    return Source(Arrays(x=x, label=label.astype(np.int32)), x.shape[1:], int(label.max()) + 1)
