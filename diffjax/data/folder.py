@@ -45,11 +45,12 @@ def folder(
 ) -> Source:
     """Images of a folder and those below it: PNG, JPEG and WebP, square, of 8 bits.
 
-    `decode` and `fit` of `diffjax/data/image.py` say what becomes of each. Captions come from `metadata.jsonl` in the folder, lines of {"file_name": path below the
+    Captions come from `metadata.jsonl` in the folder, lines of {"file_name": path below the
     folder, "caption" or "text": string}, or else from a text file beside each image, a.txt for
     a.png. Where there are none, the folders directly below are classes, numbered in the order
     of their names; where there are no such folders either, the images are unconditional.
-    Names that begin with a dot are passed over.
+    Names that begin with a dot are passed over. `decode` and `fit` of diffjax/data/image.py
+    say what becomes of an image.
 
     Args:
       path: the folder.
@@ -89,8 +90,9 @@ def _images(root: Path) -> list[str]:
     """Names of the image files below a folder, in one order on every machine."""
     if not root.is_dir():
         raise InputError(f"{root}: expected a folder of images; there is no such folder.")
-    names = (p.relative_to(root) for p in root.rglob("*") if p.suffix.lower() in SUFFIXES)
-    names = [p.as_posix() for p in names if not any(part.startswith(".") for part in p.parts)]
+    files = (p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and not p.is_dir())
+    names = [p.relative_to(root).as_posix() for p in files]
+    names = [name for name in names if not any(part[0] == "." for part in name.split("/"))]
     if not names:
         raise InputError(f"{root}: expected images ({', '.join(SUFFIXES)}); found none.")
     return sorted(names)

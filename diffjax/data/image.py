@@ -1,8 +1,9 @@
 """An image file to pixels of one size, or the reason why not."""
 
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,7 +20,7 @@ class Unreadable(ValueError):
     """Why an image cannot be used."""
 
 
-def decode(file: str | Path | BinaryIO, channels: int = 3) -> "Image.Image":
+def decode(file: str | Path | BytesIO, channels: int = 3) -> "Image.Image":
     """Decode an image to 8 bits, upright.
 
     The orientation of its EXIF data is applied, 16 bits are scaled to 8, palettes and CMYK
@@ -66,7 +67,7 @@ def _reasons():
         raise Unreadable(sentence(error)) from error
 
 
-def _open(file: str | Path | BinaryIO) -> "Image.Image":
+def _open(file: str | Path | BytesIO) -> "Image.Image":
     """The image with its header read and its pixels not."""
     from PIL import Image, UnidentifiedImageError
 
@@ -114,6 +115,6 @@ def fit(image: "Image.Image", size: int) -> np.ndarray:
 
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    box = (left, top, left + side, top + side)
-    pixels = np.array(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
+    square = image.crop((left, top, left + side, top + side))
+    pixels = np.array(square.resize((size, size), Image.Resampling.BICUBIC))
     return pixels.reshape(size, size, -1)

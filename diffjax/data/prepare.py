@@ -98,7 +98,8 @@ def _without_tensorflow(builder: type) -> type:
         def _generate_examples(self, images, labels) -> Iterable[tuple[int, dict[str, Any]]]:
             from PIL import Image
 
-            for i, (image, label) in enumerate(zip(idx(images), idx(labels), strict=True)):
+            pairs = zip(idx(Path(images)), idx(Path(labels)), strict=True)
+            for i, (image, label) in enumerate(pairs):
                 yield i, {"image": Image.fromarray(image), "label": int(label)}
 
     return Builder
@@ -158,22 +159,24 @@ def prepare(name: str, data_dir: str | Path | None = None, limit: int | None = N
     if builder.is_prepared():
         return builder
     options = {"try_download_gcs": False, "max_examples_per_split": limit}
-    with tempfile.TemporaryDirectory() as originals:
-        if name == "fashion_mnist" and DEBIAN.is_dir():
-            restore(DEBIAN, Path(originals))
-            options["manual_dir"] = originals
-        else:
-            _reach(name, builder.url_infos or ())
-        config = tensorflow_datasets.download.DownloadConfig(**options)
-        try:
+    try:
+        with tempfile.TemporaryDirectory() as originals:
+            if name == "fashion_mnist" and DEBIAN.is_dir():
+                restore(DEBIAN, Path(originals))
+                options["manual_dir"] = originals
+            else:
+                _reach(name, builder.url_infos or ())
+            config = tensorflow_datasets.download.DownloadConfig(**options)
             builder.download_and_prepare(download_config=config)
-        except ImportError as error:
-            raise InputError(
-                f"{name} cannot be built here ({sentence(error)}); most builders need "
-                "TensorFlow once, for this command alone: pip install tensorflow-cpu"
-            ) from error
-        except Exception as error:
-            raise InputError(f"{name} could not be built: {sentence(error)}") from error
+    except InputError:
+        raise
+    except ImportError as error:
+        raise InputError(
+            f"{name} cannot be built here ({sentence(error)}); most builders need TensorFlow once, "
+            "for this command alone: pip install tensorflow-cpu"
+        ) from error
+    except Exception as error:
+        raise InputError(f"{name} could not be built: {sentence(error)}") from error
     return builder
 
 

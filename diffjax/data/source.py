@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from diffjax.types import InputError, sentence
 IN_MEMORY = 1 << 30  # bytes
 
 
+@runtime_checkable
 class Examples(Protocol):
     """Random access to examples."""
 

@@ -48,7 +48,7 @@ def tfds(
       InputError: no such set or split, not prepared, without images of bytes, or images of
         different sizes and no `size`.
     """
-    from tensorflow_datasets.decode import SkipDecoding
+    from tensorflow_datasets.core.decode import SkipDecoding
 
     builder = find(name, data_dir)
     shape, image, conditions, num_classes = _features(name, builder.info.features, size)
@@ -87,7 +87,7 @@ def find(name: str, data_dir: str | Path | None):
     return builder
 
 
-def _features(name: str, features: dict, size: int | None):
+def _features(name: str, features, size: int | None):
     """Shape of an image, its key, the key of what conditions it by name, number of classes."""
     from tensorflow_datasets.core.features import ClassLabel, Image, Text
 

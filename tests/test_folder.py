@@ -1,0 +1,375 @@
+"""Folders of images: what each kind of file becomes, what is refused, and by what name."""
+
+import json
+import re
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffjax import data
+from diffjax.data.image import decode, fit
+from diffjax.types import InputError
+
+RNG = np.random.default_rng(0)
+NOISE = RNG.integers(0, 256, (8, 8, 3), np.uint8)
+
+
+def save(path, pixels=NOISE, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    picture.save(path, **options)
+    return path
+
+
+def chunk(kind, body):
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png(width, height, bits, colour, raw):
+    """A PNG by its specification, independent of Pillow's writer."""
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw, 9)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+def labels(source):
+    return [int(source.examples[i]["label"]) for i in range(len(source.examples))]
+
+
+# --- what folders mean ---
+
+
+def test_class_folders_in_the_order_of_their_names(tmp_path):
+    for name in ("b/2.png", "b/deeper/1.webp", "a/9.PNG", "c/.hidden.png", ".cache/x.png"):
+        save(tmp_path / name, lossless=True)
+    (tmp_path / "a" / "notes.md").write_text("not an image")
+    source = data.folder(tmp_path, size=8)
+    assert labels(source) == [0, 1, 1]
+    assert source.num_classes == 2
+    assert source.shape == (8, 8, 3)
+    for i in range(3):
+        np.testing.assert_array_equal(source.examples[i]["x"], NOISE)
+
+
+def test_flat_folder_is_unconditional(tmp_path):
+    save(tmp_path / "1.png")
+    source = data.folder(tmp_path, size=8)
+    assert source.num_classes == 0
+    assert list(source.examples[0]) == ["x"]
+
+
+def test_captions_of_metadata(tmp_path):
+    for name in ("x/1.png", "2.png"):
+        save(tmp_path / name)
+    rows = [{"file_name": "2.png", "text": "two"}, {"file_name": "./x/1.png", "caption": " öne "}]
+    text = "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "metadata.jsonl").write_text(text, "utf-8")
+    source = data.folder(tmp_path, size=8)
+    assert [source.examples[i]["caption"] for i in range(2)] == ["two", "öne"]
+    assert source.num_classes == 0
+    captions = next(data.batches(source, 2))["caption"]
+    assert sorted(captions.tolist()) == ["two", "öne"]
+
+
+def test_captions_beside_the_images(tmp_path):
+    for name in ("a", "b"):
+        save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text(f"the letter {name}\n")
+    source = data.folder(tmp_path, size=8)
+    assert source.examples[1]["caption"] == "the letter b"
+
+
+@pytest.mark.parametrize("decode_all", [True, False])
+def test_read_at_the_start_or_when_asked(tmp_path, monkeypatch, decode_all):
+    """What is too large to hold reads the same pixels from the files."""
+    for i in range(3):
+        save(tmp_path / f"{i}.png", NOISE + np.uint8(i))
+    monkeypatch.setattr("diffjax.data.source.IN_MEMORY", 100)
+    source = data.folder(tmp_path, size=8, decode_all=decode_all)
+    assert not source.in_memory
+    for i in range(3):
+        np.testing.assert_array_equal(source.examples[i]["x"], NOISE + np.uint8(i))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: None, "no such folder"),
+        (lambda root: root.mkdir(), "found none"),
+        (lambda root: (save(root / "a/1.png"), save(root / "2.png")), "found 2.png beside 1 "),
+        (
+            lambda root: (save(root / "1.png"), save(root / "2.png"),
+                          (root / "2.txt").write_text("two")),
+            "1 of 2 images have no caption, such as 1.png",
+        ),
+        (
+            lambda root: (save(root / "1.png"), (root / "metadata.jsonl").write_text("{]")),
+            'metadata.jsonl, line 1: expected .* got "',
+        ),
+        (
+            lambda root: (save(root / "1.png"), (root / "1.txt").write_bytes(b"\xff\xfe")),
+            "UTF-8",
+        ),
+    ],
+)  # fmt: skip
+def test_folders_that_are_refused(tmp_path, make, message):
+    make(tmp_path / "set")
+    with pytest.raises(InputError, match=message.replace('got "', "got '")):
+        data.folder(tmp_path / "set", size=8)
+
+
+# --- what each kind of image becomes ---
+
+
+def test_sixteen_bits_are_scaled(tmp_path):
+    """v / 257, so that 65535 is 255; both edges and a half on the way."""
+    values = [0, 128, 129, 257, 32896, 65406, 65407, 65535]
+    raw = b"\0" + struct.pack(">8H", *values)
+    (tmp_path / "a.png").write_bytes(png(8, 1, 16, 0, raw))
+    grey = np.asarray(decode(tmp_path / "a.png", 1))[0]
+    assert grey.tolist() == [0, 0, 1, 1, 128, 254, 255, 255]
+
+
+def test_sixteen_bit_colour(tmp_path):
+    values = [0, 32896, 65535]
+    (tmp_path / "a.png").write_bytes(png(1, 1, 16, 2, b"\0" + struct.pack(">3H", *values)))
+    assert np.asarray(decode(tmp_path / "a.png"))[0, 0].tolist() == [0, 128, 255]
+
+
+def test_one_bit(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(4, 1, 1, 0, b"\0" + bytes([0b10100000])))
+    assert np.asarray(decode(tmp_path / "a.png", 1))[0].tolist() == [255, 0, 255, 0]
+
+
+def test_palette(tmp_path):
+    picture = Image.new("P", (2, 1))
+    picture.putpalette([10, 20, 30, 200, 100, 50])
+    picture.putpixel((1, 0), 1)
+    save(tmp_path / "a.png", picture)
+    pixels = np.asarray(decode(tmp_path / "a.png"))
+    assert pixels[0].tolist() == [[10, 20, 30], [200, 100, 50]]
+
+
+def test_palette_with_transparency(tmp_path):
+    picture = Image.new("P", (2, 1))
+    picture.putpalette([10, 20, 30, 200, 100, 50])
+    picture.putpixel((1, 0), 1)
+    save(tmp_path / "a.png", picture, transparency=0)
+    pixels = np.asarray(decode(tmp_path / "a.png"))
+    assert pixels[0].tolist() == [[255, 255, 255], [200, 100, 50]]
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp"])
+def test_alpha_over_white(tmp_path, suffix):
+    """a colour + (1 - a) 255."""
+    rgba = np.array([[[100, 0, 50, 255], [100, 0, 50, 0], [100, 0, 50, 128]]], np.uint8)
+    save(tmp_path / f"a.{suffix}", rgba, lossless=True, exact=True)
+    pixels = np.asarray(decode(tmp_path / f"a.{suffix}")).astype(int)
+    a = rgba[..., 3:] / 255
+    np.testing.assert_allclose(pixels, a * rgba[..., :3] + (1 - a) * 255, atol=1)
+
+
+def test_cmyk(tmp_path):
+    """White, cyan and black in ink are those in light, within what JPEG loses."""
+    inks = np.zeros((16, 48, 4), np.uint8)
+    inks[:, 16:32, 0] = 255
+    inks[:, 32:, 3] = 255
+    save(tmp_path / "a.jpg", Image.fromarray(inks, "CMYK"), quality=100)
+    pixels = np.asarray(decode(tmp_path / "a.jpg")).astype(int)
+    wanted = [[255, 255, 255], [0, 255, 255], [0, 0, 0]]
+    np.testing.assert_allclose(pixels[8, [8, 24, 40]], wanted, atol=3)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "upright"),
+    [(1, lambda x: x), (2, np.fliplr), (3, lambda x: np.rot90(x, 2)), (4, np.flipud),
+     (6, lambda x: np.rot90(x, -1)), (8, np.rot90)],
+)  # fmt: skip
+def test_exif_orientation(tmp_path, orientation, upright):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = NOISE[:, :5]
+    save(tmp_path / "a.png", pixels, exif=exif)
+    np.testing.assert_array_equal(np.asarray(decode(tmp_path / "a.png")), upright(pixels))
+
+
+def test_first_frame_of_an_animation(tmp_path):
+    other = Image.fromarray(255 - NOISE)
+    save(tmp_path / "a.webp", save_all=True, append_images=[other], lossless=True)
+    np.testing.assert_array_equal(np.asarray(decode(tmp_path / "a.webp")), NOISE)
+
+
+# --- crop and resize ---
+
+
+def test_central_square():
+    """What is beside the square leaves no trace, even through the filter."""
+    wide = np.zeros((8, 20, 3), np.uint8)
+    wide[:, 6:14] = 77
+    for pixels in (wide, wide.transpose(1, 0, 2)):
+        for size in (3, 8, 16):
+            assert (fit(Image.fromarray(pixels), size) == 77).all()
+
+
+def test_the_same_size_is_a_copy():
+    np.testing.assert_array_equal(fit(Image.fromarray(NOISE), 8), NOISE)
+
+
+def test_no_aliasing():
+    """Stripes too fine for the result become their mean; without a filter they stay stripes."""
+    stripes = np.zeros((64, 64), np.uint8)
+    stripes[:, ::2] = 255
+    small = fit(Image.fromarray(stripes), 8)
+    assert small.shape == (8, 8, 1)
+    assert (np.abs(small[:, 1:-1].astype(int) - 127.5) < 3).all()
+
+
+def test_a_ramp_keeps_its_place():
+    """A symmetric filter keeps a line: the new pixel i is the mean of old 4i .. 4i + 3."""
+    ramp = np.tile(np.arange(0, 128, 2, dtype=np.uint8), (64, 1))
+    small = fit(Image.fromarray(ramp), 16)[8, :, 0]
+    inner = np.arange(3, 13)
+    np.testing.assert_allclose(small[inner], 8 * inner + 3, atol=0.51)
+
+
+# --- what cannot be read ---
+
+
+def test_grey_and_colour(tmp_path):
+    save(tmp_path / "a.png", NOISE[..., 0])
+    np.testing.assert_array_equal(
+        data.folder(tmp_path, size=8).examples[0]["x"], np.repeat(NOISE[..., :1], 3, axis=2)
+    )
+    grey = data.folder(tmp_path, size=8, channels=1)
+    assert grey.shape == (8, 8, 1)
+    np.testing.assert_array_equal(grey.examples[0]["x"], NOISE[..., :1])
+
+
+def damaged(root):
+    """Files that cannot be read, and the reason that each is given."""
+    photo = RNG.integers(0, 256, (64, 64, 3), np.uint8)
+    for suffix in ("png", "jpg", "webp"):
+        whole = save(root / f"whole.{suffix}", photo).read_bytes()
+        (root / f"cut.{suffix}").write_bytes(whole[: len(whole) // 2])
+    (root / "empty.png").write_bytes(b"")
+    (root / "text.png").write_text("I am not an image.")
+    save(root / "gif.gif")
+    (root / "gif.gif").rename(root / "gif.png")
+    (root / "header.png").write_bytes(png(8, 8, 8, 2, b"")[:20])
+    flipped = bytearray((root / "whole.png").read_bytes())
+    flipped[len(flipped) // 2] ^= 255
+    (root / "flipped.png").write_bytes(flipped)
+    (root / "bomb.png").write_bytes(png(50_000, 50_000, 8, 0, b"\0" * 1000))
+    (root / "limit.png").write_bytes(png(9_000, 8_000, 8, 0, b"\0" * 1000))
+    (root / "folder.png").mkdir()
+    (root / "nowhere.png").symlink_to(root / "gone.png")
+    return {
+        "cut.png": "truncated",
+        "cut.jpg": "truncated",
+        "cut.webp": "could not create decoder",
+        "empty.png": "an empty file",
+        "text.png": "not a PNG, JPEG or WebP image",
+        "gif.png": "not a PNG, JPEG or WebP image",
+        "header.png": "Truncated",
+        "flipped.png": "broken data stream",
+        "bomb.png": "more than the 67,108,864 pixels allowed",
+        "nowhere.png": "No such file",
+        "limit.png": "9000 x 8000 are more than the 67,108,864 pixels allowed",
+    }
+
+
+def reasons(text):
+    """File name to reason, of the lines of a report."""
+    return dict(line.strip().split(": ", 1) for line in str(text).splitlines()[1:])
+
+
+def test_each_damaged_image_is_named(tmp_path):
+    wanted = damaged(tmp_path)
+    with pytest.raises(InputError, match=r"11 of 14 images cannot be read; .*skip_unre") as error:
+        data.folder(tmp_path, size=8)
+    found = reasons(error.value)
+    assert set(found) == set(wanted)
+    for name, reason in wanted.items():
+        assert re.search(reason, found[name]), (name, found[name])
+
+
+def test_damaged_images_are_skipped_when_asked(tmp_path):
+    wanted = damaged(tmp_path)
+    with pytest.warns(UserWarning, match="leaving out 11 of 14") as caught:
+        source = data.folder(tmp_path, size=8, skip_unreadable=True)
+    assert set(reasons(caught[0].message)) == set(wanted)
+    assert len(source.examples) == 3
+
+
+def test_labels_stay_with_their_images(tmp_path):
+    """A class of which nothing can be read keeps its number."""
+    for name, value in {"a/1.png": 1, "a/2.png": 2, "b/3.png": 3, "c/4.png": 4}.items():
+        save(tmp_path / name, np.full((8, 8), value, np.uint8))
+    for name in ("a/1.png", "b/3.png"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.warns(UserWarning, match="2 of 4"):
+        source = data.folder(tmp_path, size=8, skip_unreadable=True)
+    assert source.num_classes == 3
+    assert labels(source) == [0, 2]
+    assert [source.examples[i]["x"].max() for i in range(2)] == [2, 4]
+
+
+def test_nothing_is_left(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(InputError, match="none of the 1 images can be read"):
+        data.folder(tmp_path, size=8, skip_unreadable=True)
+
+
+def test_headers_alone(tmp_path):
+    """Without decoding, what a header shows is named at the start, the rest at its turn."""
+    whole = save(tmp_path / "cut.png", RNG.integers(0, 256, (64, 64, 3), np.uint8)).read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    source = data.folder(tmp_path, size=8, decode_all=False)
+    with pytest.raises(InputError, match=r"cut.png: .*truncated"):
+        source.examples[0]
+    (tmp_path / "empty.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"1 of 2 .*\n  empty.png: an empty file"):
+        data.folder(tmp_path, size=8, decode_all=False)
+
+
+BOMBS = """
+import resource, sys
+from diffjax.data import image
+from diffjax.data.image import Unreadable, decode
+import PIL.Image, numpy
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for path in sys.argv[1:]:
+    try:
+        decode(path)
+    except Unreadable as error:
+        print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_bombs_take_no_memory(tmp_path):
+    """2.5 gigapixels of PNG, 268 megapixels of WebP: refused within 32 MiB."""
+    rows = zlib.compress(b"\0" * (50_000 // 8 + 1) * 50_000, 9)
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 1, 0, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    # A lossless WebP whose header says 16383 x 16383.
+    bits = (16382 | 16382 << 14).to_bytes(4, "little")
+    stream = b"\x2f" + bits + b"\0" * 27
+    riff = b"WEBPVP8L" + struct.pack("<I", len(stream)) + stream
+    (tmp_path / "b.webp").write_bytes(b"RIFF" + struct.pack("<I", len(riff)) + riff)
+    run = subprocess.run(
+        [sys.executable, "-c", BOMBS, tmp_path / "a.png", tmp_path / "b.webp"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    *said, grown = run.stdout.splitlines()
+    assert len(said) == 2, run.stderr
+    assert all("pixels allowed" in line for line in said), said
+    assert int(grown) < 32
