@@ -204,6 +204,11 @@ def test_first_frame_of_an_animation(tmp_path):
     np.testing.assert_array_equal(np.asarray(decode(tmp_path / "a.webp")), NOISE)
 
 
+def test_bytes_count_and_not_the_name(tmp_path):
+    save(tmp_path / "a.webp", lossless=True).rename(tmp_path / "a.jpg")
+    np.testing.assert_array_equal(np.asarray(decode(tmp_path / "a.jpg")), NOISE)
+
+
 # --- crop and resize ---
 
 
