@@ -163,7 +163,7 @@ def test_workers_do_not_change_the_batches(tmp_path, workers, start):
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert run.stderr == ""
     assert run.stdout.splitlines() == ["['label', 'x'] True"] * 8

@@ -369,7 +369,7 @@ def test_bombs_take_no_memory(tmp_path):
         [sys.executable, "-c", BOMBS, tmp_path / "a.png", tmp_path / "b.webp"],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
     )
     *said, grown = run.stdout.splitlines()
     assert len(said) == 2, run.stderr

@@ -50,7 +50,7 @@ def tfds(
     """
     from tensorflow_datasets.core.decode import SkipDecoding
 
-    builder = find(name, data_dir)
+    builder = _find(name, data_dir)
     shape, image, conditions, num_classes = _features(name, builder.info.features, size)
     try:
         records = builder.as_data_source(split=split, decoders={image: SkipDecoding()})
@@ -64,11 +64,7 @@ def tfds(
 
 
 def find(name: str, data_dir: str | Path | None):
-    """The builder of a set that is prepared.
-
-    Raises:
-      InputError: no such set, or not prepared; says the command that does it.
-    """
+    """The builder of a set that is prepared, or the command that prepares it in an error."""
     import tensorflow_datasets
 
     where = "" if data_dir is None else f" --data-dir {data_dir}"
