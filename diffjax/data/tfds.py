@@ -1,5 +1,6 @@
 """Data sets of tensorflow-datasets as a source, read without TensorFlow."""
 
+import shlex
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -63,11 +64,11 @@ def tfds(
     return hold(Source(examples, shape, num_classes, in_memory=False))
 
 
-def find(name: str, data_dir: str | Path | None):
+def _find(name: str, data_dir: str | Path | None):
     """The builder of a set that is prepared, or the command that prepares it in an error."""
     import tensorflow_datasets
 
-    where = "" if data_dir is None else f" --data-dir {data_dir}"
+    where = "" if data_dir is None else f" --data-dir {shlex.quote(str(data_dir))}"
     try:
         builder = tensorflow_datasets.builder(name, data_dir=data_dir, file_format="array_record")
     except tensorflow_datasets.core.DatasetNotFoundError as error:
