@@ -6,11 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from diffjax.pretrained.architecture import Architecture, Autoencoder, Pretrained, shapes
+from diffjax.pretrained.edm import edm, edm_ve, edm_vp
+from diffjax.pretrained.edm2 import edm2
 from diffjax.pretrained.naming import to_params, to_tensors
 from diffjax.pretrained.tensors import read_tensors, weight_files
 from diffjax.types import InputError, sentence
 
-ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {}
+ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {
+    "edm": edm,
+    "edm_vp": edm_vp,
+    "edm_ve": edm_ve,
+    "edm2": edm2,
+}
 """What config.json may call itself, `_class_name` of diffusers or `architecture`."""
 
 

@@ -94,20 +94,14 @@ def to_params(tensors: Mapping[str, np.ndarray], names: Names, like: Params) -> 
     for name, entry in names.items():
         w = np.asarray(tensors[name], np.float32)
         pieces[entry.path][entry.piece[0]] = entry.layout.read(w)
-    joined = {
-        path: np.ascontiguousarray(np.concatenate([parts[i] for i in sorted(parts)], axis=-1))
-        if len(parts) > 1
-        else np.ascontiguousarray(parts[0])
-        for path, parts in pieces.items()
-    }
-    return unflatten_dict(joined)
+    return unflatten_dict({path: _join(parts) for path, parts in pieces.items()})
 
 
 def to_tensors(params: Params, names: Names) -> Tensors:
     """Our parameters under the reference's names and layouts: the inverse of `to_params`."""
     flat = {path: np.asarray(leaf) for path, leaf in flatten_dict(params).items()}
     return {
-        name: np.ascontiguousarray(entry.layout.write(_piece(flat[entry.path], entry)))
+        name: np.asarray(entry.layout.write(_piece(flat[entry.path], entry)), order="C")
         for name, entry in names.items()
     }
 
@@ -121,6 +115,13 @@ def expected_shapes(names: Names, like: Params) -> dict[str, tuple[int, ...]]:
         return entry.layout.write(_piece(leaf, entry)).shape
 
     return {name: shape(entry) for name, entry in names.items()}
+
+
+def _join(parts: dict[int, np.ndarray]) -> np.ndarray:
+    """The whole of which `_piece` are the parts; a scalar stays one."""
+    if len(parts) == 1:
+        return np.asarray(parts[0], order="C")
+    return np.ascontiguousarray(np.concatenate([parts[i] for i in sorted(parts)], axis=-1))
 
 
 def _piece(leaf: np.ndarray, entry: Entry) -> np.ndarray:

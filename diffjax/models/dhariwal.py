@@ -1,0 +1,136 @@
+"""EDM's network of ImageNet-64: ADM (Dhariwal & Nichol 2021) as Karras et al. 2022 train it.
+
+It differs from ADM's own in names, in where the label enters and in how weights begin. Images
+are NHWC; parameters are float32; `dtype` is the type of the computation, and norms, softmax,
+embedding and output stay float32.
+"""
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from diffjax.models.edm_blocks import (
+    Block,
+    Init,
+    Inits,
+    downsample,
+    group_norm,
+    linear,
+    one_hot_label,
+    upsample,
+)
+from diffjax.models.layers import Dtype, sinusoidal_embedding
+from diffjax.types import Array, Cond
+
+KAIMING = Init(nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"), bias=1.0)
+ZERO = Init(nn.initializers.zeros)
+LABEL = Init(nn.initializers.normal(1.0))
+INITS = Inits(main=KAIMING, last=ZERO, qkv=KAIMING)
+EPSILON = 1e-5
+
+
+class DhariwalUNet(nn.Module):
+    """ADM as EDM trains it; t is c_noise = log(sigma)/4.
+
+    Attributes:
+      channels: width that multiplies every other.
+      multipliers: width of each level over `channels`; each level halves the resolution.
+      blocks: residual blocks per level on the way down (one more on the way up).
+      attention_levels: levels (0 is the full resolution) with self-attention.
+      num_classes: 0 is unconditional; the label `num_classes` is the null label.
+      augment_dim: width of cond["augment"], what was done to the image; 0 is none.
+      out_channels: None for as many as the input.
+      embedding_multiplier: width of the embedding over `channels`.
+      head_channels: channels per attention head.
+      dropout: rate inside residual blocks.
+      dtype: type of the computation, float32 or bfloat16.
+      remat: compute each block again in the backward pass instead of keeping its inside.
+    """
+
+    channels: int = 192
+    multipliers: tuple[int, ...] = (1, 2, 3, 4)
+    blocks: int = 3
+    attention_levels: tuple[int, ...] = (1, 2, 3)
+    num_classes: int = 0
+    augment_dim: int = 0
+    out_channels: int | None = None
+    embedding_multiplier: int = 4
+    head_channels: int = 64
+    dropout: float = 0.1
+    dtype: Dtype = jnp.float32
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array, t: Array, cond: Cond = None, train: bool = False) -> Array:
+        """x (B, H, W, C), t (B,), cond {"label": (B,), "augment": (B, D)} -> (B, H, W, out)."""
+        out_channels = self.out_channels or x.shape[-1]
+        block = self.block(self.embed(t, cond or {}), train)
+        widths = [self.channels * multiplier for multiplier in self.multipliers]
+        last = len(widths) - 1
+
+        h = linear(x, widths[0], "enc_0_conv", INITS.main, self.dtype, (3, 3))
+        skips = [h]
+        for level, width in enumerate(widths):
+            if level > 0:
+                h = block(h, f"enc_{level}_down", h.shape[-1], resample=downsample)
+                skips.append(h)
+            for i in range(self.blocks):
+                h = block(h, f"enc_{level}_block{i}", width, level in self.attention_levels)
+                skips.append(h)
+
+        h = block(h, f"dec_{last}_in0", h.shape[-1], attends=True)
+        h = block(h, f"dec_{last}_in1", h.shape[-1])
+        for level, width in reversed(list(enumerate(widths))):
+            if level < last:
+                h = block(h, f"dec_{level}_up", h.shape[-1], resample=upsample)
+            for i in range(self.blocks + 1):
+                h = jnp.concatenate([h, skips.pop()], axis=-1)
+                h = block(h, f"dec_{level}_block{i}", width, level in self.attention_levels)
+
+        h = nn.silu(group_norm(h, "out_norm", EPSILON))
+        dtype = jnp.promote_types(self.dtype, jnp.float32)
+        return linear(h, out_channels, "out_conv", INITS.last, dtype, (3, 3))
+
+    def embed(self, t: Array, cond: dict) -> Array:
+        """Embedding of noise level, augmentation and label, (B, D), after its SiLU."""
+        width = self.channels * self.embedding_multiplier
+        h = sinusoidal_embedding(t, self.channels)
+        if self.augment_dim:
+            augment = cond.get("augment", jnp.zeros((t.shape[0], self.augment_dim)))
+            h = h + linear(augment, self.channels, "map_augment", ZERO, use_bias=False)
+        h = nn.silu(linear(h, width, "map_layer0", INITS.main))
+        h = linear(h, width, "map_layer1", INITS.main)
+        if self.num_classes:
+            label = one_hot_label(cond, self.num_classes, t.shape[0])
+            h = h + linear(label, width, "map_label", LABEL, use_bias=False)
+        return nn.silu(h)
+
+    def block(self, embedding: Array, train: bool):
+        """(x, name, features, attends, resample) -> a block of this network applied to x."""
+        kind = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
+
+        def apply(x, name, features, attends=False, resample=None):
+            module = kind(
+                features=features,
+                resample=resample,
+                heads=features // self.head_channels if attends else 0,
+                dropout=self.dropout,
+                skip_scale=1.0,
+                epsilon=EPSILON,
+                adaptive=True,
+                project_resampled=False,
+                inits=INITS,
+                dtype=self.dtype,
+                name=name,
+            )
+            return module(x, embedding, train)
+
+        return apply
+
+
+def adm_imagenet64(**options) -> DhariwalUNet:
+    """EDM's ADM of class-conditional ImageNet-64: 295,899,267 parameters.
+
+    Args:
+      **options: over its attributes.
+    """
+    return DhariwalUNet(**{"num_classes": 1000, **options})

@@ -1,0 +1,197 @@
+"""EDM's networks of CIFAR-10, FFHQ and AFHQv2, DDPM++ and NCSN++: Karras et al. 2022.
+
+They are those of Song et al. 2021 (score SDEs, appendix H) in EDM's settings. Images are NHWC;
+parameters are float32; `dtype` is the type of the computation, and norms, softmax, embedding
+and output stay float32.
+"""
+
+from functools import partial
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from diffjax.models.edm_blocks import (
+    Block,
+    Init,
+    Inits,
+    Taps,
+    downsample,
+    group_norm,
+    linear,
+    one_hot_label,
+    upsample,
+)
+from diffjax.models.fourier import FourierFeatures
+from diffjax.models.layers import Dtype, sinusoidal_embedding
+from diffjax.types import Array, Cond
+
+
+def _xavier(gain: float) -> Init:
+    return Init(nn.initializers.variance_scaling(gain**2, "fan_avg", "uniform"))
+
+
+INITS = Inits(main=_xavier(1.0), last=_xavier(1e-5), qkv=_xavier(np.sqrt(0.2)))
+EPSILON = 1e-6
+
+
+class SongUNet(nn.Module):
+    """DDPM++ and NCSN++ as EDM trains them; t is c_noise = log(sigma)/4.
+
+    Attributes:
+      channels: width of the first convolution.
+      multipliers: width of each level over `channels`; each level halves the resolution.
+      blocks: residual blocks per level on the way down (one more on the way up).
+      attention_levels: levels (0 is the full resolution) with self-attention, of one head.
+      num_classes: 0 is unconditional; the label `num_classes` is the null label.
+      augment_dim: width of cond["augment"], what was done to the image; 0 is none.
+      out_channels: None for as many as the input.
+      embedding_multiplier: width of the embedding over `channels`.
+      noise_multiplier: width of the embedding of t over `channels`.
+      fourier: embed t in random Fourier features (NCSN++) rather than sinusoids (DDPM++).
+      encoder: what each level is given of the image besides: nothing, the image at its size
+        (skip), or a running sum with strided convolutions of it (residual, NCSN++).
+      decoder: the image is made of the last level, or is a sum over all (skip).
+      taps: filter of resampling, (1, 1) in DDPM++ and (1, 3, 3, 1) in NCSN++.
+      dropout: rate inside residual blocks.
+      stored_frequencies: the Fourier frequencies are among the parameters, without gradient.
+      dtype: type of the computation, float32 or bfloat16.
+      remat: compute each block again in the backward pass instead of keeping its inside.
+    """
+
+    channels: int = 128
+    multipliers: tuple[int, ...] = (2, 2, 2)
+    blocks: int = 4
+    attention_levels: tuple[int, ...] = (1,)
+    num_classes: int = 0
+    augment_dim: int = 0
+    out_channels: int | None = None
+    embedding_multiplier: int = 4
+    noise_multiplier: int = 1
+    fourier: bool = False
+    encoder: Literal["standard", "skip", "residual"] = "standard"
+    decoder: Literal["standard", "skip"] = "standard"
+    taps: Taps = (1, 1)
+    dropout: float = 0.1
+    stored_frequencies: bool = False
+    dtype: Dtype = jnp.float32
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array, t: Array, cond: Cond = None, train: bool = False) -> Array:
+        """x (B, H, W, C), t (B,), cond {"label": (B,), "augment": (B, D)} -> (B, H, W, out)."""
+        out_channels = self.out_channels or x.shape[-1]
+        embedding = self.embed(t, cond or {})
+        block = self.block(embedding, train)
+        last = len(self.multipliers) - 1
+        down, up = partial(downsample, taps=self.taps), partial(upsample, taps=self.taps)
+
+        image = x
+        h = linear(x, self.channels, "enc_0_conv", INITS.main, self.dtype, (3, 3))
+        skips = [h]
+        for level, multiplier in enumerate(self.multipliers):
+            if level > 0:
+                h = block(h, f"enc_{level}_down", h.shape[-1], resample=down)
+                h, image = self.add_image(h, image, level)
+                skips.append(h)
+            for i in range(self.blocks):
+                attends = level in self.attention_levels
+                h = block(h, f"enc_{level}_block{i}", self.channels * multiplier, attends)
+                skips.append(h)
+
+        h = block(h, f"dec_{last}_in0", h.shape[-1], attends=True)
+        h = block(h, f"dec_{last}_in1", h.shape[-1])
+        out = None
+        for level, multiplier in reversed(list(enumerate(self.multipliers))):
+            if level < last:
+                h = block(h, f"dec_{level}_up", h.shape[-1], resample=up)
+                out = None if out is None else up(out)
+            for i in range(self.blocks + 1):
+                attends = i == self.blocks and level in self.attention_levels
+                h = jnp.concatenate([h, skips.pop()], axis=-1)
+                h = block(h, f"dec_{level}_block{i}", self.channels * multiplier, attends)
+            if level == 0 or self.decoder == "skip":
+                more = self.to_image(h, level, out_channels)
+                out = more if out is None else out + more
+        return out
+
+    def embed(self, t: Array, cond: dict) -> Array:
+        """Embedding of noise level, label and augmentation, (B, D), after its SiLU."""
+        width = self.channels * self.noise_multiplier
+        if self.fourier:
+            h = FourierFeatures(width, stored=self.stored_frequencies, name="map_noise")(t)
+        else:
+            h = sinusoidal_embedding(t, width, shift=1)
+        h = jnp.roll(h, width // 2, axis=1)  # the sines first
+        if self.num_classes:
+            label = one_hot_label(cond, self.num_classes, t.shape[0])
+            h = h + linear(np.sqrt(self.num_classes) * label, width, "map_label", INITS.main)
+        if self.augment_dim:
+            augment = cond.get("augment", jnp.zeros((t.shape[0], self.augment_dim)))
+            h = h + linear(augment, width, "map_augment", INITS.main, use_bias=False)
+        width = self.channels * self.embedding_multiplier
+        h = nn.silu(linear(h, width, "map_layer0", INITS.main))
+        return nn.silu(linear(h, width, "map_layer1", INITS.main))
+
+    def block(self, embedding: Array, train: bool):
+        """(x, name, features, attends, resample) -> a block of this network applied to x."""
+        kind = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
+
+        def apply(x, name, features, attends=False, resample=None):
+            module = kind(
+                features=features,
+                resample=resample,
+                heads=int(attends),
+                dropout=self.dropout,
+                skip_scale=np.sqrt(0.5),
+                epsilon=EPSILON,
+                adaptive=False,
+                project_resampled=True,
+                inits=INITS,
+                dtype=self.dtype,
+                name=name,
+            )
+            return module(x, embedding, train)
+
+        return apply
+
+    def add_image(self, h: Array, image: Array, level: int) -> tuple[Array, Array]:
+        """What a level of the encoder is given of the image, and the image for the next."""
+        if self.encoder == "skip":
+            image = downsample(image, self.taps)
+            return h + linear(
+                image, h.shape[-1], f"enc_{level}_aux_skip", INITS.main, self.dtype
+            ), image
+        if self.encoder == "residual":
+            reach = len(self.taps) // 2  # the filter's padding and the kernel's own
+            name, padding = f"enc_{level}_aux_residual", [(reach, reach)] * 2
+            wide = linear(image, h.shape[-1], name, INITS.main, self.dtype, (3, 3), padding)
+            h = np.sqrt(0.5) * (h + downsample(wide, self.taps, pad=0))
+            return h, h
+        return h, image
+
+    def to_image(self, h: Array, level: int, channels: int) -> Array:
+        """A level of the decoder as an image, float32."""
+        h = nn.silu(group_norm(h, f"dec_{level}_aux_norm", EPSILON))
+        dtype = jnp.promote_types(self.dtype, jnp.float32)
+        return linear(h, channels, f"dec_{level}_aux_conv", INITS.last, dtype, (3, 3))
+
+
+def ddpmpp_cifar10(**options) -> SongUNet:
+    """EDM's DDPM++ of CIFAR-10 (its "vp" files), unconditional: 55,733,891 parameters.
+
+    Args:
+      **options: over its attributes, such as `num_classes=10`.
+    """
+    return SongUNet(**{"augment_dim": 9, "dropout": 0.13, **options})
+
+
+def ncsnpp_cifar10(**options) -> SongUNet:
+    """EDM's NCSN++ of CIFAR-10 (its "ve" files), unconditional: 56,397,827 parameters.
+
+    Args:
+      **options: over its attributes, such as `num_classes=10`.
+    """
+    ncsnpp = {"fourier": True, "noise_multiplier": 2, "encoder": "residual", "taps": (1, 3, 3, 1)}
+    return ddpmpp_cifar10(**ncsnpp, **options)
