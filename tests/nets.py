@@ -15,7 +15,7 @@ def weight(name, shape):
     w = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
     if len(shape) == 1:
         return (1 + 0.1 * w if name.endswith("weight") else 0.1 * w).astype(np.float32)
-    return (w / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+    return np.asarray(w / np.sqrt(np.prod(shape[1:])), np.float32)
 
 
 def reference(name):

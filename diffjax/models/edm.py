@@ -122,7 +122,7 @@ class SongUNet(nn.Module):
         if self.fourier:
             h = FourierFeatures(width, stored=self.stored_frequencies, name="map_noise")(t)
         else:
-            h = sinusoidal_embedding(t, width, shift=1)
+            h = sinusoidal_embedding(t, width, shift=1.0)
         h = jnp.roll(h, width // 2, axis=1)  # the sines first
         if self.num_classes:
             label = one_hot_label(cond, self.num_classes, t.shape[0])

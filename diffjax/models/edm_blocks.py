@@ -11,7 +11,7 @@ from flax import linen as nn
 from diffjax.models.layers import Dtype, GroupNorm, attention
 from diffjax.types import Array, Cond
 
-Taps = tuple[float, ...]
+Taps = tuple[float | int, ...]
 """A FIR filter of even length along one axis; it is scaled to sum to 1."""
 
 

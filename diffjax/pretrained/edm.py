@@ -76,7 +76,7 @@ def edm(config: dict[str, Any]) -> Architecture:
     """EDMPrecond: Karras et al. 2022, Table 1. Its network's time is log(sigma)/4."""
     own = {"sigma_min": 0, "sigma_max": float("inf"), "sigma_data": 0.5}
     c = arguments(config, own, "EDMPrecond", "DhariwalUNet")
-    schedule = schedules.edm(max(c["sigma_min"], 0.002), min(c["sigma_max"], 80.0))
+    schedule = schedules.edm(max(float(c["sigma_min"]), 0.002), min(float(c["sigma_max"]), 80.0))
     return _architecture(c, schedule, edm_preconditioning(c["sigma_data"]))
 
 
@@ -103,7 +103,9 @@ def edm_ve(config: dict[str, Any]) -> Architecture:
         one, sigma = schedule.alpha(t), schedule.sigma(t)
         return Coefficients(one, sigma, one, jnp.log(sigma / 2))
 
-    return _architecture(c, schedules.edm(c["sigma_min"], c["sigma_max"]), parameterization)
+    return _architecture(
+        c, schedules.edm(float(c["sigma_min"]), float(c["sigma_max"])), parameterization
+    )
 
 
 # --- networks ---------------------------------------------------------------------------
@@ -165,7 +167,7 @@ def _module(c: dict[str, Any]) -> nn.Module:
         "num_classes": c["label_dim"],
         "augment_dim": c["augment_dim"],
         "embedding_multiplier": c["channel_mult_emb"],
-        "dropout": c["dropout"],
+        "dropout": float(c["dropout"]),
     }
     if c["model_type"] == "DhariwalUNet":
         return DhariwalUNet(**options)
