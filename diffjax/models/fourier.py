@@ -20,7 +20,7 @@ def constant(module: nn.Module, name: str, value: np.ndarray, stored: bool) -> A
     """
     if not stored:
         return jnp.asarray(value)
-    return jax.lax.stop_gradient(module.param(name, lambda _: jnp.asarray(value)))
+    return jax.lax.stop_gradient(jnp.asarray(module.param(name, lambda _: jnp.asarray(value))))
 
 
 def _normal(n: int) -> np.ndarray:
