@@ -58,8 +58,8 @@ def _unit_weight(key, shape):
     return _norm_weight(jax.random.normal(key, shape))
 
 
-def _norm_weight(w: Array) -> Array:
-    return normalize(w, tuple(range(w.ndim - 1)))
+def _norm_weight(w: Array | np.ndarray) -> Array:
+    return normalize(jnp.asarray(w), tuple(range(w.ndim - 1)))
 
 
 class MPConv(nn.Module):
