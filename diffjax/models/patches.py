@@ -1,0 +1,85 @@
+"""Images as sequences of patches, and the embeddings of time and label."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from diffjax.models.layers import Dtype, sinusoidal_embedding
+from diffjax.models.transformer import dense, small
+from diffjax.types import Array, Cond, InputError
+
+
+def patchify(x: Array, size: int) -> Array:
+    """Cut images into patches, row by row.
+
+    Args:
+      x: (B, H, W, C).
+      size: height and width of a patch.
+
+    Returns:
+      (B, H W / size^2, size^2 C); within a patch rows, columns, channels.
+
+    Raises:
+      InputError: the size divides not both of H and W.
+    """
+    b, height, width, c = x.shape
+    if height % size or width % size:
+        raise InputError(
+            f"patches of {size}x{size} do not tile an image of {height}x{width}; give an image "
+            f"of multiples of {size}, or another patch_size."
+        )
+    x = x.reshape(b, height // size, size, width // size, size, c)
+    return x.swapaxes(2, 3).reshape(b, -1, size * size * c)
+
+
+def unpatchify(x: Array, height: int, width: int, size: int) -> Array:
+    """Images (B, height, width, C) of patches: the inverse of `patchify`."""
+    x = x.reshape(x.shape[0], height // size, width // size, size, size, -1)
+    return x.swapaxes(2, 3).reshape(x.shape[0], height, width, -1)
+
+
+class TimeEmbedding(nn.Module):
+    """256 sines and cosines of t through two dense layers.
+
+    Attributes:
+      width: of the embedding.
+      shift: of the frequencies, see `sinusoidal_embedding`.
+      dtype: type of the computation.
+    """
+
+    width: int
+    shift: float = 0.0
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, t: Array) -> Array:
+        """t (B,) in steps to (B, width)."""
+        h = sinusoidal_embedding(t, 256, shift=self.shift)
+        h = nn.silu(dense(self.width, self.dtype, kernel_init=small, name="layer_in")(h))
+        return dense(self.width, self.dtype, kernel_init=small, name="layer_out")(h)
+
+
+class LabelEmbedding(nn.Module):
+    """A table of class labels, the null label last.
+
+    Attributes:
+      num_classes: number of labels.
+      width: of the embedding.
+      null_label: whether there is a row for the null label, `num_classes`.
+      dtype: type of the computation.
+    """
+
+    num_classes: int
+    width: int
+    null_label: bool = True
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, cond: Cond) -> Array:
+        """The embedding (B, width) of cond["label"] (B,)."""
+        if not cond or "label" not in cond:
+            raise InputError(
+                f'expected cond["label"] (B,), {self.num_classes} being the null label; got none.'
+            )
+        rows = self.num_classes + self.null_label
+        table = nn.Embed(rows, self.width, dtype=self.dtype, embedding_init=small, name="table")
+        return table(cond["label"])
