@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffjax.models.layers import Dtype
-from diffjax.models.patches import LabelEmbedding, TimeEmbedding, patchify, unpatchify
+from diffjax.models.patches import Embedding, patchify, unpatchify
 from diffjax.models.position import Cells, cells, sincos_2d
 from diffjax.models.stacking import repeat
 from diffjax.models.transformer import (
@@ -153,12 +153,10 @@ class DiT(nn.Module):
         where = cells(height // self.patch_size, width // self.patch_size)
         h = dense(self.width, self.dtype, name="patches")(patchify(x, self.patch_size))
         h = h + jnp.asarray(self.position(where, self.width), self.dtype)[None]
-        embedding = TimeEmbedding(self.width, dtype=self.dtype, name="time")(t)
-        if self.num_classes:
-            table = LabelEmbedding(
-                self.num_classes, self.width, self.null_label, self.dtype, name="label"
-            )
-            embedding = embedding + table(cond)
+        embed = Embedding(
+            self.width, self.num_classes, self.null_label, dtype=self.dtype, name="embedding"
+        )
+        embedding = embed(t, cond)
         tokens = (cond or {}).get("tokens"), (cond or {}).get("token_mask")
         given = Given(embedding, where, *tokens)
         h, _ = repeat(
@@ -194,7 +192,7 @@ def dit_xl(patch_size: int, **overrides) -> DiT:
     return DiT(**{"width": 1152, "depth": 28, "heads": 16, "patch_size": patch_size, **overrides})
 
 
-dit_s_2, dit_s_4, dit_s_8 = (partial(dit_s, size) for size in (2, 4, 8))
-dit_b_2, dit_b_4, dit_b_8 = (partial(dit_b, size) for size in (2, 4, 8))
-dit_l_2, dit_l_4, dit_l_8 = (partial(dit_l, size) for size in (2, 4, 8))
-dit_xl_2, dit_xl_4, dit_xl_8 = (partial(dit_xl, size) for size in (2, 4, 8))
+dit_s_2, dit_s_4, dit_s_8 = (partial(dit_s, patch_size=size) for size in (2, 4, 8))
+dit_b_2, dit_b_4, dit_b_8 = (partial(dit_b, patch_size=size) for size in (2, 4, 8))
+dit_l_2, dit_l_4, dit_l_8 = (partial(dit_l, patch_size=size) for size in (2, 4, 8))
+dit_xl_2, dit_xl_4, dit_xl_8 = (partial(dit_xl, patch_size=size) for size in (2, 4, 8))

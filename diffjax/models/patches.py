@@ -83,3 +83,32 @@ class LabelEmbedding(nn.Module):
         rows = self.num_classes + self.null_label
         table = nn.Embed(rows, self.width, dtype=self.dtype, embedding_init=small, name="table")
         return table(cond["label"])
+
+
+class Embedding(nn.Module):
+    """The sum of the embeddings of time and label.
+
+    Attributes:
+      width: of the embedding.
+      num_classes: number of labels; 0 is without.
+      null_label: as in `LabelEmbedding`.
+      shift: as in `TimeEmbedding`.
+      dtype: type of the computation.
+    """
+
+    width: int
+    num_classes: int
+    null_label: bool = True
+    shift: float = 0.0
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, t: Array, cond: Cond) -> Array:
+        """t (B,) in steps and cond["label"] (B,) to (B, width)."""
+        time = TimeEmbedding(self.width, self.shift, self.dtype, name="time")(t)
+        if not self.num_classes:
+            return time
+        table = LabelEmbedding(
+            self.num_classes, self.width, self.null_label, self.dtype, name="label"
+        )
+        return time + table(cond)

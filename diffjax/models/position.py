@@ -56,7 +56,7 @@ def no_position(where: Cells, dim: int) -> np.ndarray:
 
 
 def rope_2d(x: Array, where: Cells, max_period: float = 10_000.0) -> Array:
-    """Turn queries or keys by angles proportional to their position: Su et al. 2021, Eq. 34.
+    """Turn queries or keys by angles proportional to their position: Su et al. 2021.
 
     The first half of the channels is turned by the row and the second by the column, each in
     pairs (i, i + D/4) at the frequencies max_period^(-4i/D): a product of a query and a key

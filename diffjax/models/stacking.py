@@ -2,25 +2,26 @@
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from diffjax.types import Array, Params
+from diffjax.types import Params
 
 
 def repeat(
     make: Callable[..., nn.Module],
-    step: Callable[[nn.Module, Array, Array | None], tuple[Array, Array | None]],
-    carry: Array,
+    step: Callable[[nn.Module, Any, Any], tuple[Any, Any]],
+    carry: Any,
     depth: int,
     *,
-    inputs: Array | None = None,
+    inputs: Any = None,
     name: str = "block",
     remat: bool = False,
     scan: bool = False,
-) -> tuple[Array, Array | None]:
+) -> tuple[Any, Any]:
     """`depth` blocks of one shape, each on the output of the one before.
 
     To be called in a compact method. The parameters are those of {name}_0, {name}_1, ... or
@@ -32,13 +33,13 @@ def repeat(
       step: (block, carry, input) -> (carry, output).
       carry: what the first block is given.
       depth: number of blocks.
-      inputs: one per block on the leading axis, None where there is none.
+      inputs: one per block, as a list or a leading axis; None where there is none.
       name: of one block.
       remat: recompute a block in the backward pass instead of keeping what is inside it.
       scan: compile one block for all.
 
     Returns:
-      (the last carry, the outputs on a new leading axis or None).
+      (the last carry, the outputs as `inputs` would take them).
     """
     if remat:
         step = nn.remat(step, prevent_cse=not scan)
@@ -50,10 +51,10 @@ def repeat(
         return scanned(make(name=f"{name}s"), carry, inputs)
     outputs = []
     for i in range(depth):
-        given = None if inputs is None else inputs[i]
-        carry, output = step(make(name=f"{name}_{i}"), carry, given)
+        own = None if inputs is None else inputs[i]
+        carry, output = step(make(name=f"{name}_{i}"), carry, own)
         outputs.append(output)
-    return carry, None if output is None else jnp.stack(outputs)
+    return carry, outputs
 
 
 def stack_blocks(params: Params) -> Params:

@@ -30,12 +30,14 @@ class Given(NamedTuple):
       where: positions of the tokens; None where there is none.
       tokens: condition (B, L, E) to attend to, None where there is none.
       token_mask: (B, L) bool, False where a token is padding; None is all True.
+      mask: (B, T) bool, which of the tokens that are transformed may be attended to.
     """
 
     embedding: Array | None = None
     where: Cells | None = None
     tokens: Array | None = None
     token_mask: Array | None = None
+    mask: Array | None = None
 
 
 def flat_dot(x: Array, kernel: Array, dimensions, **kwargs) -> Array:
@@ -110,25 +112,27 @@ def no_norm(name: str):
 
 
 class MLP(nn.Module):
-    """W2 gelu(W1 x), GELU in its tanh form (Hendrycks & Gimpel 2016).
+    """W2 f(W1 x), by default of GELU in its tanh form (Hendrycks & Gimpel 2016).
 
     Attributes:
       ratio: hidden width over D.
+      activation: f.
       dtype: type of the computation.
     """
 
     ratio: float = 4.0
+    activation: Callable[[Array], Array] = partial(nn.gelu, approximate=True)
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """x (..., D) to its shape."""
         h = dense(int(self.ratio * x.shape[-1]), self.dtype, name="layer_in")(x)
-        return dense(x.shape[-1], self.dtype, name="layer_out")(nn.gelu(h, approximate=True))
+        return dense(x.shape[-1], self.dtype, name="layer_out")(self.activation(h))
 
 
 class SwiGLU(nn.Module):
-    """W2 (silu(V x) * W1 x), without biases: Shazeer 2020, Eq. 6.
+    """W2 (silu(W x) * V x), without biases: Shazeer 2020, Eq. 6.
 
     Attributes:
       ratio: the hidden width is 2/3 of it times D, so that there are as many parameters as
@@ -169,7 +173,7 @@ class QKV(nn.Module):
     @nn.compact
     def __call__(self, x: Array, where: Cells) -> tuple[Array, Array, Array]:
         """x (B, T, D) to three of (B, T, heads, D / heads)."""
-        qkv = dense(3 * x.shape[-1], self.dtype, use_bias=self.bias, name="qkv")(x)
+        qkv = dense(3 * x.shape[-1], self.dtype, use_bias=self.bias, name="dense")(x)
         q, k, v = jnp.split(qkv.reshape(*x.shape[:2], 3 * self.heads, -1), 3, axis=2)
         q, k = self.qk_norm(name="norm_q")(q), self.qk_norm(name="norm_k")(k)
         return self.rotate(q, where), self.rotate(k, where), v
@@ -191,8 +195,8 @@ class SelfAttention(nn.Module):
     @nn.compact
     def __call__(self, x: Array, given: Given) -> Array:
         """x (B, T, D) to its shape."""
-        q, k, v = self.qkv(heads=self.heads, dtype=self.dtype, name="in")(x, given.where)
-        return dense(x.shape[-1], self.dtype, name="out")(attention(q, k, v))
+        q, k, v = self.qkv(heads=self.heads, dtype=self.dtype, name="qkv")(x, given.where)
+        return dense(x.shape[-1], self.dtype, name="out")(attention(q, k, v, given.mask))
 
 
 class CrossAttention(nn.Module):

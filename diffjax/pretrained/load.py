@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from diffjax.pretrained.architecture import Architecture, Autoencoder, Pretrained, shapes
+from diffjax.pretrained.dit import dit, dit_transformer_2d, transformer_2d
 from diffjax.pretrained.edm import edm, edm_ve, edm_vp
 from diffjax.pretrained.edm2 import edm2
 from diffjax.pretrained.naming import to_params, to_tensors
@@ -17,6 +18,9 @@ ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {
     "edm_vp": edm_vp,
     "edm_ve": edm_ve,
     "edm2": edm2,
+    "dit": dit,
+    "DiTTransformer2DModel": dit_transformer_2d,
+    "Transformer2DModel": transformer_2d,
 }
 """What config.json may call itself, `_class_name` of diffusers or `architecture`."""
 

@@ -1,0 +1,154 @@
+"""MMDiT, the transformer of two streams of Stable Diffusion 3 (Esser et al. 2024, Figure 2)."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from diffjax.models.dit import Final, modulation
+from diffjax.models.layers import Dtype, attention
+from diffjax.models.patches import Embedding, patchify, unpatchify
+from diffjax.models.position import Cells, cells, no_rotation, sincos_2d
+from diffjax.models.stacking import repeat
+from diffjax.models.transformer import MLP, QKV, Given, LayerNorm, dense
+from diffjax.types import Array, Cond, InputError
+
+
+class StreamIn(nn.Module):
+    """Modulated norm, then queries, keys and values, of one stream.
+
+    Attributes:
+      pieces: of the modulation: 6, or 2 where nothing follows the attention.
+      heads, qkv, norm, dtype: as in `JointBlock`.
+    """
+
+    pieces: int
+    heads: int
+    qkv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, h: Array, given: Given) -> tuple[tuple, list[Array]]:
+        """h (B, T, D) to ((q, k, v), the rest of the modulation)."""
+        parts = modulation(given.embedding, self.pieces, self.dtype, h.shape[-1])
+        shift, scale, *rest = parts
+        x = self.norm(name="norm")(h) * (1 + scale) + shift
+        return self.qkv(heads=self.heads, dtype=self.dtype, name="qkv")(x, given.where), rest
+
+
+class StreamOut(nn.Module):
+    """What follows the attention in one stream: projection, gate and MLP.
+
+    Attributes:
+      mlp, norm, dtype: as in `JointBlock`.
+    """
+
+    mlp: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, h: Array, attended: Array, parts: list[Array]) -> Array:
+        """h and what it attended to, (B, T, D), to its shape."""
+        gate, shift, scale, mlp_gate = parts
+        h = h + gate * dense(h.shape[-1], self.dtype, name="out")(attended)
+        x = self.norm(name="norm")(h) * (1 + scale) + shift
+        return h + mlp_gate * self.mlp(dtype=self.dtype, name="mlp")(x)
+
+
+class JointBlock(nn.Module):
+    """Image and text attend to each other and themselves, each by its own weights.
+
+    Attributes:
+      heads: number of attention heads.
+      qkv: makes queries, keys and values; rotations apply to the image alone. The paper's
+        larger networks have `partial(QKV, qk_norm=RMSNorm)`.
+      mlp: makes the MLPs.
+      norm: makes the norms.
+      last: whether the text ends here, and only its keys and values are made.
+      dtype: type of the computation.
+    """
+
+    heads: int
+    qkv: Callable[..., nn.Module] = QKV
+    mlp: Callable[..., nn.Module] = MLP
+    norm: Callable[..., nn.Module] = LayerNorm
+    last: bool = False
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, streams: tuple[Array, Array], given: Given) -> tuple[Array, Array]:
+        """(image (B, T, D), text (B, L, D)) to their shapes."""
+        image, text = streams
+        enter = partial(StreamIn, heads=self.heads, norm=self.norm, dtype=self.dtype)
+        leave = partial(StreamOut, self.mlp, self.norm, self.dtype)
+        ours, parts = enter(6, qkv=self.qkv, name="image_in")(image, given)
+        plain = partial(self.qkv, rotate=no_rotation)
+        theirs, text_parts = enter(2 if self.last else 6, qkv=plain, name="text_in")(text, given)
+        joined = (jnp.concatenate(pair, axis=1) for pair in zip(ours, theirs, strict=True))
+        h = attention(*joined, given.mask)
+        attended, text_attended = jnp.split(h, [image.shape[1]], axis=1)
+        image = leave(name="image_out")(image, attended, parts)
+        if not self.last:
+            text = leave(name="text_out")(text, text_attended, text_parts)
+        return image, text
+
+
+class MMDiT(nn.Module):
+    """Patches and text tokens in two streams that attend jointly: Esser et al. 2024, section 4.
+
+    The embedding that modulates is of time, and of the label where there are classes; the
+    pooled text vector that Stable Diffusion 3 adds to it is not built.
+
+    Attributes:
+      width: channels of a token, divisible by 4.
+      depth: number of blocks, the last of which ends the text.
+      heads: attention heads, a divisor of the width.
+      patch_size: height and width of a patch.
+      num_classes: as in `DiT`.
+      out_channels: None for as many as the input.
+      block: makes a block, see `JointBlock`.
+      position: (cells, width) -> table (T, width) that is added to the patches.
+      remat: recompute blocks in the backward pass to save memory.
+      scan_blocks: compile one block for all but the last; see `stack_blocks`.
+      dtype: type of the computation, float32 or bfloat16; the output is float32.
+    """
+
+    width: int = 1536
+    depth: int = 24
+    heads: int = 24
+    patch_size: int = 2
+    num_classes: int = 0
+    out_channels: int | None = None
+    block: Callable[..., nn.Module] = JointBlock
+    position: Callable[[Cells, int], Array] = sincos_2d
+    remat: bool = False
+    scan_blocks: bool = False
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, t: Array, cond: Cond = None, train: bool = False) -> Array:
+        """x (B, H, W, C), t (B,) in steps, cond with tokens (B, L, E) -> (B, H, W, out)."""
+        if not cond or "tokens" not in cond:
+            raise InputError('MMDiT needs cond["tokens"] (B, L, E); got none.')
+        b, height, width, channels = x.shape
+        where = cells(height // self.patch_size, width // self.patch_size)
+        image = dense(self.width, self.dtype, name="patches")(patchify(x, self.patch_size))
+        image = image + jnp.asarray(self.position(where, self.width), self.dtype)[None]
+        text = dense(self.width, self.dtype, name="text")(cond["tokens"])
+        embed = Embedding(self.width, self.num_classes, dtype=self.dtype, name="embedding")
+        mask = cond.get("token_mask")
+        if mask is not None:
+            seen = jnp.ones((b, image.shape[1]), bool)
+            mask = jnp.concatenate([seen, mask.astype(bool)], axis=1)
+        given = Given(embed(t, cond), where, mask=mask)
+        make = partial(self.block, heads=self.heads, dtype=self.dtype)
+        step = lambda block, streams, _: (block(streams, given), None)  # noqa: E731
+        options = {"remat": self.remat, "scan": self.scan_blocks}
+        streams, _ = repeat(make, step, (image, text), self.depth - 1, **options)
+        image, _ = make(last=True, name="last")(streams, given)
+        features = self.patch_size**2 * (self.out_channels or channels)
+        h = Final(features, dtype=self.dtype, name="final")(image, given.embedding)
+        return unpatchify(h, height, width, self.patch_size)
