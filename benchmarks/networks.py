@@ -1,0 +1,372 @@
+"""Networks against PyTorch, side by side: `python benchmarks/networks.py`.
+
+Forward pass, training step and sampling of the same network with the same weights, here and
+in PyTorch, eager and compiled. The contenders take turns in one process; a ratio is of
+neighbours, and the table shows its median. On a CPU everything runs on one thread in float32
+and CPU time is counted; elsewhere wall time, in bfloat16 unless told otherwise.
+
+    pip install -e ".[bench]" && python benchmarks/networks.py
+
+MFU counts 2 FLOPs per multiply-add of the matrix products, three times over for training:
+per token and block of a DiT of width d, with N tokens, 24 d^2 + 4 N d.
+"""
+
+import os
+import statistics
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+TORCH = {"torch": False, "torch.compile": True}
+"""PyTorch's contenders, and whether they are compiled."""
+
+UNET = {
+    "_class_name": "UNet2DModel",
+    "sample_size": 32,
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
+    "block_out_channels": [128, 256, 256, 256],
+    "layers_per_block": 2,
+    "downsample_padding": 0,
+    "flip_sin_to_cos": False,
+    "freq_shift": 1,
+    "attention_head_dim": None,
+    "norm_eps": 1e-6,
+}
+SMALL_UNET = UNET | {
+    "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+    "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
+    "block_out_channels": [32, 64],
+}
+
+
+def dit(width, depth, heads):
+    """A DiT with patch 2 on 32x32 latents."""
+    shape = {"input_size": 32, "patch_size": 2, "in_channels": 4, "num_classes": 1000}
+    size = {"hidden_size": width, "depth": depth, "num_heads": heads}
+    return {"architecture": "dit", **shape, **size, "learn_sigma": True}
+
+
+DIT_S, DIT_B, DIT_XL = dit(384, 12, 6), dit(768, 12, 12), dit(1152, 28, 16)
+
+
+def dit_flops(config):
+    """FLOPs of the matrix products of one forward pass of one image."""
+    width, tokens = config["hidden_size"], (config["input_size"] // config["patch_size"]) ** 2
+    return config["depth"] * tokens * (24 * width**2 + 4 * tokens * width)
+
+
+class Row(NamedTuple):
+    """What is timed, and the contenders: name -> function without arguments."""
+
+    title: str
+    contenders: dict
+    flops: float | None = None
+
+
+def flags(
+    only: tuple[str, ...] = (),
+    rounds: int = 7,
+    threads: int = 1,
+    dtype: str | None = None,
+    peak_tflops: float | None = None,
+    out: Path | None = None,
+):
+    """Flags.
+
+    Args:
+      only: beginnings of the rows' titles; default all that suit the device.
+      rounds: times that each contender runs, in turn.
+      threads: cores of a CPU run.
+      dtype: of the computation; default float32 on a CPU and bfloat16 elsewhere.
+      peak_tflops: of the accelerator in that dtype, for MFU.
+      out: file for the table, beside the terminal.
+    """
+
+
+class Pair(NamedTuple):
+    """One network twice: ours with its parameters, and PyTorch's."""
+
+    module: object
+    params: object
+    torch_net: object
+    shape: tuple
+    labels: bool
+
+
+def build(config, dtype):
+    """Both networks of a configuration, with PyTorch's weights in both, checked to agree."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    import torch
+    import torch_nets
+
+    from diffjax.pretrained.architecture import shapes
+    from diffjax.pretrained.load import architecture_of
+    from diffjax.pretrained.naming import to_params
+
+    architecture = architecture_of(config)
+    if "architecture" in config:
+        torch_net = torch_nets.DiT(config, architecture.fixed["pos_embed"])
+    else:
+        torch_net = torch_nets.unet(config)
+    tensors = {k: v.detach().numpy() for k, v in torch_net.state_dict().items()}
+    tensors = {k: v for k, v in tensors.items() if k not in architecture.fixed}
+    params = to_params(tensors, architecture.names, shapes(architecture))
+    size, channels = architecture.inputs[0].shape[1], architecture.inputs[0].shape[-1]
+    labels = architecture.inputs[2] is not None
+    x = np.random.default_rng(0).standard_normal((2, size, size, channels)).astype(np.float32)
+    t, y = np.array([3.0, 700.0], np.float32), np.array([1, 2])
+    cond = {"label": jnp.asarray(y)} if labels else None
+    ours = jax.jit(architecture.module.apply)({"params": params}, x, t, cond)
+    with torch.no_grad():
+        theirs = torch_net.eval()(
+            torch.tensor(x).permute(0, 3, 1, 2), torch.tensor(t), torch.tensor(y)
+        )
+    theirs = theirs.permute(0, 2, 3, 1).numpy()
+    gap = np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max()
+    assert gap < 1e-3, f"the two networks differ by {gap}"
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch_net = torch_net.to(device, getattr(torch, dtype))
+    if device == "cpu":  # the layout that PyTorch advises for convolutions
+        torch_net = torch_net.to(memory_format=torch.channels_last)
+    module = architecture.module.clone(dtype=jnp.dtype(dtype))
+    return Pair(module, jax.device_put(params), torch_net, (size, size, channels), labels)
+
+
+def inputs(pair, batch):
+    """The same batch for both: (x, t, label) as arrays and as tensors."""
+    import jax.numpy as jnp
+    import numpy as np
+    import torch
+
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((batch, *pair.shape)).astype(np.float32)
+    t, y = rng.uniform(0, 1000, batch).astype(np.float32), rng.integers(0, 1000, batch)
+    p = next(pair.torch_net.parameters())
+    theirs = torch.tensor(x, device=p.device, dtype=p.dtype).permute(0, 3, 1, 2)
+    ours = jnp.asarray(x), jnp.asarray(t), {"label": jnp.asarray(y)} if pair.labels else None
+    return ours, (theirs, torch.tensor(t).to(p.device), torch.tensor(y).to(p.device))
+
+
+def finished(value):
+    """Wait for a result of either library."""
+    import jax
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return jax.block_until_ready(value)
+
+
+def variants(pair):
+    """Ours as it is and with its options: title -> (module, params)."""
+    ours = {"diffjax": (pair.module, pair.params)}
+    ours["diffjax, remat"] = (pair.module.clone(remat=True), pair.params)
+    if hasattr(pair.module, "scan_blocks"):
+        from diffjax.models.stacking import stack_blocks
+
+        stacked = stack_blocks(pair.params)
+        ours["diffjax, scan"] = (pair.module.clone(scan_blocks=True), stacked)
+        both = pair.module.clone(scan_blocks=True, remat=True)
+        ours["diffjax, scan, remat"] = (both, stacked)
+    ours["diffjax, bfloat16"] = (pair.module.clone(dtype="bfloat16"), pair.params)
+    return ours
+
+
+def forward_row(title, pair, batch, flops=None):
+    """A forward pass."""
+    import jax
+    import torch_nets
+
+    (x, t, cond), theirs = inputs(pair, batch)
+    contenders = {}
+    for name, (module, params) in variants(pair).items():
+        if "remat" not in name:
+            run = jax.jit(lambda p, *a, m=module: m.apply({"params": p}, *a))
+            contenders[name] = partial(run, params, x, t, cond)
+    for name, compiled in TORCH.items():
+        call = torch_nets.forward(torch_nets.twin(pair.torch_net), compiled)
+        contenders[name] = partial(call, *theirs)
+    return Row(f"{title} forward, batch {batch}", contenders, flops and batch * flops)
+
+
+def train_row(title, pair, batch, flops=None):
+    """A training step: ours with all that `make_train_step` does, PyTorch's as users write it."""
+    import torch
+    import torch_nets
+
+    from diffjax import schedules
+
+    (x, _, cond), theirs = inputs(pair, batch)
+    data = {"x": x, **(cond or {})}
+    contenders = {name: our_step(m, p, data) for name, (m, p) in variants(pair).items()}
+    alpha_bar = torch.tensor((1 - schedules.linear_betas(1000)).cumprod())
+    alpha_bar = alpha_bar.to(theirs[0].device, theirs[0].dtype)
+    for name, compiled in TORCH.items():
+        call = torch_nets.train_step(torch_nets.twin(pair.torch_net), alpha_bar, compiled)
+        contenders[name] = partial(call, theirs[0], theirs[2])
+    return Row(f"{title} train step, batch {batch}", contenders, flops and 3 * batch * flops)
+
+
+def our_step(module, params, data):
+    """The library's own step, its state donated from call to call."""
+    import jax
+    import optax
+
+    from diffjax import at_steps, losses, predict_eps, schedules, weighting
+    from diffjax.models import network
+    from diffjax.training import init_state, make_train_step
+
+    schedule = schedules.from_betas(schedules.linear_betas(1000))
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-4))
+    density = weighting.on_steps(weighting.uniform(schedule), schedule, 1000)
+    loss = losses.denoising_loss(
+        network(module), schedule, at_steps(predict_eps), weighting.snr, density
+    )
+    step = jax.jit(make_train_step(loss, optimizer), donate_argnums=0)
+    held = [None]
+
+    def call():
+        if held[0] is None:
+            held[0] = jax.jit(lambda p: init_state(p, optimizer))(params)
+        held[0], metrics = step(held[0], jax.random.key(0), data)
+        return metrics["loss"]
+
+    return call
+
+
+def sampling_row(title, pair, batch, steps):
+    """DDIM: one compiled scan against a loop over a scheduler object."""
+    import jax
+    import jax.numpy as jnp
+    import torch_nets
+
+    from diffjax import at_steps, grids, make_denoiser, predict_eps, sample, samplers, schedules
+    from diffjax.models import network
+
+    schedule = schedules.from_betas(schedules.linear_betas(1000))
+    (x, _, cond), theirs = inputs(pair, batch)
+    net, ts = network(pair.module), jnp.asarray(grids.leading(schedule, steps))
+
+    @jax.jit
+    def draw(params, x, ts):
+        denoiser = make_denoiser(net, params, schedule, at_steps(predict_eps))
+        return sample(jax.random.key(0), denoiser, samplers.ddim(schedule), x, ts, cond)
+
+    contenders = {"diffjax": partial(draw, pair.params, x, ts)}
+    for name, compiled in TORCH.items():
+        call = torch_nets.ddim(torch_nets.twin(pair.torch_net), steps, compiled)
+        contenders[name] = partial(call, theirs[0], theirs[2])
+    return Row(f"{title} sampling, {steps} steps, batch {batch}", contenders)
+
+
+def measure(row, rounds, clock, peak_tflops):
+    """Lines of the table: medians of times and of ratios to neighbours in the same round."""
+    first, memory = {}, {}
+    for name, call in row.contenders.items():
+        began = time.perf_counter()
+        finished(call())
+        first[name] = time.perf_counter() - began
+        memory[name] = peak_memory(call)
+    times = {name: [] for name in row.contenders}
+    for _ in range(rounds):
+        for name, call in row.contenders.items():
+            began = clock()
+            finished(call())
+            times[name].append(clock() - began)
+    lines = []
+    for name, taken in times.items():
+        ratios = [
+            statistics.median(ours / theirs for ours, theirs in zip(taken, times[other]))
+            for other in TORCH
+        ]
+        seconds = statistics.median(taken)
+        mfu = ""
+        if row.flops and peak_tflops:
+            mfu = f"{row.flops / seconds / peak_tflops / 1e12:.1%}"
+        lines.append(
+            f"| {row.title} | {name} | {seconds * 1e3:,.1f} | {ratios[0]:.2f} | {ratios[1]:.2f} "
+            f"| {first[name] - seconds:.1f} | {memory[name] / 2**20:,.0f} | {mfu} |"
+        )
+    return lines
+
+
+def peak_memory(call):
+    """Bytes at the peak of a call above those held before it."""
+    import torch
+
+    if torch.cuda.is_available():
+        return 0
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = resident("VmRSS")
+    finished(call())
+    return max(resident("VmHWM") - before, 0)
+
+
+def resident(which):
+    """A line of /proc/self/status, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(which):
+            return 1024 * int(line.split()[1])
+
+
+def rows(accelerator, dtype):
+    """Title -> maker of a `Row`, smallest first."""
+    if accelerator:
+        return {
+            "DiT-B/2": lambda t: train_row(t, build(DIT_B, dtype), 64, dit_flops(DIT_B)),
+            "DiT-XL/2": lambda t: train_row(t, build(DIT_XL, dtype), 32, dit_flops(DIT_XL)),
+            "DDPM CIFAR-10": lambda t: train_row(t, build(UNET, dtype), 128),
+            "DiT-XL/2 sampling": lambda t: sampling_row(t, build(DIT_XL, dtype), 32, 50),
+        }
+    return {
+        "U-Net of 1M sampling": lambda t: sampling_row(t, build(SMALL_UNET, dtype), 1, 50),
+        "DiT-S/2 forward": lambda t: forward_row(t, build(DIT_S, dtype), 4),
+        "DiT-S/2 train": lambda t: train_row(t, build(DIT_S, dtype), 4),
+        "DDPM CIFAR-10 forward": lambda t: forward_row(t, build(UNET, dtype), 8),
+        "DDPM CIFAR-10 train": lambda t: train_row(t, build(UNET, dtype), 8),
+    }
+
+
+def main(argv):
+    """Print the table row by row."""
+    from diffjax import cli
+
+    (asked,) = cli.parse("networks.py", __doc__, [flags], argv)
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: asked["threads"]])
+    # XLA's fusions into the YNN library slow convolutions down; named in the output.
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=")
+    import jax
+    import torch
+    from tqdm import tqdm
+
+    torch.set_num_threads(asked["threads"])
+    accelerator = jax.default_backend() != "cpu"
+    clock = time.perf_counter if accelerator or asked["threads"] > 1 else time.process_time
+    dtype = asked["dtype"] or ("bfloat16" if accelerator else "float32")
+    lines = [
+        f"{jax.devices()[0].device_kind}, {dtype}, JAX {jax.__version__}, PyTorch "
+        f"{torch.__version__}, XLA_FLAGS={os.environ['XLA_FLAGS']}",
+        "",
+        "| row | contender | ms | over eager | over compiled | first call, s | peak MiB | MFU |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    print("\n".join(lines))
+    for title, make in (bar := tqdm(rows(accelerator, dtype).items(), leave=False)):
+        if not asked["only"] or title.startswith(asked["only"]):
+            bar.set_description(title)
+            found = measure(make(title), asked["rounds"], clock, asked["peak_tflops"])
+            tqdm.write("\n".join(found))
+            lines += found
+    if asked["out"]:
+        asked["out"].write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
