@@ -37,7 +37,7 @@ def amed(schedule: Schedule, params: Amed | None = None) -> Sampler:
       params: default `Amed()`, which is `dpm_2`; may be traced.
 
     Returns:
-      A deterministic sampler, two denoiser calls per step and one in the last.
+      A deterministic sampler of order 2, two denoiser calls per step and one in the last.
     """
     params = Amed() if params is None else params
 

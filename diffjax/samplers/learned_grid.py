@@ -1,5 +1,7 @@
 """Time grids learned for one denoiser, one sampler and one number of steps."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -94,14 +96,7 @@ def learn_grid(
     """
     count("steps", steps)
     ts = jnp.asarray(ts)
-    if ts.shape[0] < 3:
-        raise InputError(f"a grid to learn needs at least 2 steps; got {ts.shape[0] - 1}.")
-    logsnrs = logsnr(schedule, ts[:-1])
-    if not isinstance(logsnrs, jax.core.Tracer) and not jnp.all(jnp.isfinite(logsnrs)):
-        raise InputError(
-            "a learned grid needs a finite log-SNR at every time but the clean end; start "
-            "below a zero terminal SNR, e.g. with grids.trailing(schedule, n + 1)[1:]."
-        )
+    logsnrs = _noisy_logsnrs(schedule, ts)
     if target is None:
         fine = karras(schedule, 128).at[0].set(ts[0])
         target = sample(jax.random.key(0), denoiser, heun(schedule), x, fine, cond)
@@ -115,16 +110,34 @@ def learn_grid(
         out = sample(key, denoiser, sampler, x, grid(logits), cond)
         return jnp.log(jnp.mean((out - target) ** 2)) / 2
 
+    best, losses = _descend(log_error, _logits(logsnrs, high, free_end), steps, learning_rate)
+    return grid(best), jnp.exp(losses)
+
+
+def _noisy_logsnrs(schedule: Schedule, ts: Grid) -> Array:
+    """Log-SNR of all times but the last, or an InputError where no grid can be learned."""
+    if ts.shape[0] < 3:
+        raise InputError(f"a grid to learn needs at least 2 steps; got {ts.shape[0] - 1}.")
+    logsnrs = logsnr(schedule, ts[:-1])
+    if not isinstance(logsnrs, jax.core.Tracer) and not jnp.all(jnp.isfinite(logsnrs)):
+        raise InputError(
+            "a learned grid needs a finite log-SNR at every time but the clean end; start "
+            "below a zero terminal SNR, e.g. with grids.trailing(schedule, n + 1)[1:]."
+        )
+    return logsnrs
+
+
+def _descend(loss: Callable[[Array], Array], start: Array, steps: int, learning_rate: float):
+    """Adam with a cosine decay: the argument of the least loss seen, and every loss."""
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 
     def update(carry, _):
-        logits, state, best, least = carry
-        loss, gradient = jax.value_and_grad(log_error)(logits)
-        best = jnp.where(loss < least, logits, best)
+        point, state, best, least = carry
+        value, gradient = jax.value_and_grad(loss)(point)
+        best = jnp.where(value < least, point, best)
         change, state = optimizer.update(gradient, state)
-        return (logits + change, state, best, jnp.minimum(loss, least)), loss
+        return (point + change, state, best, jnp.minimum(value, least)), value
 
-    logits = _logits(logsnrs, high, free_end)
-    start = (logits, optimizer.init(logits), logits, jnp.asarray(jnp.inf, logits.dtype))
-    (_, _, best, _), losses = lax.scan(update, start, None, length=steps)
-    return grid(best), jnp.exp(losses)
+    carry = (start, optimizer.init(start), start, jnp.asarray(jnp.inf, start.dtype))
+    (_, _, best, _), losses = lax.scan(update, carry, None, length=steps)
+    return best, losses
