@@ -12,6 +12,7 @@ from diffjax import images
 from diffjax.config import Experiment
 from diffjax.diffusion import prior_sample
 from diffjax.samplers import sample
+from diffjax.samplers.checks import check_start
 from diffjax.types import Array, Grid, Params, PRNGKeyArray, Sampler
 
 PREVIEW_COLUMNS = 10
@@ -64,6 +65,10 @@ def make_draw(
         scale: float = 1.0,
         first: int = 0,
     ) -> Array:
+        # Inside run the grid is traced, and no denoiser can refuse its first time.
+        x = jax.ShapeDtypeStruct((batch, *experiment.shape), jnp.float32)
+        cond = None if label is None else {"label": label}
+        jax.eval_shape(lambda p: check_start(experiment.denoiser(p), x, ts, cond), params)
         numeric = jax.tree.map(jnp.float32, numbers)
         return run(params, key, ts, label, jnp.float32(scale), first, numeric, batch=batch)
 

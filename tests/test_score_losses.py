@@ -131,7 +131,7 @@ def uncertain(params, level):
 
 
 def test_learned_uncertainty_of_a_gaussian():
-    """Least in u at the log of the weighted error, where the loss is 1 + u (EDM2, Eq. 14)."""
+    """Least in u at the log of the weighted error, where the loss is 1 + u (EDM2, Eq. 21)."""
 
     def network(params, x, c_noise, cond, key):
         return params * exact_denoiser(gaussian(np.zeros(3), STD), SCHEDULE)(x, T0, cond).x0

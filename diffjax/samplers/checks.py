@@ -4,9 +4,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from diffjax.types import Array, InputError, Sampler, Schedule
+from diffjax.types import (
+    Array,
+    Cond,
+    Denoiser,
+    Grid,
+    InputError,
+    Sampler,
+    Samples,
+    Schedule,
+)
 
 
 def at_least(name: str, value: Any, least: float = 0.0) -> None:
@@ -40,6 +50,14 @@ def check_grid(ts: Array | np.ndarray) -> None:
             f"a grid needs decreasing times; got {np.array2string(np.asarray(ts), threshold=8)}. "
             "Flip or sort it; encode() is the loop that goes from data to noise."
         )
+
+
+def check_start(denoiser: Denoiser, x: Samples, ts: Grid, cond: Cond) -> None:
+    """Ask about x at a known first time, without computing: the denoiser may refuse it."""
+    if not isinstance(ts, jax.core.Tracer):
+        with jax.ensure_compile_time_eval():
+            first = jnp.asarray(ts)[0]
+        jax.eval_shape(lambda x, cond: denoiser(x, first, cond), x, cond)
 
 
 SamplerOf = Sampler | Callable[..., Sampler]

@@ -19,6 +19,7 @@ from diffjax.types import (
     Grid,
     InputError,
     PRNGKeyArray,
+    PyTree,
     Sampler,
     Samples,
     Scalar,
@@ -70,7 +71,7 @@ def learn_grid(
     """Times that bring a sampler of few steps nearest to the fine solution, by gradient.
 
     min over t_1 > ... > t_{n-1} of the root mean square of sample(x; ts) - target: Tong et al.
-    2024 (LD3), Eq. 7, with Adam through the scan of the sampler itself. The times are
+    2024 (LD3), with Adam through the scan of the sampler itself. The times are
     increments of log-SNR under a softmax, so that they stay ordered; t_0 and the clean end
     stay. The sampler's own coefficients are left alone. Pure: call it inside `jax.jit`, with
     a network's params as arguments.
@@ -110,7 +111,7 @@ def learn_grid(
         out = sample(key, denoiser, sampler, x, grid(logits), cond)
         return jnp.log(jnp.mean((out - target) ** 2)) / 2
 
-    best, losses = _descend(log_error, _logits(logsnrs, high, free_end), steps, learning_rate)
+    best, losses = descend(log_error, _logits(logsnrs, high, free_end), steps, learning_rate)
     return grid(best), jnp.exp(losses)
 
 
@@ -127,17 +128,23 @@ def _noisy_logsnrs(schedule: Schedule, ts: Grid) -> Array:
     return logsnrs
 
 
-def _descend(loss: Callable[[Array], Array], start: Array, steps: int, learning_rate: float):
-    """Adam with a cosine decay: the argument of the least loss seen, and every loss."""
+def descend(
+    loss: Callable[[PyTree], Array], start: PyTree, steps: int = 300, learning_rate: float = 0.05
+) -> tuple[PyTree, Array]:
+    """Adam with a cosine decay on a few numbers: the best argument seen, and every loss (steps,).
+
+    `learn_grid` is this over times; over `Amed` it fits `amed` to one grid.
+    """
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 
     def update(carry, _):
         point, state, best, least = carry
         value, gradient = jax.value_and_grad(loss)(point)
-        best = jnp.where(value < least, point, best)
+        best = jax.tree.map(lambda new, old: jnp.where(value < least, new, old), point, best)
         change, state = optimizer.update(gradient, state)
-        return (point + change, state, best, jnp.minimum(value, least)), value
+        return (optax.apply_updates(point, change), state, best, jnp.minimum(value, least)), value
 
-    carry = (start, optimizer.init(start), start, jnp.asarray(jnp.inf, start.dtype))
+    least = jnp.asarray(jnp.inf, jax.eval_shape(loss, start).dtype)
+    carry = (start, optimizer.init(start), start, least)
     (_, _, best, _), losses = lax.scan(update, carry, None, length=steps)
     return best, losses

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from diffjax.diffusion import sample_keys, step_noise
-from diffjax.samplers.checks import check_grid
+from diffjax.samplers.checks import check_grid, check_start
 from diffjax.types import (
     Cond,
     Denoiser,
@@ -68,10 +68,12 @@ def sample(
       x at ts[-1].
 
     Raises:
-      InputError: ts is not a decreasing grid of at least one step.
+      InputError: ts is not a decreasing grid of at least one step, or the denoiser is not
+        finite at the first, such as one of eps at a zero SNR.
     """
     ts = jnp.asarray(ts)
     check_grid(ts)
+    check_start(denoiser, x, ts, cond)
     return _scan(key, denoiser, sampler, x, ts, cond, first, keep=lambda x: None)[0]
 
 
@@ -91,6 +93,7 @@ def sample_path(
     """
     ts = jnp.asarray(ts)
     check_grid(ts)
+    check_start(denoiser, x, ts, cond)
     _, path = _scan(key, denoiser, sampler, x, ts, cond, first, keep=lambda x: x)
     return jnp.concatenate([x[None], path])
 
@@ -156,8 +159,6 @@ def count_calls(sampler: Sampler, ts: Grid) -> int:
     Returns:
       The number of calls.
 
-    Raises:
-      InputError: ts is not a decreasing grid of at least one step.
     """
     calls = 0
 
@@ -167,5 +168,6 @@ def count_calls(sampler: Sampler, ts: Grid) -> int:
         return Prediction(jnp.zeros_like(x))
 
     with jax.disable_jit():
-        sample(jax.random.key(0), denoiser, sampler, jnp.ones((1, 1)), ts)
+        key, x = jax.random.key(0), jnp.ones((1, 1))
+        _scan(key, denoiser, sampler, x, jnp.asarray(ts), None, 0, keep=lambda x: None)
     return calls
