@@ -3,11 +3,12 @@
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from diffjax.diffusion import diffusion_squared, drift, sample_keys, score_from_x0, step_noise
 from diffjax.samplers.brownian import interval_noise
-from diffjax.samplers.checks import at_least, count
+from diffjax.samplers.checks import at_least, check_start, count
 from diffjax.samplers.euler_ancestral import ancestral_step
 from diffjax.types import (
     Array,
@@ -123,6 +124,7 @@ def adaptive_sde(
     at_least("relative", relative)
     at_least("absolute", absolute)
     count("max_steps", max_steps)
+    check_start(denoiser, x, np.asarray([schedule.t_max]), cond)
 
     def denoise(x, t):
         return denoiser(x, t, cond)

@@ -14,7 +14,6 @@ from diffjax.types import (
     Grid,
     InputError,
     Sampler,
-    Samples,
     Schedule,
 )
 
@@ -52,7 +51,7 @@ def check_grid(ts: Array | np.ndarray) -> None:
         )
 
 
-def check_start(denoiser: Denoiser, x: Samples, ts: Grid, cond: Cond) -> None:
+def check_start(denoiser: Denoiser, x: Array, ts: Grid | np.ndarray, cond: Cond) -> None:
     """Ask about x at a known first time, without computing: the denoiser may refuse it."""
     if not isinstance(ts, jax.core.Tracer):
         with jax.ensure_compile_time_eval():
