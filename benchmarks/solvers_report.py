@@ -34,6 +34,11 @@ def best(rows, calls, wanted):
     return min((pair for pair in found if wanted(pair[0])), key=lambda pair: pair[1])
 
 
+def number(value):
+    """Three figures."""
+    return f"{value:#.3g}".rstrip(".")
+
+
 def table(rows, calls):
     """Markdown: a row per solver, the least of each column bold, calls where not all are spent."""
     least = {c: min(cells[c][0] for cells in rows.values() if c in cells) for c in calls}
@@ -45,8 +50,7 @@ def table(rows, calls):
                 texts.append("")
                 continue
             value, spent = cells[c]
-            text = f"{value:.2g}" if value >= 1 else f"{value:.4f}"
-            text = f"**{text}**" if value == least[c] else text
+            text = f"**{number(value)}**" if value == least[c] else number(value)
             texts.append(text + (f" ({spent})" if spent not in (0, int(c)) else ""))
         lines.append(f"| {name} | " + " | ".join(texts) + " |")
     return "\n".join(lines)
@@ -62,7 +66,7 @@ def summary(problems, calls):
         for c in calls:
             karras = best(rows, c, lambda row: row.endswith(", karras"))
             public, every = best(rows, c, is_public), best(rows, c, lambda row: True)
-            cells = [f"{name} {error:.4f}" for name, error in (karras, public, every)]
+            cells = [f"{name}: {number(error)}" for name, error in (karras, public, every)]
             ratio = every[1] / karras[1]
             lines.append(f"| {problem} | {c} | " + " | ".join(cells) + f" | {ratio:.2f} |")
     return "\n".join(lines)
@@ -73,7 +77,9 @@ def gain(problems, calls="6"):
     lines = []
     for problem, rows in problems.items():
         before, after = (rows[f"dpmpp_2m, {grid}"][calls][0] for grid in ("karras", "learned"))
-        lines.append(f"- {problem}: {before:.4f} to {after:.4f}, {1 - after / before:.0%} less")
+        lines.append(
+            f"- {problem}: {number(before)} to {number(after)}, {1 - after / before:.0%} less"
+        )
     return "\n".join(lines)
 
 
@@ -175,15 +181,13 @@ def write(results, calls, sde_calls, out):
     calls, sde_calls = ([str(c) for c in numbers] for numbers in (calls, sde_calls))
     text = TEXT.format(picture="solvers.png", gain=gain(problems), summary=summary(problems, calls))
     for problem, rows in problems.items():
-        every = (
-            calls if all("6" in cells for cells in rows.values()) else [calls[0], "6", *calls[1:]]
-        )
-        text += f"## {problem}\n\n{table(rows, every)}\n\n"
+        shown = {k: v for k, v in rows.items() if k.endswith(", karras") or not is_public(k)}
+        text += f"## {problem}\n\n{table(shown, [calls[0], '6', *calls[1:]])}\n\n"
     if "SDE" in results:
         text += (
             "## Stochastic solvers\n\nSliced Wasserstein-2 distance of 8,192 samples of the "
             "mixture in the plane to 8,192 exact ones, at the samplers' defaults on the Karras "
-            "grid. The first row is that of other exact samples: what is less is chance.\n\n"
+            "grid. The first row is of other exact samples: differences below it are chance.\n\n"
             f"{table(results['SDE'], sde_calls)}\n"
         )
     (out / "solvers.md").write_text(text.rstrip() + "\n")

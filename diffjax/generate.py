@@ -56,6 +56,12 @@ def make_draw(
 
     run = jax.jit(run, static_argnames="batch")
 
+    def refuse(params, ts, label, batch):
+        """Ask the denoiser about the first time, which is traced inside run."""
+        x = jnp.zeros((batch, *experiment.shape))
+        cond = None if label is None else {"label": jnp.asarray(label)}
+        jax.eval_shape(lambda p: check_start(experiment.denoiser(p), x, ts, cond), params)
+
     def draw(
         params: Params,
         key: PRNGKeyArray,
@@ -65,10 +71,7 @@ def make_draw(
         scale: float = 1.0,
         first: int = 0,
     ) -> Array:
-        # Inside run the grid is traced, and no denoiser can refuse its first time.
-        x = jax.ShapeDtypeStruct((batch, *experiment.shape), jnp.float32)
-        cond = None if label is None else {"label": label}
-        jax.eval_shape(lambda p: check_start(experiment.denoiser(p), x, ts, cond), params)
+        refuse(params, ts, label, batch)
         numeric = jax.tree.map(jnp.float32, numbers)
         return run(params, key, ts, label, jnp.float32(scale), first, numeric, batch=batch)
 
