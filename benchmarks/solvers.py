@@ -5,8 +5,8 @@ number of denoiser calls: on exact Gaussian mixtures, and on the digits model of
 train.py. A solver that cannot spend exactly that number takes the most steps within it.
 Stochastic solvers have no such solution: for them the distance of the samples to the data.
 
-Writes solvers.md and solvers.png, and keeps what is measured in solvers.json: a problem that
-is there is not measured again, so that a run can go on, or only draw. Needs `diffjax[bench]`.
+Writes solvers.md and solvers.png, and keeps what is measured in solvers.json: a solver that is
+there is not measured again, so that a run can go on, or only draw. Needs `diffjax[bench]`.
 """
 
 import argparse
@@ -176,8 +176,8 @@ def rms(a, b):
     return jnp.sqrt(jnp.mean((a - b) ** 2))
 
 
-def measure_ode(problem):
-    """Rows {"solver, grid": {calls: [error, calls spent]}}."""
+def measure_ode(problem, rows):
+    """Add rows {"solver, grid": {calls: [error, calls spent]}}; yields after each solver."""
     schedule = problem.schedule
     solve = jax.jit(
         lambda params, x, cond: problem.run(
@@ -186,14 +186,16 @@ def measure_ode(problem):
     )
     sets = [problem.noise(seed, n) for seed, n in ((1, problem.test), (2, problem.train))]
     test, train = ((x, cond, solve(problem.params, x, cond)) for x, cond in sets)
-    rows = {}
-    for name, make in tqdm(ODE.items()):
+    missing = [name for name in ODE if f"{name}, karras" not in rows]
+    for name in tqdm(missing):
+        make, found = ODE[name], {}
         for calls in LEARNED_CALLS if name in LEARNED else CALLS:
             n, spent = steps_within(make, calls)
-            found = measure_solver(problem, name, make, n, test, train)
-            for grid, error in found.items():
-                rows.setdefault(f"{name}, {grid}", {})[str(calls)] = [float(error), spent]
-    return rows
+            errors = measure_solver(problem, name, make, n, test, train)
+            for grid, error in errors.items():
+                found.setdefault(f"{name}, {grid}", {})[str(calls)] = [float(error), spent]
+        rows |= found
+        yield
 
 
 def measure_solver(problem, name, make, n, test, train):
@@ -245,9 +247,9 @@ def fit_amed(problem, ts, test, train):
     return jax.jit(error)(problem.params, learned, *test)
 
 
-def measure_sde(problem, n=8192):
-    """Rows {solver: {calls: [distance, calls spent]}} on a mixture of the plane."""
-    schedule, rows = problem.schedule, {}
+def measure_sde(problem, rows, n=8192):
+    """Add rows {solver: {calls: [distance, calls spent]}} on a mixture of the plane."""
+    schedule = problem.schedule
     which, other = jax.random.split(jax.random.key(3))
     means = problem.params
 
@@ -259,18 +261,17 @@ def measure_sde(problem, n=8192):
     data, again = draw(which), draw(other)
     x, _ = problem.noise(4, n)
     rows["exact samples"] = {str(calls): [sliced_distance(again, data), 0] for calls in SDE_CALLS}
-    for name, make in tqdm(SDE.items()):
+    for name in tqdm([name for name in SDE if name not in rows]):
+        make = SDE[name]
         for calls in SDE_CALLS:
             steps, spent = steps_within(make, calls)
             if steps < 2:
                 continue
             ts = grids.karras(schedule, steps)
             run = jax.jit(lambda m, x, ts, make=make: problem.run(m, make(schedule), ts, x, None))
-            rows.setdefault(name, {})[str(calls)] = [
-                sliced_distance(run(means, x, ts), data),
-                spent,
-            ]
-    return rows
+            distance = sliced_distance(run(means, x, ts), data)
+            rows.setdefault(name, {})[str(calls)] = [distance, spent]
+        yield
 
 
 def sliced_distance(a, b, directions=32):
@@ -289,16 +290,17 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("docs"))
     asked = parser.parse_args()
     kept = asked.out / "solvers.json"
-    rows = json.loads(kept.read_text()) if kept.exists() else {}
-    for name, make in problems(asked.workdir).items():
-        if name not in rows:
+    results = json.loads(kept.read_text()) if kept.exists() else {}
+    work = {name: (measure_ode, make) for name, make in problems(asked.workdir).items()}
+    work["SDE"] = measure_sde, lambda: plane(schedules.edm())
+    wanted = {name: SDE if name == "SDE" else [f"{row}, karras" for row in ODE] for name in work}
+    for name, (measure, make) in work.items():
+        rows = results.setdefault(name, {})
+        if not set(wanted[name]) <= set(rows):
             print(name)
-            rows[name] = measure_ode(make())
-            kept.write_text(json.dumps(rows, indent=1) + "\n")
-    if "SDE" not in rows:
-        rows["SDE"] = measure_sde(plane(schedules.edm()))
-        kept.write_text(json.dumps(rows, indent=1) + "\n")
-    solvers_report.write(rows, CALLS, SDE_CALLS, asked.out)
+            for _ in measure(make(), rows):
+                kept.write_text(json.dumps(results, indent=1) + "\n")
+    solvers_report.write(results, CALLS, SDE_CALLS, asked.out)
 
 
 if __name__ == "__main__":
