@@ -56,8 +56,13 @@ def make_draw(
 
     run = jax.jit(run, static_argnames="batch")
 
-    def refuse(params, ts, label, batch):
-        """Ask the denoiser about the first time, which is traced inside run."""
+    asked = set()
+
+    def ask(params, ts, label, batch):
+        """Let the denoiser refuse a first time, once: it is traced inside run."""
+        if float(ts[0]) in asked:
+            return
+        asked.add(float(ts[0]))
         x = jnp.zeros((batch, *experiment.shape))
         cond = None if label is None else {"label": jnp.asarray(label)}
         jax.eval_shape(lambda p: check_start(experiment.denoiser(p), x, ts, cond), params)
@@ -71,7 +76,7 @@ def make_draw(
         scale: float = 1.0,
         first: int = 0,
     ) -> Array:
-        refuse(params, ts, label, batch)
+        ask(params, ts, label, batch)
         numeric = jax.tree.map(jnp.float32, numbers)
         return run(params, key, ts, label, jnp.float32(scale), first, numeric, batch=batch)
 
