@@ -7,6 +7,7 @@ PUBLIC = {  # emphasised: colour and marker
     "heun, karras": ("#8b6bb1", "s"),
     "dpmpp_2m, karras": ("#1f77b4", "o"),
     "unipc 3, karras": ("#17a2a2", "^"),
+    "deis 3, karras": ("#4d9a3a", "v"),
 }
 OURS = {
     "dpm_2, amed": ("#e69f00", "D"),
@@ -17,6 +18,7 @@ NAMES = {
     "heun, karras": "Heun",
     "dpmpp_2m, karras": "DPM-Solver++(2M)",
     "unipc 3, karras": "UniPC-3",
+    "deis 3, karras": "DEIS-3",
     "dpm_2, amed": "AMED, fitted",
     "dpmpp_2m, learned": "DPM-Solver++(2M), learned grid",
     "unipc 3, learned": "UniPC-3, learned grid",
@@ -142,6 +144,7 @@ def panel(axis, lines):
                     label=NAMES[name],
                 )
     shown = [e for name in (*PUBLIC, *OURS) if name in lines for e in curve(lines[name])[1]]
+    axis.set_xlim(4.7, 21.3)
     axis.set_ylim(min(shown) * 0.7, max(shown) * 1.6)
 
 
