@@ -1,9 +1,13 @@
 """Draw samples from a trained model: `python sample.py WORKDIR [flags]`."""
 
+import inspect
 import time
 from pathlib import Path
 
 GIF_SAMPLES = 100
+ADAPTIVE = """calls: of the denoiser per step, at the defaults; an option named there sets them.
+samplers.adaptive_ode and samplers.adaptive_sde choose their own steps and have no grid: they
+are library calls, each of which reports the number of its calls."""
 
 
 def flags(
@@ -36,7 +40,7 @@ def flags(
       out: PNG of all samples, sorted by class.
       npz: file for `samples` (uint8, NHWC) and `labels`.
       gif: animation of the denoising of the first samples, 100 at most.
-      list_samplers: print every sampler with its order, paper, calls and flags, and stop.
+      list_samplers: print every sampler with its order, calls, paper and flags, and stop.
     """
 
 
@@ -52,20 +56,22 @@ def main(argv):
     usual.update(sampler=usual["sampler"].__name__, grid=usual["grid"].__name__)
     name = cli.peek(argv, "--sampler", usual["sampler"])
     known = cli.constructors(samplers, Sampler)
+    taken = inspect.signature(flags).parameters
     if "--list-samplers" in argv:
-        print(cli.describe(known))
+        print(f"{cli.describe(known, taken)}\n\n{ADAPTIVE}")
         return
     constructor = cli.choose("sampler", name, known)
     asked, options = cli.parse(
         f"sample.py {workdir or 'WORKDIR'}",
         __doc__,
-        [flags, cli.options_of(constructor)],
+        [flags, cli.options_of(constructor, taken)],
         argv,
         defaults=usual,
     )
     if workdir is None:
         raise cli.InputError("give the workdir of a trained model: python sample.py runs/digits")
     check(asked, experiment)
+    options = cli.keywords(constructor, options, known, taken)
     make_grid = cli.choose("grid", asked["grid"], cli.constructors(grids, Grid))
     ts = make_grid(experiment.schedule, asked["steps"])
     generate(workdir, experiment, constructor, options, ts, asked)

@@ -21,17 +21,15 @@ TABLES = (grids.uniform_logsnr, grids.vp_uniform, grids.align_your_steps, grids.
 RHOS = (2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0)
 
 
-def mixture_denoiser(schedule, dimensions, modes, std):
-    """E[x0 | x_t] of a mixture of isotropic Gaussians of one std around random means."""
-    means = jnp.asarray(np.random.default_rng(0).standard_normal((modes, dimensions)))
+def mixture_denoiser(schedule, means, std):
+    """E[x0 | x_t] of a mixture of equally likely isotropic Gaussians around means (K, d)."""
 
     def denoiser(x, t, cond):
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
         variance = alpha**2 * std**2 + sigma**2
-        residual = x[:, None] - alpha * means[None]
-        weights = jax.nn.softmax(-jnp.sum(residual**2, axis=-1) / (2 * variance))
-        x0 = means[None] + alpha * std**2 / variance * residual
-        return Prediction(jnp.sum(weights[..., None] * x0, axis=1))
+        logits = alpha * x @ means.T - alpha**2 / 2 * jnp.sum(means**2, axis=1)[None]
+        mean = jax.nn.softmax(logits / variance) @ means
+        return Prediction(mean + alpha * std**2 / variance * (x - alpha * mean))
 
     return denoiser
 
@@ -62,13 +60,14 @@ def row(schedule, denoiser, dimensions, n):
 
 def main():
     """Print the table."""
-    problems = {"3 modes in 2-D": (2, 3, 0.3), "16 modes in 16-D": (16, 16, 0.3)}
+    problems = {"3 modes in 2-D": (3, 2), "16 modes in 16-D": (16, 16)}
     print(f"{'':30}{'calls':>6}{'karras':>9}{'rho':>8}{'table':>8}{'learned':>9}")
     for problem, shape in problems.items():
         for name, schedule in SCHEDULES.items():
-            denoiser = mixture_denoiser(schedule, *shape)
+            means = np.random.default_rng(0).standard_normal(shape)
+            denoiser = mixture_denoiser(schedule, jnp.asarray(means), std=0.3)
             for n in tqdm(CALLS, desc=name, leave=False):
-                base, *others = row(schedule, denoiser, shape[0], n)
+                base, *others = row(schedule, denoiser, shape[1], n)
                 ratios = "".join(f"{value / base:8.2f}" for value in others)
                 print(f"{problem + ', ' + name:30}{n:6}{base:9.4f}{ratios}")
 

@@ -4,10 +4,11 @@ import dataclasses
 import difflib
 import inspect
 import os
+import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from diffjax.types import InputError
 
@@ -109,44 +110,127 @@ def choose(kind: str, name: str, known: Mapping[str, Callable]) -> Callable:
     return known[name]
 
 
-def options_of(constructor: Callable) -> Callable:
+def _flag_name(constructor: Callable, name: str, taken: Collection[str]) -> str:
+    """The option's own name, or after the constructor's where a flag has it already."""
+    return f"{constructor.__name__}_{name}" if name in taken else name
+
+
+def options_of(constructor: Callable, taken: Collection[str] = ()) -> Callable:
     """A sampler's constructor as those of its options that a flag can say, for `parse`.
 
-    The type of a flag is that of its default: array annotations mean nothing to a shell.
+    The type of a flag is that of its default: array annotations mean nothing to a shell. An
+    option that is another constructor is a flag that names it.
+
+    Args:
+      constructor: of a sampler.
+      taken: names of other flags; an option of that name has the constructor's before it.
+
+    Returns:
+      A function of those options, with the constructor's docstring.
     """
-    parameters = [
-        p.replace(annotation=type(p.default))
-        for p in inspect.signature(constructor).parameters.values()
-        if isinstance(p.default, bool | int | float | str)
-    ]
+    parameters, doc = [], constructor.__doc__
+    for name, p in inspect.signature(constructor).parameters.items():
+        default = p.default.__name__ if inspect.isfunction(p.default) else p.default
+        if isinstance(default, bool | int | float | str):
+            flag = _flag_name(constructor, name, taken)
+            parameters.append(p.replace(name=flag, default=default, annotation=type(default)))
+            doc = doc.replace(f"\n      {name}: ", f"\n      {flag}: ")
 
     def options(**values):
         return values
 
     options.__signature__ = inspect.Signature(parameters)
-    options.__doc__ = constructor.__doc__
+    options.__doc__ = doc
     return options
 
 
-def describe(functions: Mapping[str, Callable]) -> str:
-    """A table of functions: name, options, and the first line of the docstring."""
-    rows = []
-    for name, function in functions.items():
-        parameters = inspect.signature(options_of(function)).parameters.values()
-        options = " ".join(f"--{p.name.replace('_', '-')} {p.default}" for p in parameters)
-        rows.append((name, inspect.getdoc(function).split("\n")[0], _returns(function), options))
-    width = max(len(row[0]) for row in rows)
+def keywords(
+    constructor: Callable,
+    values: Mapping[str, Any],
+    known: Mapping[str, Callable],
+    taken: Collection[str] = (),
+) -> dict[str, Any]:
+    """What `options_of` made flags of, as keywords again.
+
+    Args:
+      constructor: of a sampler.
+      values: of its flags.
+      known: from `constructors`, where an option may name another.
+      taken: as for `options_of`.
+
+    Returns:
+      Keywords for the constructor.
+
+    Raises:
+      InputError: there is no such function.
+    """
+    found = {}
+    for name, p in inspect.signature(constructor).parameters.items():
+        flag = _flag_name(constructor, name, taken)
+        if flag in values:
+            by_name = inspect.isfunction(p.default)
+            found[name] = choose(name, values[flag], known) if by_name else values[flag]
+    return found
+
+
+class Facts(NamedTuple):
+    """What a sampler's docstring says of it, as text for a table.
+
+    Attributes:
+      order: of accuracy, weak where it is that of the moments; - where there is none.
+      calls: of the denoiser per step.
+      paper: where it is from.
+    """
+
+    order: str
+    calls: str
+    paper: str
+
+
+NUMBERS = dict(zip(("one", "two", "three", "four", "eight"), "12348", strict=True))
+ORDER = re.compile(r" of ((?:weak )?)order (\d(?: to \d)?)")
+CALLS = re.compile(r"(\S+) denoiser calls? per step((?:(?:,| and) \w+ (?:in|for) the \w+)*)")
+
+
+def facts(constructor: Callable) -> Facts:
+    """Order, calls and paper of a sampler from its docstring.
+
+    The first line ends in the paper; Returns says "of order 2" and "two denoiser calls per step
+    and one in the last".
+    """
+    text = inspect.getdoc(constructor)
+    returns = " ".join(text.partition("Returns:")[2].split())
+    order, calls = ORDER.search(returns), CALLS.search(returns)
+    words = re.split(r"( |, )", calls[1].strip("`") + calls[2].replace(" and ", ", "))
+    return Facts(
+        order=order[2] + " weak" * bool(order[1]) if order else "-",
+        calls="".join(NUMBERS.get(word, word) for word in words),
+        paper=text.split("\n")[0].rpartition(": ")[2].rstrip(".").replace("`", ""),
+    )
+
+
+def describe(functions: Mapping[str, Callable], taken: Collection[str] = ()) -> str:
+    """A table of samplers: name, order, denoiser calls and paper; and below, the options.
+
+    Args:
+      functions: name to constructor.
+      taken: as for `options_of`.
+
+    Returns:
+      Lines of text.
+    """
+    rows = [("name", *Facts._fields), *((name, *facts(f)) for name, f in functions.items())]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    options = [""]
+    for function in functions.values():
+        parameters = inspect.signature(options_of(function, taken)).parameters.values()
+        options.append(" ".join(f"--{p.name.replace('_', '-')} {p.default}" for p in parameters))
     lines = []
-    for name, title, returns, options in rows:
-        lines.append(f"{name:{width}}  {title}")
-        lines += [f"{'':{width}}  {text}" for text in (returns, options) if text]
+    for row, flags in zip(rows, options, strict=True):
+        cells = (f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
+        lines.append("  ".join(cells).rstrip())
+        lines += [f"{'':{widths[0]}}  {flags}"] if flags else []
     return "\n".join(lines)
-
-
-def _returns(function: Callable) -> str:
-    """The first sentence of the Returns section."""
-    text = inspect.getdoc(function).partition("Returns:")[2].partition("Raises:")[0]
-    return " ".join(text.split()).partition(". ")[0].rstrip(".")
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:

@@ -96,6 +96,15 @@ def sample_keys(key: PRNGKeyArray, n: int, first: Index = 0) -> Keys:
     return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(n))
 
 
+def step_noise(keys: Keys, step: Index, draws: int, x: Samples) -> Array:
+    """Standard normal noise (draws, *x.shape) of one step: its number folded into each key."""
+
+    def draw(key):
+        return jax.random.normal(jax.random.fold_in(key, step), (draws, *x.shape[1:]), x.dtype)
+
+    return jax.vmap(draw, out_axes=1)(keys)
+
+
 def prior_sample(
     key: PRNGKeyArray,
     schedule: Schedule,

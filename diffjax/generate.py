@@ -12,6 +12,7 @@ from diffjax import images
 from diffjax.config import Experiment
 from diffjax.diffusion import prior_sample
 from diffjax.samplers import sample
+from diffjax.samplers.checks import check_start
 from diffjax.types import Array, Grid, Params, PRNGKeyArray, Sampler
 
 PREVIEW_COLUMNS = 10
@@ -55,6 +56,17 @@ def make_draw(
 
     run = jax.jit(run, static_argnames="batch")
 
+    asked = set()
+
+    def ask(params, ts, label, batch):
+        """Let the denoiser refuse a first time, once: it is traced inside run."""
+        if float(ts[0]) in asked:
+            return
+        asked.add(float(ts[0]))
+        x = jnp.zeros((batch, *experiment.shape))
+        cond = None if label is None else {"label": jnp.asarray(label)}
+        jax.eval_shape(lambda p: check_start(experiment.denoiser(p), x, ts, cond), params)
+
     def draw(
         params: Params,
         key: PRNGKeyArray,
@@ -64,6 +76,7 @@ def make_draw(
         scale: float = 1.0,
         first: int = 0,
     ) -> Array:
+        ask(params, ts, label, batch)
         numeric = jax.tree.map(jnp.float32, numbers)
         return run(params, key, ts, label, jnp.float32(scale), first, numeric, batch=batch)
 

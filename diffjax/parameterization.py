@@ -4,6 +4,7 @@ x0_hat = c_skip(t) x_t + c_out(t) F(c_in(t) x_t, c_noise(t)): nothing else disti
 predicting eps, x0, v, the score or a velocity, and the weight in front of the loss does the rest.
 """
 
+import jax
 import jax.numpy as jnp
 
 from diffjax.diffusion import value_and_rate
@@ -19,6 +20,7 @@ from diffjax.types import (
     Prediction,
     PRNGKeyArray,
     Schedule,
+    Time,
     per_sample,
 )
 
@@ -160,9 +162,14 @@ def make_denoiser(
 
     Returns:
       A denoiser that takes t as a scalar or (B,).
+
+    Raises:
+      InputError: when called with a known time at which the parameterization is not finite,
+        such as that of eps at a zero SNR.
     """
 
     def denoiser(x, t, cond):
+        _check_finite(schedule, parameterization, t)
         t = jnp.asarray(t, jnp.promote_types(x.dtype, jnp.float32))
         c = parameterization(schedule, t)
         c_noise = jnp.broadcast_to(c.c_noise, x.shape[:1])
@@ -174,3 +181,20 @@ def make_denoiser(
         return Prediction(per_sample(c.c_skip, x) * x + per_sample(c.c_out, x) * raw, fraction)
 
     return denoiser
+
+
+def _check_finite(schedule: Schedule, parameterization: Parameterization, t: Time) -> None:
+    """Refuse a known time at which a coefficient is infinite; a traced one may be any."""
+    if isinstance(t, jax.core.Tracer):
+        return
+    with jax.ensure_compile_time_eval(), jax.debug_nans(False):
+        c = parameterization(schedule, jnp.asarray(t, float))
+        if any(isinstance(value, jax.core.Tracer) for value in c):  # of a schedule being learned
+            return
+        infinite = [name for name, value in c._asdict().items() if not jnp.all(jnp.isfinite(value))]
+    if infinite:
+        raise InputError(
+            f"{', '.join(infinite)} of this parameterization is not finite at t = {t}, as for eps "
+            "and the score where the SNR is zero. Use a network that predicts v, x0 or the "
+            "velocity, or a grid that begins later, such as grids.trailing(schedule, n + 1)[1:]."
+        )

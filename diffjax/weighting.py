@@ -73,7 +73,7 @@ def edm_weight(sigma_data: float = 0.5):
 
 
 def sigmoid_weight(bias: float = 2.0):
-    """sigmoid(bias - logsnr) on eps: Kingma & Gao 2023, Table 1; Hoogeboom et al. 2024, Eq. 8.
+    """sigmoid(bias - logsnr) on eps: Kingma & Gao 2023; Hoogeboom et al. 2024.
 
     Written for x0, exp(bias) sigmoid(logsnr - bias). Both papers integrate over logsnr:
     `over_logsnr(sigmoid_weight(bias), schedule)` is their loss (up to the half).
@@ -88,7 +88,7 @@ def sigmoid_weight(bias: float = 2.0):
 
 
 def over_logsnr(weight, schedule: Schedule, pdf=None):
-    """The weight whose mean over t is an integral over logsnr: Kingma & Gao 2023, Eq. 5-6.
+    """The weight whose mean over t is an integral over logsnr: Kingma & Gao 2023.
 
     E_{t ~ p}[(-dlogsnr/dt) w(logsnr) / p(t) error] = integral of w error over logsnr, the same
     in every schedule with the same ends.

@@ -13,7 +13,13 @@ from oracles import SCHEDULES, TWO_MOONS, ZERO_TERMINAL_SNR, exact_denoiser, pos
 
 from diffjax import grids, guidance, samplers, schedules
 from diffjax.diffusion import prior_sample
-from diffjax.parameterization import make_denoiser, predict_eps
+from diffjax.parameterization import (
+    edm_preconditioning,
+    make_denoiser,
+    predict_eps,
+    predict_score,
+    predict_v,
+)
 from diffjax.types import InputError
 
 SCHEDULE = SCHEDULES["vp_linear"]
@@ -172,6 +178,7 @@ def test_two_dimensional_grid():
 
 BAD_INPUTS = {
     "negative eta": (lambda: samplers.ddim(SCHEDULE, -0.1), "eta"),
+    "eta of no number": (lambda: samplers.ddim(SCHEDULE, np.nan), "eta"),
     "variance": (lambda: samplers.ancestral(SCHEDULE, "medium"), "small, large, learned"),
     "beta of 0": (lambda: schedules.from_betas(np.array([0.1, 0.0])), "betas in"),
     "early beta of 1": (lambda: schedules.from_betas(np.array([1.0, 0.1])), "betas in"),
@@ -192,3 +199,27 @@ BAD_INPUTS = {
 def test_bad_input(call, says):
     with pytest.raises(InputError, match=says):
         call()
+
+
+@pytest.mark.parametrize("loop", [samplers.sample, samplers.sample_path, samplers.sample_truncated])
+@pytest.mark.parametrize("predicts", [predict_eps, predict_score, edm_preconditioning(0.5)])
+def test_a_network_that_is_not_finite_at_zero_snr(loop, predicts):
+    """Refused at the first time of a known grid, though compiled; it is fine below."""
+    params = {"in": jnp.ones((2, 4)), "out": jnp.ones((4, 2))}
+    ts, sampler = grids.trailing(ZERO_TERMINAL_SNR, 3)[:-1], samplers.euler(ZERO_TERMINAL_SNR)
+
+    def run(params, ts):
+        denoiser = make_denoiser(mlp, params, ZERO_TERMINAL_SNR, predicts)
+        return loop(jax.random.key(0), denoiser, sampler, noise(2), ts)
+
+    with pytest.raises(InputError, match="predicts v, x0"):
+        jax.jit(partial(run, ts=ts))(params)
+    assert jnp.all(jnp.isfinite(jax.jit(partial(run, ts=ts[1:]))(params)))
+
+
+def test_a_network_of_v_is_finite_at_zero_snr():
+    denoiser = make_denoiser(lambda p, x, *rest: x, None, ZERO_TERMINAL_SNR, predict_v)
+    ts, sampler = grids.trailing(ZERO_TERMINAL_SNR, 3), samplers.heun(ZERO_TERMINAL_SNR)
+    assert jnp.all(
+        jnp.isfinite(samplers.sample(jax.random.key(0), denoiser, sampler, noise(2), ts))
+    )

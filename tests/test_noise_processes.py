@@ -472,7 +472,7 @@ def test_sigmoid_weight_as_its_paper_has_it():
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", ["vp_cosine", "rectified_flow", "laplace", "ve", "edm"])
 def test_integral_over_log_snr(name):
-    """The same number from any schedule and any density of t: Kingma & Gao 2023, section 3."""
+    """The same number from any schedule and any density of t: Kingma & Gao 2023."""
     schedule, width = (SCHEDULES | NEW)[name], 4.0
     ends = schedule.t_from_logsnr(jnp.asarray([width, -width]))
     low, high = map(float, ends)

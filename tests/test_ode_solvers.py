@@ -176,6 +176,30 @@ def test_order_of_convergence(x64, flows, name):
         assert abs(measured - order) < 0.25, (kind, measured)
 
 
+MEASURED = SCHEDULES | {
+    "sub_vp": schedules.sub_vp(),
+    "ve": schedules.ve(),
+    "rectified_flow": schedules.rectified_flow(),
+    "gvp": schedules.gvp(),
+    "laplace": schedules.laplace(),
+}
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("on", [name for name in MEASURED if name != "edm"])
+@pytest.mark.parametrize("name", NAMES)
+def test_order_of_convergence_on_every_schedule(x64, flows, name, on):
+    """On the mixture, at the same noise levels, from the same x/alpha."""
+    (make, order), schedule, (x, ends) = SOLVERS[name], MEASURED[on], flows
+    denoiser, errors = oracles.exact_denoiser(oracles.TWO_MOONS, schedule), []
+    for n in (64, 128):
+        ts = schedule.t_from_logsnr(-2 * jnp.log(smooth(n)))
+        end = drive(make(schedule), denoiser, schedule.alpha(ts[0]) * x, ts)[-1]
+        end = end / schedule.alpha(ts[-1])
+        errors.append(np.sqrt(np.mean((end - ends["mixture"]) ** 2)))
+    assert abs(np.log2(errors[0] / errors[1]) - order) < 0.25
+
+
 def curved(schedule):
     """A cheap denoiser that must not be asked about clean data."""
 

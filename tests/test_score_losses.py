@@ -5,11 +5,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from oracles import SCHEDULES, TWO_MOONS, draw, exact_denoiser, gaussian
+from oracles import SCHEDULES, TWO_MOONS, Mixture, draw, exact_denoiser, gaussian
 
 from diffjax import diffusion, losses, schedules, weighting
-from diffjax.parameterization import predict_eps, predict_score
+from diffjax.models import Uncertainty
+from diffjax.parameterization import predict_eps, predict_score, predict_x0
 from diffjax.types import InputError, TimeDensity
 
 SCHEDULE, T0, N = SCHEDULES["vp_linear"], 0.3, 20_000
@@ -131,7 +133,7 @@ def uncertain(params, level):
 
 
 def test_learned_uncertainty_of_a_gaussian():
-    """Least in u at the log of the weighted error, where the loss is 1 + u (EDM2, Eq. 14)."""
+    """Least in u at the log of the weighted error, where the loss is 1 + u (EDM2, Eq. 21)."""
 
     def network(params, x, c_noise, cond, key):
         return params * exact_denoiser(gaussian(np.zeros(3), STD), SCHEDULE)(x, T0, cond).x0
@@ -163,6 +165,44 @@ def test_learned_uncertainty_of_a_gaussian():
     plain = plain(jnp.asarray(0.9), jax.random.key(6), batch, 0)
     np.testing.assert_allclose(value(jnp.asarray(0.0), 0.9)[0], plain[0], rtol=1e-6)
     np.testing.assert_allclose(value(jnp.asarray(3.0), 0.9)[1]["weighted"], plain[0], rtol=1e-6)
+
+
+def test_the_network_of_uncertainty_finds_the_size_of_the_loss():
+    """At every noise level: the exact denoiser's weighted error is SNR Var(x0 | x_t)."""
+    exact = exact_denoiser(gaussian(np.zeros(3), STD), SCHEDULE)
+
+    def network(params, x, c_noise, cond, key):
+        return exact(x, c_noise / 1000, cond).x0
+
+    module = Uncertainty()
+    params = module.init(jax.random.key(0), jnp.zeros(1))["params"]
+    loss = losses.learned_uncertainty(
+        network,
+        lambda params, level: module.apply({"params": params}, level),
+        SCHEDULE,
+        predict_x0,
+        weighting.snr,
+        weighting.stratified(SCHEDULE),
+    )
+    batch = {"x": gaussian_batch()["x"][:1024]}
+
+    def value(params, key):
+        return loss({"network": None, "uncertainty": params}, key, batch)[0]
+
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.1, 300))
+
+    def update(carry, key):
+        params, state = carry
+        change, state = optimizer.update(jax.grad(value)(params, key), state)
+        return (optax.apply_updates(params, change), state), None
+
+    keys = jax.random.split(jax.random.key(7), 300)
+    start = params, optimizer.init(params)
+    (params, _), _ = jax.jit(lambda start: jax.lax.scan(update, start, keys))(start)
+    level = schedules.logsnr(SCHEDULE, jnp.linspace(0.05, 0.85, 17))
+    wanted = level - jnp.log(STD**-2 + jnp.exp(level))
+    assert jnp.ptp(wanted) > 5
+    np.testing.assert_allclose(module.apply({"params": params}, level), wanted, atol=0.2)
 
 
 # --- the Wasserstein bound --------------------------------------------------------------
@@ -222,6 +262,37 @@ def test_bound_is_above_the_distance(schedule, model):
     gap = 2 * jnp.abs(jnp.sqrt(true) - jnp.sqrt(other))  # W2 at each time
     bound = losses.wasserstein_bound(schedule, ts, errors, -1 / other, gap[0])
     assert gap[-1] < bound < 10 * gap[-1]
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.7, STD), (0.0, 0.9)])
+def test_estimated_inputs_of_the_bound_of_a_gaussian(mean, std):
+    """Data N(0, STD^2 I) in 3 dimensions, a model of N(mean, std^2 I): both scores are linear."""
+    ts, x0 = fine(SCHEDULE, 8), gaussian_batch()["x"][:2000]
+    model = exact_denoiser(gaussian([mean] * 3, std), SCHEDULE)
+    true = exact_denoiser(gaussian([0.0] * 3, STD), SCHEDULE)
+    estimate = jax.jit(losses.estimate_score_errors, static_argnums=(1, 2, 3))
+    found = estimate(jax.random.key(8), model, true, SCHEDULE, x0, ts)
+    alpha, of_data = marginal(SCHEDULE, ts, STD)
+    _, of_model = marginal(SCHEDULE, ts, std)
+    slope = 1 / of_data - 1 / of_model
+    wanted = jnp.sqrt(3 * (of_data * slope**2 + (alpha * mean / of_model) ** 2))
+    np.testing.assert_allclose(found.score_errors, wanted, rtol=0.03)
+    np.testing.assert_allclose(found.lipschitz, -1 / of_model, rtol=1e-3)
+    np.testing.assert_allclose(found.prior_distance, alpha[0] * STD * np.sqrt(3), rtol=0.02)
+    bounds = [
+        losses.wasserstein_bound(SCHEDULE, ts, *inputs)
+        for inputs in (found, (wanted, -1 / of_model, found.prior_distance))
+    ]
+    np.testing.assert_allclose(*bounds, rtol=0.03)
+
+
+def test_denoiser_of_a_data_set_is_that_of_its_points():
+    data = np.random.default_rng(3).standard_normal((7, 2))
+    points = Mixture(np.full(7, 1 / 7), data, np.zeros(7))
+    x, t = jax.random.normal(jax.random.key(9), (5, 2)), jnp.linspace(0.1, 0.9, 5)
+    ours = losses.empirical_denoiser(SCHEDULE, jnp.asarray(data, jnp.float32))
+    wanted = exact_denoiser(points, SCHEDULE)(x, t, None).x0
+    np.testing.assert_allclose(ours(x, t, None).x0, wanted, rtol=1e-3, atol=1e-4)
 
 
 def test_bound_needs_one_number_per_time():

@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 from scipy.integrate import quad
 
-from diffjax import diffusion, grids, samplers, schedules
+from diffjax import cli, diffusion, grids, samplers, schedules
 from diffjax.samplers.exponential import moments
 from diffjax.types import InputError
 
@@ -81,8 +81,10 @@ def drive(sampler, denoiser, x, ts, noise):
     return np.concatenate([x[None], run(x, ts, jnp.asarray(noise))])
 
 
-def exact_result(schedule, sampler, ts):
+def exact_result(schedule, sampler, ts, mean=0.0, std=None):
     """Mean and standard deviation of the result on GAUSSIAN data, without sampling.
+
+    From N(mean, std^2) at ts[0], by default the prior.
 
     The denoiser is affine, hence so is the whole run in (x_T, noise): one row of a batch for
     each of its inputs finds every coefficient.
@@ -90,7 +92,7 @@ def exact_result(schedule, sampler, ts):
     n = len(ts) - 1
     inputs = 1 + n * sampler.draws
     unit = np.eye(inputs, inputs + 1)[:, :, None]
-    x = unit[0] * schedule.sigma(ts[0])
+    x = mean + unit[0] * (schedule.sigma(ts[0]) if std is None else std)
     noise = unit[1:].reshape(n, sampler.draws, inputs + 1, 1)
     result = drive(sampler, oracles.exact_denoiser(GAUSSIAN, schedule), x, ts, noise)[-1, :, 0]
     return result[-1], np.sqrt(np.sum((result[:-1] - result[-1]) ** 2))
@@ -174,6 +176,31 @@ def test_mixture(name, on):
     x = jax.jit(lambda x: samplers.sample(noise, denoiser, sampler, x, ts))(x)
     wanted = oracles.draw(exact, oracles.TWO_MOONS, 10_000)
     assert sliced_wasserstein(np.asarray(x), np.asarray(wanted)) < 0.15
+
+
+WEAK = [n for n in ROWS if n not in ("langevin", "predictor_corrector", "restart")]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("on", ["edm", "vp"])
+@pytest.mark.parametrize("name", WEAK)
+def test_weak_order(x64, name, on):
+    """Of the standard deviation of Gaussian data, between lambda = -0.8 and 0.8, as the list says.
+
+    The steps are short at both ends, see `smooth` of the ODE solvers.
+    """
+    schedule, errors = SCHEDULES[on], []
+    for n in (64, 128):
+        u = jnp.linspace(0, 1, n + 1)
+        half = 0.8 * (2 * u**3 * (6 * u**2 - 15 * u + 10) - 1)
+        ts = schedule.t_from_logsnr(2 * half)
+        sampler = ROWS[name].make(schedule)
+        scale = jnp.hypot(schedule.alpha(ts) * STD, schedule.sigma(ts))
+        _, std = exact_result(schedule, sampler, ts, schedule.alpha(ts[0]) * MEAN, scale[0])
+        errors.append(abs(std - scale[-1]))
+    constructor = getattr(samplers, name.removesuffix("_heun").removesuffix("_2"))
+    wanted = float(cli.facts(constructor).order.removesuffix(" weak"))
+    assert abs(np.log2(errors[0] / errors[1]) - wanted) < 0.25
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -268,6 +295,13 @@ def test_arguments_may_be_traced():
 def test_bad_arguments(make):
     with pytest.raises(InputError, match=r"must|needs|zero SNR"):
         make(SCHEDULES["vp"])
+
+
+@pytest.mark.parametrize("inner", [samplers.dpmpp_2m, samplers.unipc, samplers.lms])
+def test_restart_refuses_a_solver_that_keeps_weights_of_its_grid(inner):
+    schedule = SCHEDULES["edm"]
+    with pytest.raises(InputError, match="can change grids"):
+        samplers.restart(schedule, inner).init(jnp.ones((1, 1)), grids.karras(schedule, 4))
 
 
 # --- the pieces -------------------------------------------------------------------------

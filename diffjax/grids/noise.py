@@ -153,7 +153,7 @@ def vp_uniform(
 
 
 def beta_quantiles(schedule: Schedule, n: int, a: float = 0.6, b: float = 0.6) -> Grid:
-    """Quantiles of Beta(a, b) in time, then clean: Lee et al. 2024 (Beta Sampling), section 4.
+    """Quantiles of Beta(a, b) in time, then clean: Lee et al. 2024 (Beta Sampling).
 
     t_k = t_min + (t_max - t_min) F^-1(1 - k/n): below 1 both shapes crowd the times at the
     two ends, above 1 in the middle; Beta(1, 1) is even.

@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
-from diffjax.diffusion import log_variance_small, q_sample, sample_keys
+from diffjax.diffusion import log_variance_small, q_sample, sample_keys, step_noise
 from diffjax.losses import prior_term, vb_term
+from diffjax.samplers.checks import check_grid
 from diffjax.types import Array, Cond, Denoiser, Grid, PRNGKeyArray, Samples, Schedule
 
 
@@ -49,20 +49,21 @@ def variational_bound(
 
     Returns:
       A `Bound`.
-    """
-    keys = sample_keys(key, x0.shape[0])
 
-    def draw(key, step):
-        return jax.random.normal(jax.random.fold_in(key, step), x0.shape[1:], x0.dtype)
+    Raises:
+      InputError: ts is not a decreasing grid of at least one step.
+    """
+    ts = jnp.asarray(ts)
+    check_grid(ts)
+    keys = sample_keys(key, x0.shape[0])
 
     def term(_, interval):
         step, t, s = interval
-        x_t = q_sample(schedule, x0, t, jax.vmap(draw, (0, None))(keys, step))
+        x_t = q_sample(schedule, x0, t, step_noise(keys, step, 1, x0)[0])
         return None, vb_term(
             schedule, lambda x, t: denoiser(x, t, cond), log_variance, x0, x_t, t, s
         )
 
-    ts = jnp.asarray(ts)
     _, terms = lax.scan(term, None, (jnp.arange(ts.shape[0] - 1), ts[:-1], ts[1:]))
     prior = prior_term(schedule, x0)
     return Bound(prior + jnp.sum(terms, axis=0), prior, terms)

@@ -44,7 +44,7 @@ def uniform_dequantization(key: PRNGKeyArray, x8: Samples) -> tuple[Samples, Per
 def variational_dequantization(
     model: Callable[[Array], tuple[Array, Array]],
 ) -> Dequantizer:
-    """u = sigmoid(mean(x8) + scale(x8) eps) across the bin: Ho et al. 2019 (Flow++), Eq. 10-12.
+    """u = sigmoid(mean(x8) + scale(x8) eps) across the bin: Ho et al. 2019 (Flow++).
 
     log q(u | x8) = log N(eps; 0, I) - sum log scale - sum log u (1 - u), on bins of width 1.
     The bound is differentiable in the model, which is trained by its mean.

@@ -18,13 +18,21 @@ from diffjax.losses.score import (
     denoising_score_matching,
     noise_variance,
     sliced_score_matching,
+)
+from diffjax.losses.wasserstein import (
+    ScoreErrors,
+    empirical_denoiser,
+    estimate_score_errors,
     wasserstein_bound,
 )
 
 __all__ = [
+    "ScoreErrors",
     "denoising_loss",
     "denoising_score_matching",
     "discretized_gaussian_log_likelihood",
+    "empirical_denoiser",
+    "estimate_score_errors",
     "hybrid_loss",
     "hybrid_terms",
     "learned_uncertainty",

@@ -100,7 +100,7 @@ def learned_uncertainty(
     weighting,
     density: TimeDensity,
 ) -> LossFn:
-    """E of exp(-u) w |x0_hat - x0|^2 + u with u(logsnr) trained: Karras et al. 2024 (EDM2), Eq. 14.
+    """E of exp(-u) w |x0_hat - x0|^2 + u with u(logsnr) trained: Karras et al. 2024 (EDM2), Eq. 21.
 
     At its best u is the logarithm of the weighted error at that noise level, so that every
     level has a loss of the same size, whatever w.

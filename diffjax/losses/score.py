@@ -1,20 +1,16 @@
-"""Losses of the score itself, and what an error of the score is worth in distance."""
+"""Losses of the score itself: denoising and sliced score matching."""
 
 import jax
 import jax.numpy as jnp
 
-from diffjax.diffusion import diffusion_squared, drift, q_sample, score_from_x0
+from diffjax.diffusion import q_sample, score_from_x0
 from diffjax.losses.denoising import per_sample_mean, split_batch
 from diffjax.parameterization import make_denoiser
 from diffjax.types import (
-    Anyshape,
     Array,
-    Grid,
-    InputError,
     LossFn,
     Network,
     Parameterization,
-    Scalar,
     Schedule,
     Time,
     TimeDensity,
@@ -126,47 +122,3 @@ def _score_loss(network, schedule, parameterization, density, weight, terms) -> 
         return jnp.mean(importance * losses), {"context": {"density_state": state}}
 
     return loss
-
-
-def wasserstein_bound(
-    schedule: Schedule,
-    ts: Grid,
-    score_errors: Anyshape,
-    lipschitz: Anyshape,
-    prior_distance: Scalar = 0.0,
-) -> Array:
-    """Upper bound on W2(data, samples of the reverse SDE): Kwon et al. 2022, Theorem 1.
-
-    W2(p_0, q_0) <= int g(t)^2 I(t) E_{p_t}[|s - s_theta|^2]^(1/2) dt + I(T) W2(p_T, q_T) with
-    I(t) = exp(int_0^t (-f + L g^2) dr), by the trapezoidal rule between the given times.
-    The paper has a Lipschitz constant of the drift; the drift here is f x with f at most 0,
-    and -f is exact.
-
-    Args:
-      schedule: the noise schedule.
-      ts: n + 1 decreasing times with alpha and sigma above 0; the bound is on p at the last.
-      score_errors: root mean square over p_t of the norm (not the mean over elements) of the
-        score's error at each of ts.
-      lipschitz: L at each of ts, with (s(x) - s(y)) . (x - y) <= L |x - y|^2 for the score s
-        of the model; for N(m, v I) it is -1/v.
-      prior_distance: W2 between p_t and the sampler's prior at the first of ts.
-
-    Returns:
-      The bound, a scalar, in the unit of the data; of the exact solution of the SDE, to
-      which a sampler adds the error of its steps.
-
-    Raises:
-      InputError: the three arrays are not of one length.
-    """
-    ts, errors, lipschitz = map(jnp.asarray, (ts, score_errors, lipschitz))
-    if not ts.shape == errors.shape == lipschitz.shape:
-        raise InputError(
-            "wasserstein_bound needs one score error and one Lipschitz constant per time; got "
-            f"shapes {ts.shape}, {errors.shape} and {lipschitz.shape}."
-        )
-    ts, errors, lipschitz = ts[::-1], errors[::-1], lipschitz[::-1]
-    g_squared = diffusion_squared(schedule, ts)
-    rate = lipschitz * g_squared - drift(schedule, ts)
-    steps = jnp.diff(ts) * (rate[1:] + rate[:-1]) / 2
-    growth = jnp.exp(jnp.append(jnp.zeros(1, steps.dtype), jnp.cumsum(steps)))
-    return jnp.trapezoid(g_squared * growth * errors, ts) + growth[-1] * prior_distance

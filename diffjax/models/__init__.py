@@ -6,6 +6,7 @@ from diffjax.models.mlp import ResidualMLP
 from diffjax.models.mmdit import MMDiT
 from diffjax.models.network import network
 from diffjax.models.stacking import stack_blocks, unstack_blocks
+from diffjax.models.uncertainty import Uncertainty
 from diffjax.models.unet import UNet
 from diffjax.models.uvit import UViT
 
@@ -16,6 +17,7 @@ __all__ = [
     "ResidualMLP",
     "UNet",
     "UViT",
+    "Uncertainty",
     "network",
     "stack_blocks",
     "unstack_blocks",

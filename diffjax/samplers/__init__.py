@@ -14,7 +14,7 @@ from diffjax.samplers.euler_ancestral import dpmpp_2s_ancestral, euler_ancestral
 from diffjax.samplers.interpolation import interpolate, interpolate_samples
 from diffjax.samplers.langevin import langevin, predictor_corrector
 from diffjax.samplers.learned_grid import learn_grid
-from diffjax.samplers.loop import encode, sample, sample_path, sample_truncated
+from diffjax.samplers.loop import count_calls, encode, sample, sample_path, sample_truncated
 from diffjax.samplers.multistep import lms, plms
 from diffjax.samplers.restart import RestartInterval, restart
 from diffjax.samplers.runge_kutta import dpm_2, euler, heun, midpoint, rk4
@@ -33,6 +33,7 @@ __all__ = [
     "ancestral",
     "brownian",
     "brownian_increment",
+    "count_calls",
     "ddim",
     "deis",
     "dpm_2",

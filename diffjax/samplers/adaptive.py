@@ -2,13 +2,13 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from diffjax.diffusion import diffusion_squared, drift, sample_keys, score_from_x0
+from diffjax.diffusion import diffusion_squared, drift, sample_keys, score_from_x0, step_noise
 from diffjax.samplers.brownian import interval_noise
-from diffjax.samplers.checks import at_least, count
+from diffjax.samplers.checks import at_least, check_start, count
 from diffjax.samplers.euler_ancestral import ancestral_step
 from diffjax.types import (
     Array,
@@ -75,11 +75,8 @@ def _attempt(schedule, denoise, keys, absolute, relative, run):
 def _leave_zero_snr(schedule, denoise, keys, x, t, width):
     """Past the singular start at alpha 0 by one posterior draw: (x, t, calls)."""
 
-    def draw(key):
-        return jax.random.normal(jax.random.fold_in(key, 0), x.shape[1:])
-
     def drawn():
-        noise = jax.vmap(draw)(keys).astype(x.dtype)
+        noise = step_noise(keys, 0, 1, x)[0]
         return ancestral_step(schedule, x, denoise(x, t).x0, t, t - width, noise), t - width, 1
 
     return lax.cond(schedule.alpha(t[0]) == 0, drawn, lambda: (x, t, 0))
@@ -127,6 +124,7 @@ def adaptive_sde(
     at_least("relative", relative)
     at_least("absolute", absolute)
     count("max_steps", max_steps)
+    check_start(denoiser, x, np.asarray([schedule.t_max]), cond)
 
     def denoise(x, t):
         return denoiser(x, t, cond)

@@ -5,8 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from diffjax.samplers.checks import at_least, count
+from diffjax.samplers.checks import at_least, check_start, count
 from diffjax.samplers.flow import angle, angular_flow, radius
 from diffjax.types import (
     Array,
@@ -106,6 +107,7 @@ def adaptive_ode(
       InputError: diffrax is missing, a tolerance is negative, max_steps is not a positive
         integer, or the solver is not an explicit Runge-Kutta method.
     """
+    check_start(denoiser, x, np.asarray([schedule.t_max]), cond)
     first, last = jnp.asarray(schedule.t_max), jnp.asarray(schedule.t_min)
     flow = angular_flow(schedule, lambda x, t: denoiser(x, t, cond))
     z = x / per_sample(radius(schedule, first), x)

@@ -25,7 +25,7 @@ class Amed(NamedTuple):
 
 
 def amed(schedule: Schedule, params: Amed | None = None) -> Sampler:
-    """AMED-Solver with parameters per step: Zhou et al. 2024, section 3.
+    """AMED-Solver with parameters per step: Zhou et al. 2024.
 
     x_s = alpha_s/alpha_t x_t + c alpha_s (r_s - r_t) eps_hat(x_m, m): by the mean value theorem
     some time m in the step and length c make this nearly exact on a trajectory that stays in a
@@ -37,7 +37,7 @@ def amed(schedule: Schedule, params: Amed | None = None) -> Sampler:
       params: default `Amed()`, which is `dpm_2`; may be traced.
 
     Returns:
-      A deterministic sampler, two denoiser calls per step and one in the last.
+      A deterministic sampler of order 2, two denoiser calls per step and one in the last.
     """
     params = Amed() if params is None else params
 
@@ -61,7 +61,7 @@ def amed(schedule: Schedule, params: Amed | None = None) -> Sampler:
 
 
 def amed_loss(schedule: Schedule, denoiser: Denoiser, ts: Grid) -> LossFn:
-    """Squared distance to a fine trajectory: the distillation of Zhou et al. 2024, section 3.
+    """Squared distance to a fine trajectory: the distillation of Zhou et al. 2024.
 
     The solver runs freely over ts from the trajectory's first point and is compared at all
     others, so that gradients see how early steps change later ones (the paper stops them

@@ -8,7 +8,8 @@ from diffjax.diffusion import (
     log_variance_small,
     q_posterior,
 )
-from diffjax.types import InputError, Sampler, Schedule, per_sample
+from diffjax.samplers.checks import choose
+from diffjax.types import Sampler, Schedule, per_sample
 
 VARIANCES = {
     "small": log_variance_small,
@@ -18,7 +19,7 @@ VARIANCES = {
 
 
 def ancestral(schedule: Schedule, variance: str = "small") -> Sampler:
-    """Ancestral sampling: Ho et al. 2020, Alg. 2, over intervals of any length.
+    """Ancestral sampling, over intervals of any length: Ho et al. 2020, Alg. 2.
 
     x_s = mean of q(x_s | x_t, x0_hat) + sqrt(variance) z, without noise at clean data.
 
@@ -27,14 +28,12 @@ def ancestral(schedule: Schedule, variance: str = "small") -> Sampler:
       variance: "small" (beta-tilde), "large" (beta), or "learned" (Nichol & Dhariwal 2021).
 
     Returns:
-      A sampler that wants one noise array per step and calls the denoiser once.
+      A sampler of weak order 1 that wants one noise array per step; one denoiser call per step.
 
     Raises:
       InputError: an unknown variance.
     """
-    if variance not in VARIANCES:
-        raise InputError(f"variance must be one of {', '.join(VARIANCES)}; got {variance!r}.")
-    log_variance = VARIANCES[variance]
+    log_variance = choose("variance", variance, VARIANCES)
 
     def step(noise, denoise, x, t, s, state):
         prediction = denoise(x, t)

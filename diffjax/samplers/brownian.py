@@ -146,21 +146,7 @@ def sample_brownian(
 ) -> Samples:
     """`sample` whose noise is one path per sample, so that a finer grid refines the sample.
 
-    Args:
-      key: consumed whole; the paths.
-      denoiser: (x_t, t, cond) -> Prediction, guidance included.
-      sampler: one of `diffjax.samplers`.
-      schedule: the noise schedule, whose log-SNR runs the paths.
-      x: noise at ts[0], from `prior_sample` with another key.
-      ts: n + 1 decreasing times, from `diffjax.grids`.
-      cond: condition of each sample, or None.
-      first: index of the first sample, when one draw is made in several batches.
-
-    Returns:
-      x at ts[-1].
-
-    Raises:
-      InputError: ts is not a decreasing grid of at least one step.
+    Arguments, result and error are those of `sample`; the schedule's log-SNR runs the paths.
     """
     driven = along_brownian(key, schedule, sampler, first)
     return sample(jax.random.key(0), denoiser, driven, x, ts, cond, first)

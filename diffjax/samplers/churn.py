@@ -32,8 +32,8 @@ def edm_stochastic(
       noise_scale: S_noise, standard deviation of the fresh noise.
 
     Returns:
-      A sampler that wants one noise array per step; two denoiser calls per step and one in
-      the last. Its state is gamma.
+      A sampler of weak order 2 that wants one noise array per step; two denoiser calls per step and
+      one in the last. Its state is gamma.
 
     Raises:
       InputError: a negative argument, or noise_min above noise_max.

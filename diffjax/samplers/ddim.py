@@ -1,14 +1,14 @@
 """DDIM: a family from deterministic (eta 0) to ancestral (eta 1)."""
 
-import jax
 import jax.numpy as jnp
 
 from diffjax.diffusion import eps_from_x0, posterior_variance
-from diffjax.types import InputError, Sampler, Scalar, Schedule, per_sample
+from diffjax.samplers.checks import at_least
+from diffjax.types import Sampler, Scalar, Schedule, per_sample
 
 
 def ddim(schedule: Schedule, eta: Scalar = 0.0) -> Sampler:
-    """Song et al. 2021 (DDIM), Eq. 12, over intervals of any length.
+    """DDIM, over intervals of any length: Song et al. 2021 (DDIM), Eq. 12.
 
     x_s = alpha_s x0_hat + sqrt(sigma_s^2 - std^2) eps_hat + std z, where std is eta times
     the standard deviation of q(x_s | x_t, x0). With eta 0 it is also exact Euler in
@@ -19,13 +19,12 @@ def ddim(schedule: Schedule, eta: Scalar = 0.0) -> Sampler:
       eta: 0 deterministic, 1 ancestral with the small variance; may be a traced value.
 
     Returns:
-      A sampler that wants one noise array per step and calls the denoiser once.
+      A sampler of weak order 1 that wants one noise array per step; one denoiser call per step.
 
     Raises:
       InputError: eta is negative.
     """
-    if not isinstance(eta, jax.core.Tracer) and eta < 0:
-        raise InputError(f"eta must be at least 0 (0 is deterministic); got {eta}.")
+    at_least("eta", eta)
 
     def step(noise, denoise, x, t, s, state):
         x0 = denoise(x, t).x0

@@ -20,7 +20,7 @@ def deis(schedule: Schedule, order: int = 3) -> Sampler:
       order: order of accuracy, 1 to 3.
 
     Returns:
-      A deterministic sampler, one denoiser call per step.
+      A deterministic sampler of order 1 to 3, one denoiser call per step.
 
     Raises:
       InputError: an order that is not 1, 2 or 3.

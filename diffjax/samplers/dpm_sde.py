@@ -29,8 +29,8 @@ def dpmpp_sde(schedule: Schedule, eta: Scalar = 1.0, r: Scalar = 0.5) -> Sampler
       r: where the middle lies, in (0, 1]; may be traced.
 
     Returns:
-      A sampler that wants two noise arrays per step, the middle's first; two denoiser calls
-      per step and one in the last.
+      A sampler of weak order 1 that wants two noise arrays per step, the middle's first; two
+      denoiser calls per step and one in the last.
 
     Raises:
       InputError: eta is negative, or r is not in (0, 1].
@@ -68,8 +68,8 @@ def dpmpp_2m_sde(schedule: Schedule, form: str = "midpoint", eta: Scalar = 1.0) 
       eta: 0 is deterministic (with "midpoint" `dpmpp_2m`), 1 the reverse SDE; may be traced.
 
     Returns:
-      A sampler that wants one noise array per step and calls the denoiser once. Its state is
-      the last x0_hat and h, HUGE before the first step.
+      A sampler of weak order 2 that wants one noise array per step; one denoiser call per step. Its
+      state is the last x0_hat and h, HUGE before the first step.
 
     Raises:
       InputError: an unknown form, or a negative eta.
@@ -105,8 +105,8 @@ def dpmpp_3m_sde(schedule: Schedule, eta: Scalar = 1.0) -> Sampler:
       eta: 0 is deterministic, 1 the reverse SDE; may be traced.
 
     Returns:
-      A sampler that wants one noise array per step and calls the denoiser once. Its state is
-      the last two x0_hat and h, HUGE where there is none.
+      A sampler of weak order 2 that wants one noise array per step; one denoiser call per step. Its
+      state is the last two x0_hat and h, HUGE where there is none.
 
     Raises:
       InputError: eta is negative.

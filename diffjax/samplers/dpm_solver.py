@@ -34,7 +34,8 @@ def dpm_solver(schedule: Schedule, order: int = 3) -> Sampler:
       order: order of accuracy and denoiser calls per step, 1 to 3.
 
     Returns:
-      A deterministic sampler; a step to clean data is one Euler step.
+      A deterministic sampler of order 1 to 3, `order` denoiser calls per step and one in the last,
+      which is an Euler step.
 
     Raises:
       InputError: an order that is not 1, 2 or 3.
@@ -66,7 +67,7 @@ def _dpm_solver_3(schedule: Schedule) -> Sampler:
 
 
 def dpmpp_2s(schedule: Schedule) -> Sampler:
-    """Singlestep DPM-Solver++(2S), order 2: Lu et al. 2023, Alg. 1 with r = 1/2.
+    """Singlestep DPM-Solver++(2S): Lu et al. 2023, Alg. 1 with r = 1/2.
 
     x_s = sigma_s/sigma_t x_t + alpha_s (1 - e^-h) x0_hat at the middle of the step in lambda,
     where x is Euler's. It is k-diffusion's `sample_dpmpp_2s_ancestral` with eta 0.
@@ -75,7 +76,7 @@ def dpmpp_2s(schedule: Schedule) -> Sampler:
       schedule: the noise schedule.
 
     Returns:
-      A deterministic sampler, two denoiser calls per step and one in the last.
+      A deterministic sampler of order 2, two denoiser calls per step and one in the last.
     """
 
     def correction(denoise, x, t, s, eps):
@@ -90,7 +91,7 @@ def dpmpp_2s(schedule: Schedule) -> Sampler:
 
 
 def dpmpp_2m(schedule: Schedule) -> Sampler:
-    """DPM-Solver++(2M), order 2: Lu et al. 2023, Alg. 2.
+    """DPM-Solver++(2M): Lu et al. 2023, Alg. 2.
 
     x_s = sigma_s/sigma_t x_t + alpha_s (1 - e^-h) D with h = lambda_s - lambda_t and
     D = x0_hat + h/(2 h_before) (x0_hat - x0_hat before). The first step, a step to clean
@@ -100,7 +101,7 @@ def dpmpp_2m(schedule: Schedule) -> Sampler:
       schedule: the noise schedule.
 
     Returns:
-      A deterministic sampler, one denoiser call per step.
+      A deterministic sampler of order 2, one denoiser call per step.
     """
     return dpmpp_multistep(schedule, order=2)
 
@@ -117,7 +118,7 @@ def dpmpp_multistep(schedule: Schedule, order: int = 2) -> Sampler:
       order: x0_hats in the formula, the present one included, 1 to 3.
 
     Returns:
-      A deterministic sampler, one denoiser call per step.
+      A deterministic sampler of order 1 to 2, one denoiser call per step.
 
     Raises:
       InputError: an order that is not 1, 2 or 3.

@@ -77,7 +77,7 @@ def euler_ancestral(schedule: Schedule, eta: Scalar = 1.0) -> Sampler:
       eta: 0 is `euler`, 1 is DDPM with the small variance; may be traced.
 
     Returns:
-      A sampler that wants one noise array per step and calls the denoiser once.
+      A sampler of weak order 1 that wants one noise array per step; one denoiser call per step.
 
     Raises:
       InputError: eta is negative.
@@ -102,8 +102,8 @@ def dpmpp_2s_ancestral(schedule: Schedule, eta: Scalar = 1.0) -> Sampler:
       eta: 0 is deterministic DPM-Solver++(2S); may be traced.
 
     Returns:
-      A sampler that wants one noise array per step; two denoiser calls per step and one in
-      the last.
+      A sampler of weak order 2 that wants one noise array per step; two denoiser calls per step and
+      one in the last.
 
     Raises:
       InputError: eta is negative.

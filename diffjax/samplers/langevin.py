@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from diffjax.diffusion import score_from_x0, transition
-from diffjax.samplers.checks import at_least, count
+from diffjax.samplers.checks import SamplerOf, at_least, built, count
 from diffjax.samplers.euler_ancestral import ancestral_step
+from diffjax.samplers.sde import reverse_diffusion
 from diffjax.types import (
     Array,
     BoundDenoiser,
@@ -46,7 +47,10 @@ def langevin_step(
 
 
 def predictor_corrector(
-    schedule: Schedule, predictor: Sampler, snr: Scalar = 0.16, corrector_steps: int = 1
+    schedule: Schedule,
+    predictor: SamplerOf = reverse_diffusion,
+    snr: Scalar = 0.16,
+    corrector_steps: int = 1,
 ) -> Sampler:
     """A predictor's step to s, then Langevin steps at s: Song et al. 2021, Alg. 2-3.
 
@@ -54,19 +58,21 @@ def predictor_corrector(
 
     Args:
       schedule: the noise schedule.
-      predictor: any sampler; the paper's is `reverse_diffusion`.
+      predictor: any sampler, or the constructor of one.
       snr: signal-to-noise ratio r of the correction, at most about 0.3; may be traced.
       corrector_steps: Langevin steps per interval, at least 1.
 
     Returns:
-      A sampler that wants the predictor's noise, then corrector_steps arrays; as many denoiser
-      calls as the predictor, and corrector_steps more in every step but the last.
+      A sampler that wants the predictor's noise, then corrector_steps arrays; two denoiser calls
+      per step and one in the last with the default predictor, `corrector_steps` more than the
+      predictor's but in the last in general.
 
     Raises:
       InputError: snr is negative, or corrector_steps is not a positive integer.
     """
     at_least("snr", snr)
     count("corrector_steps", corrector_steps)
+    predictor = built(schedule, predictor)
 
     def step(noise, denoise, x, t, s, state):
         x, state = predictor.step(noise[: predictor.draws], denoise, x, t, s, state)
@@ -85,7 +91,7 @@ def predictor_corrector(
 
 
 def langevin(schedule: Schedule, snr: Scalar = 0.22, steps: int = 100) -> Sampler:
-    """Annealed Langevin dynamics: Song & Ermon 2019, Alg. 1, on the levels of the grid.
+    """Annealed Langevin dynamics, on the levels of the grid: Song & Ermon 2019, Alg. 1.
 
     From one level to the next x/alpha stays, and `steps` Langevin steps are made there. A step
     to clean data gives x0_hat (Jolicoeur-Martineau et al. 2021, section 3.1), and one from
@@ -98,8 +104,8 @@ def langevin(schedule: Schedule, snr: Scalar = 0.22, steps: int = 100) -> Sample
       steps: Langevin steps per level, at least 1; memory grows with their noise.
 
     Returns:
-      A sampler that wants `steps` noise arrays per step; `steps` denoiser calls per step and
-      one in the last.
+      A sampler that wants `steps` noise arrays per step; `steps` denoiser calls per step and one in
+      the last.
 
     Raises:
       InputError: snr is negative, or steps is not a positive integer.

@@ -1,5 +1,7 @@
 """Time grids learned for one denoiser, one sampler and one number of steps."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,6 +19,7 @@ from diffjax.types import (
     Grid,
     InputError,
     PRNGKeyArray,
+    PyTree,
     Sampler,
     Samples,
     Scalar,
@@ -68,7 +71,7 @@ def learn_grid(
     """Times that bring a sampler of few steps nearest to the fine solution, by gradient.
 
     min over t_1 > ... > t_{n-1} of the root mean square of sample(x; ts) - target: Tong et al.
-    2024 (LD3), Eq. 7, with Adam through the scan of the sampler itself. The times are
+    2024 (LD3), with Adam through the scan of the sampler itself. The times are
     increments of log-SNR under a softmax, so that they stay ordered; t_0 and the clean end
     stay. The sampler's own coefficients are left alone. Pure: call it inside `jax.jit`, with
     a network's params as arguments.
@@ -94,14 +97,7 @@ def learn_grid(
     """
     count("steps", steps)
     ts = jnp.asarray(ts)
-    if ts.shape[0] < 3:
-        raise InputError(f"a grid to learn needs at least 2 steps; got {ts.shape[0] - 1}.")
-    logsnrs = logsnr(schedule, ts[:-1])
-    if not isinstance(logsnrs, jax.core.Tracer) and not jnp.all(jnp.isfinite(logsnrs)):
-        raise InputError(
-            "a learned grid needs a finite log-SNR at every time but the clean end; start "
-            "below a zero terminal SNR, e.g. with grids.trailing(schedule, n + 1)[1:]."
-        )
+    logsnrs = _noisy_logsnrs(schedule, ts)
     if target is None:
         fine = karras(schedule, 128).at[0].set(ts[0])
         target = sample(jax.random.key(0), denoiser, heun(schedule), x, fine, cond)
@@ -115,16 +111,40 @@ def learn_grid(
         out = sample(key, denoiser, sampler, x, grid(logits), cond)
         return jnp.log(jnp.mean((out - target) ** 2)) / 2
 
+    best, losses = descend(log_error, _logits(logsnrs, high, free_end), steps, learning_rate)
+    return grid(best), jnp.exp(losses)
+
+
+def _noisy_logsnrs(schedule: Schedule, ts: Grid) -> Array:
+    """Log-SNR of all times but the last, or an InputError where no grid can be learned."""
+    if ts.shape[0] < 3:
+        raise InputError(f"a grid to learn needs at least 2 steps; got {ts.shape[0] - 1}.")
+    logsnrs = logsnr(schedule, ts[:-1])
+    if not isinstance(logsnrs, jax.core.Tracer) and not jnp.all(jnp.isfinite(logsnrs)):
+        raise InputError(
+            "a learned grid needs a finite log-SNR at every time but the clean end; start "
+            "below a zero terminal SNR, e.g. with grids.trailing(schedule, n + 1)[1:]."
+        )
+    return logsnrs
+
+
+def descend(
+    loss: Callable[[PyTree], Array], start: PyTree, steps: int = 300, learning_rate: float = 0.05
+) -> tuple[PyTree, Array]:
+    """Adam with a cosine decay on a few numbers: the best argument seen, and every loss (steps,).
+
+    `learn_grid` is this over times; over `Amed` it fits `amed` to one grid.
+    """
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 
     def update(carry, _):
-        logits, state, best, least = carry
-        loss, gradient = jax.value_and_grad(log_error)(logits)
-        best = jnp.where(loss < least, logits, best)
+        point, state, best, least = carry
+        value, gradient = jax.value_and_grad(loss)(point)
+        best = jax.tree.map(lambda new, old: jnp.where(value < least, new, old), point, best)
         change, state = optimizer.update(gradient, state)
-        return (logits + change, state, best, jnp.minimum(loss, least)), loss
+        return (optax.apply_updates(point, change), state, best, jnp.minimum(value, least)), value
 
-    logits = _logits(logsnrs, high, free_end)
-    start = (logits, optimizer.init(logits), logits, jnp.asarray(jnp.inf, logits.dtype))
-    (_, _, best, _), losses = lax.scan(update, start, None, length=steps)
-    return grid(best), jnp.exp(losses)
+    least = jnp.asarray(jnp.inf, jax.eval_shape(loss, start).dtype)
+    carry = (start, optimizer.init(start), start, least)
+    (_, _, best, _), losses = lax.scan(update, carry, None, length=steps)
+    return best, losses

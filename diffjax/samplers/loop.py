@@ -8,36 +8,21 @@ arguments; only another number of steps compiles again.
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from diffjax.diffusion import sample_keys
+from diffjax.diffusion import sample_keys, step_noise
+from diffjax.samplers.checks import check_grid, check_start
 from diffjax.types import (
-    Array,
     Cond,
     Denoiser,
     Grid,
     Index,
-    InputError,
     Path,
+    Prediction,
     PRNGKeyArray,
     Sampler,
     Samples,
 )
-
-
-def _check_grid(ts: Array) -> None:
-    """A grid must be known to be decreasing; a traced one was checked by its maker."""
-    if ts.ndim != 1 or ts.shape[0] < 2:
-        raise InputError(
-            f"a grid needs n + 1 decreasing times for n >= 1 steps; got shape {ts.shape}. "
-            "Make one with diffjax.grids, e.g. grids.trailing(schedule, 50)."
-        )
-    if not isinstance(ts, jax.core.Tracer) and not np.all(np.diff(ts) < 0):
-        raise InputError(
-            f"a grid needs decreasing times; got {np.array2string(np.asarray(ts), threshold=8)}. "
-            "Flip or sort it; encode() is the loop that goes from data to noise."
-        )
 
 
 def _scan(key, denoiser, sampler, x, ts, cond, first, keep):
@@ -47,14 +32,10 @@ def _scan(key, denoiser, sampler, x, ts, cond, first, keep):
     def denoise(x, t):
         return denoiser(x, t, cond)
 
-    def draw(key, step):
-        shape = (sampler.draws, *x.shape[1:])
-        return jax.random.normal(jax.random.fold_in(key, step), shape, x.dtype)
-
     def body(carry, interval):
         x, state = carry
         step, t, s = interval
-        noise = jax.vmap(draw, (0, None), out_axes=1)(keys, step)
+        noise = step_noise(keys, step, sampler.draws, x)
         x, state = sampler.step(noise, denoise, x, t, s, state)
         return (x, state), keep(x)
 
@@ -87,10 +68,12 @@ def sample(
       x at ts[-1].
 
     Raises:
-      InputError: ts is not a decreasing grid of at least one step.
+      InputError: ts is not a decreasing grid of at least one step, or the denoiser is not
+        finite at the first, such as one of eps at a zero SNR.
     """
     ts = jnp.asarray(ts)
-    _check_grid(ts)
+    check_grid(ts)
+    check_start(denoiser, x, ts, cond)
     return _scan(key, denoiser, sampler, x, ts, cond, first, keep=lambda x: None)[0]
 
 
@@ -109,7 +92,8 @@ def sample_path(
       x at each of ts (n + 1, B, ...), the given x first.
     """
     ts = jnp.asarray(ts)
-    _check_grid(ts)
+    check_grid(ts)
+    check_start(denoiser, x, ts, cond)
     _, path = _scan(key, denoiser, sampler, x, ts, cond, first, keep=lambda x: x)
     return jnp.concatenate([x[None], path])
 
@@ -158,8 +142,32 @@ def encode(
       The sample at ts[0].
     """
     ts = jnp.asarray(ts)
-    _check_grid(ts)
+    check_grid(ts)
     silent = sampler._replace(
         step=lambda noise, *rest: sampler.step(jnp.zeros_like(noise), *rest),
     )
     return _scan(jax.random.key(0), denoiser, silent, x, ts[::-1], cond, 0, lambda x: None)[0]
+
+
+def count_calls(sampler: Sampler, ts: Grid) -> int:
+    """Denoiser calls of a run (NFE), by counting those of one that is not compiled.
+
+    Args:
+      sampler: one of `diffjax.samplers`.
+      ts: n + 1 decreasing times; some samplers spend less in the first step or the last.
+
+    Returns:
+      The number of calls.
+
+    """
+    calls = 0
+
+    def denoiser(x, t, cond):
+        nonlocal calls
+        calls += 1
+        return Prediction(jnp.zeros_like(x))
+
+    with jax.disable_jit():
+        key, x = jax.random.key(0), jnp.ones((1, 1))
+        _scan(key, denoiser, sampler, x, jnp.asarray(ts), None, 0, keep=lambda x: None)
+    return calls

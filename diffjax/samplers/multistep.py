@@ -21,7 +21,7 @@ def lms(schedule: Schedule, order: int = 4) -> Sampler:
       order: order of accuracy, 1 to 4.
 
     Returns:
-      A deterministic sampler, one denoiser call per step.
+      A deterministic sampler of order 1 to 4, one denoiser call per step.
 
     Raises:
       InputError: an order that is not 1, 2, 3 or 4.
@@ -41,7 +41,7 @@ EQUAL_STEPS[3] /= 24
 
 
 def plms(schedule: Schedule) -> Sampler:
-    """Pseudo linear multistep, PLMS, order 2: Liu et al. 2022 (PNDM), Eq. 11-12.
+    """Pseudo linear multistep, PLMS: Liu et al. 2022 (PNDM), Eq. 11-12.
 
     x_s = transfer of x_t along e' = (55 e_0 - 59 e_1 + 37 e_2 - 9 e_3)/24. The weights are
     those of equal steps in t, and the transfer holds e' constant in r, hence the order. As in
@@ -52,7 +52,7 @@ def plms(schedule: Schedule) -> Sampler:
       schedule: the noise schedule.
 
     Returns:
-      A deterministic sampler, one denoiser call per step and two in the first.
+      A deterministic sampler of order 2, one denoiser call per step and two in the first.
     """
 
     def weights(ts):

@@ -16,9 +16,10 @@ import numpy as np
 from jax import lax
 
 from diffjax.diffusion import q_step
-from diffjax.samplers.checks import count
+from diffjax.samplers.checks import SamplerOf, built, count
+from diffjax.samplers.runge_kutta import heun
 from diffjax.schedules import logsnr
-from diffjax.types import InputError, Sampler, Schedule
+from diffjax.types import InputError, Sampler, Scalar, Schedule
 
 
 class RestartInterval(NamedTuple):
@@ -56,6 +57,22 @@ def _check(schedule: Schedule, interval: RestartInterval) -> None:
         raise InputError(f"t_high = {high} has a zero SNR; restart from just below it.")
 
 
+def _check_state(sampler: Sampler, x) -> None:
+    """Refuse a solver whose state is a table of one grid: it cannot go on from another's."""
+    shapes = [
+        jax.tree.map(
+            lambda leaf: leaf.shape,
+            jax.eval_shape(sampler.init, x, jax.ShapeDtypeStruct((n,), x.dtype)),
+        )
+        for n in (3, 4)
+    ]
+    if shapes[0] != shapes[1]:
+        raise InputError(
+            "restart needs a solver that can change grids, and this one keeps weights for each "
+            "step of its own; use heun, dpm_2, dpmpp_2s, or dpmpp_2m_sde with eta 0."
+        )
+
+
 def restart_grid(schedule: Schedule, t_high, t_low, n: int, rho: float = 7.0):
     """n + 1 times from t_high to t_low, (sigma/alpha)^(1/rho) evenly spaced; both ends exact."""
     high = jnp.exp(-logsnr(schedule, t_high) / (2 * rho))
@@ -85,26 +102,45 @@ def _repeat(schedule, sampler, interval, noise, denoise, x, s):
     return lax.scan(once, (x, sampler.init(x, ts)), noise)[0]
 
 
-def restart(schedule: Schedule, sampler: Sampler, intervals: Sequence[tuple]) -> Sampler:
+def restart(
+    schedule: Schedule,
+    sampler: SamplerOf = heun,
+    intervals: Sequence[tuple] | None = None,
+    noise_min: Scalar = 0.06,
+    noise_max: Scalar = 0.3,
+    steps: int = 2,
+    repeats: int = 2,
+) -> Sampler:
     """Restart sampling around any sampler: Xu et al. 2023, Eq. 3 and Alg. 2.
 
     x_{t_high} = forward noise from x_{t_low}, then the solver back to t_low on a grid spaced as
-    that of Karras et al. 2022. A multistep solver starts anew on the way down and goes on
+    that of Karras et al. 2022. A solver with a state starts anew on the way down and goes on
     from there.
 
     Args:
       schedule: the noise schedule.
-      sampler: the solver of the outer grid and of the ways down; the paper's is `heun`.
+      sampler: the solver of the outer grid and of the ways down, or the constructor of one.
       intervals: `RestartInterval`s, or tuples of their fields, in any order. On a grid with
-        no inner time below its t_high an interval is skipped.
+        no inner time below its t_high an interval is skipped. None is the one interval of
+        the next four arguments, whose defaults are the example of the released code.
+      noise_min: sigma/alpha at its lower end; may be traced, as may noise_max.
+      noise_max: sigma/alpha at its upper end.
+      steps: its solver steps from the top to the bottom.
+      repeats: how many times it is gone through.
 
     Returns:
-      A sampler whose state is the solver's and the times of restart; per run
-      repeats * steps more solver steps for each interval.
+      A sampler whose state is the solver's and the times of restart; two denoiser calls per step,
+      one in the last and eight for the interval at the defaults, the solver's and those of
+      `repeats` times `steps` of its steps for each interval in general.
 
     Raises:
-      InputError: there is no interval, or one is empty, beyond t_max or without a step.
+      InputError: there is no interval, or one is empty, beyond t_max or without a step; when
+        sampling, the solver keeps weights for each step of its grid (`lms`, `unipc`, ...).
     """
+    sampler = built(schedule, sampler)
+    if intervals is None:
+        ends = (schedule.t_from_logsnr(-2 * jnp.log(r)) for r in (noise_min, noise_max))
+        intervals = [(*ends, steps, repeats)]
     intervals = [RestartInterval(*interval) for interval in intervals]
     if not intervals:
         raise InputError("restart needs at least one interval (t_low, t_high, steps, repeats).")
@@ -112,6 +148,8 @@ def restart(schedule: Schedule, sampler: Sampler, intervals: Sequence[tuple]) ->
         _check(schedule, interval)
 
     def init(x, ts):
+        _check_state(sampler, x)
+
         def place(interval):
             inner = jnp.append(ts[1:-1], jnp.inf)
             inner = jnp.where(inner < interval.t_high, inner, jnp.inf)

@@ -87,13 +87,13 @@ def single_step(schedule: Schedule, correction: Correction) -> Sampler:
 
 
 def euler(schedule: Schedule) -> Sampler:
-    """Euler, order 1: Karras et al. 2022, Alg. 1 without its lines 6-8.
+    """Euler: Karras et al. 2022, Alg. 1 without its lines 6-8.
 
     Args:
       schedule: the noise schedule.
 
     Returns:
-      A deterministic sampler, one denoiser call per step.
+      A deterministic sampler of order 1, one denoiser call per step.
     """
 
     def step(noise, denoise, x, t, s, state):
@@ -104,7 +104,7 @@ def euler(schedule: Schedule) -> Sampler:
 
 
 def heun(schedule: Schedule) -> Sampler:
-    """Heun, order 2: Karras et al. 2022, Alg. 1.
+    """Heun: Karras et al. 2022, Alg. 1.
 
     x_s = Euler + alpha_s (r_s - r_t)/2 (eps_hat at s - eps_hat at t). The step to clean data,
     and one from alpha 0, where r is infinite, are Euler.
@@ -113,7 +113,7 @@ def heun(schedule: Schedule) -> Sampler:
       schedule: the noise schedule.
 
     Returns:
-      A deterministic sampler, two denoiser calls per step and one in the last.
+      A deterministic sampler of order 2, two denoiser calls per step and one in the last.
     """
 
     def correction(denoise, x, t, s, eps):
@@ -124,7 +124,7 @@ def heun(schedule: Schedule) -> Sampler:
 
 
 def midpoint(schedule: Schedule, fraction: Scalar = 0.5, scale: Scalar = 1.0) -> Sampler:
-    """One slope within the step, order 2 at the defaults.
+    """One slope within the step, at any place: after Lu et al. 2022 (DPM-Solver), Alg. 1.
 
     x_s = alpha_s/alpha_t x_t + scale alpha_s (r_s - r_t) eps_hat(x_m, m), where x_m is Euler's
     at r_m = r_t^(1 - fraction) r_s^fraction.
@@ -135,7 +135,7 @@ def midpoint(schedule: Schedule, fraction: Scalar = 0.5, scale: Scalar = 1.0) ->
       scale: factor on the slope; may be a traced value.
 
     Returns:
-      A deterministic sampler, two denoiser calls per step and one in the last.
+      A deterministic sampler of order 2, two denoiser calls per step and one in the last.
     """
 
     def correction(denoise, x, t, s, eps):
@@ -147,7 +147,7 @@ def midpoint(schedule: Schedule, fraction: Scalar = 0.5, scale: Scalar = 1.0) ->
 
 
 def dpm_2(schedule: Schedule) -> Sampler:
-    """Midpoint at the geometric mean of the noise levels, order 2: Lu et al. 2022, Alg. 1.
+    """Midpoint at the geometric mean of the noise levels: Lu et al. 2022, Alg. 1.
 
     x_s = alpha_s/alpha_t x_t + alpha_s (r_s - r_t) eps_hat at r_m = sqrt(r_t r_s). This is
     DPM-Solver-2 with r1 = 1/2 and, without noise, k-diffusion's `sample_dpm_2`. The step to
@@ -157,13 +157,13 @@ def dpm_2(schedule: Schedule) -> Sampler:
       schedule: the noise schedule.
 
     Returns:
-      A deterministic sampler, two denoiser calls per step and one in the last.
+      A deterministic sampler of order 2, two denoiser calls per step and one in the last.
     """
     return midpoint(schedule)
 
 
 def rk4(schedule: Schedule) -> Sampler:
-    """The classical method of Kutta 1901, on dy/dr = eps_hat, order 4.
+    """The classical Runge-Kutta method, on dy/dr = eps_hat: Kutta 1901.
 
     x_s = alpha_s/alpha_t x_t + alpha_s (r_s - r_t)/6 (e1 + 2 e2 + 2 e3 + e4), where e2 and e3
     are taken at the arithmetic mean of r_t and r_s. The step to clean data, and one from
@@ -173,7 +173,7 @@ def rk4(schedule: Schedule) -> Sampler:
       schedule: the noise schedule.
 
     Returns:
-      A deterministic sampler, four denoiser calls per step and one in the last.
+      A deterministic sampler of order 4, four denoiser calls per step and one in the last.
     """
 
     def correction(denoise, x, t, s, eps):

@@ -11,57 +11,31 @@ from diffjax.samplers.exponential import (
     log_step,
     moments,
 )
-from diffjax.types import Array, InputError, Sampler, Scalar, Schedule, per_sample
+from diffjax.samplers.linear_multistep import integrals
+from diffjax.types import InputError, Sampler, Scalar, Schedule
 
 MAX_ORDER = 4
 
 
-def _lagrange(nodes: list[Array], j: int) -> list[Array]:
-    """Coefficients, of v^0 upwards, of the polynomial that is 1 at node j and 0 at the others."""
-    coefficients = [jnp.ones_like(nodes[j])]
-    for i in range(len(nodes)):
-        if i != j:
-            scale = 1 / (nodes[j] - nodes[i])
-            shifted = [jnp.zeros_like(scale), *(scale * c for c in coefficients)]
-            scaled = [-nodes[i] * scale * c for c in coefficients]
-            scaled.append(jnp.zeros_like(scale))
-            coefficients = [a + b for a, b in zip(shifted, scaled, strict=True)]
-    return coefficients
-
-
-def adams_weights(nodes: list[Array], z: Array) -> list[Array]:
-    """The integral of z e^(-z (1 - v)) over v in [0, 1] as a weighted sum over the nodes.
-
-    b_j = integral of z e^(-z (1 - v)) l_j(v), with l_j the Lagrange basis: Xue et al. 2023,
-    Eq. 15 and 18 in the variable v = (lambda - lambda_t)/h. A node at minus infinity (a large
-    negative number, no two equal) has weight 0, which leaves the lower order.
-
-    Args:
-      nodes: where x0_hat is known, in units of the step.
-      z: (1 + tau^2) h.
-
-    Returns:
-      One weight per node, summing to 1 - e^-z.
-    """
-    m = moments(z, len(nodes))
-    products = [
-        [c * m_p for c, m_p in zip(_lagrange(nodes, j), m, strict=True)] for j in range(len(nodes))
-    ]
-    return [sum(terms) for terms in products]
-
-
 def _adams_step(schedule, x, x0s, nodes, t, s, noise, eta):
-    """One exponential step with x0_hat interpolated at the nodes; first order where h is HUGE."""
+    """One exponential step with x0_hat the polynomial through its values at the nodes.
+
+    Its D is the integral of (1 + eta) e^(-(1 + eta)(lambda_s - lambda)) x0_hat over the step:
+    Xue et al. 2023, Eq. 15 and 18. First order where the step is HUGE.
+    """
+
+    def density(u, stop):
+        return (1 + eta) * jnp.exp((1 + eta) * (u - stop))
+
     h = log_step(schedule, t, s)
-    regular = h < HUGE
-    z = (1 + eta) * h
-    width = jnp.where(regular, h, 1)
-    start = half_logsnr(schedule, t)
-    places = [(node - start) / width for node in nodes]
-    weights = adams_weights(places, (1 + eta) * width)
-    first_order = [moments(z, 1)[0]] + [jnp.zeros_like(z)] * (len(nodes) - 1)
-    weights = [jnp.where(regular, a, b) for a, b in zip(weights, first_order, strict=True)]
-    data = sum(per_sample(w, x) * x0 for w, x0 in zip(weights, x0s, strict=True))
+    start, nodes = half_logsnr(schedule, t), jnp.stack(nodes)
+    # The integral from the start of the step, which the corrector's first node is not.
+    shifted = jnp.append(start, nodes)
+    known = jnp.append(False, nodes > -HUGE)
+    weights = integrals(shifted, known, start + jnp.where(h < HUGE, h, 1), density)[1:]
+    first_order = jnp.append(moments((1 + eta) * h, 1)[0], jnp.zeros(nodes.shape[0] - 1))
+    weights = jnp.where(h < HUGE, weights, first_order)
+    data = jnp.tensordot(weights.astype(x.dtype), jnp.stack(x0s), 1)
     return exponential_step(schedule, x, data, t, s, noise, eta)
 
 
@@ -83,8 +57,9 @@ def sa_solver(
       corrector_order: number of x0_hat in the corrector, the newest included, 1 to 4.
 
     Returns:
-      A sampler that wants one noise array per step and calls the denoiser once. Its state is
-      the corrected x, noise and time of the step before, and the last x0_hat with their lambda.
+      A sampler of weak order 2 that wants one noise array per step; one denoiser call per step. Its
+      state is the corrected x, noise and time of the step before, and the last x0_hat with their
+      lambda.
 
     Raises:
       InputError: tau is negative, or an order is not an integer from 1 to 4.

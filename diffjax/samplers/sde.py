@@ -31,7 +31,7 @@ def _sampler(schedule, regular):
 
 
 def euler_maruyama(schedule: Schedule) -> Sampler:
-    """Euler-Maruyama on the reverse SDE: Song et al. 2021, Eq. 6, weak order 1.
+    """Euler-Maruyama on the reverse SDE: Song et al. 2021, Eq. 6.
 
     x_s = x_t - (f x_t - g^2 score)(t - s) + g sqrt(t - s) z with f and g at t. A step to
     clean data gives x0_hat; one from alpha 0, where f is infinite, is a posterior draw.
@@ -40,7 +40,7 @@ def euler_maruyama(schedule: Schedule) -> Sampler:
       schedule: the noise schedule.
 
     Returns:
-      A sampler that wants one noise array per step and calls the denoiser once.
+      A sampler of weak order 1 that wants one noise array per step; one denoiser call per step.
     """
 
     def regular(x, score, t, s):
@@ -61,7 +61,7 @@ def reverse_diffusion(schedule: Schedule) -> Sampler:
       schedule: the noise schedule.
 
     Returns:
-      A sampler that wants one noise array per step and calls the denoiser once.
+      A sampler of weak order 1 that wants one noise array per step; one denoiser call per step.
     """
 
     def regular(x, score, t, s):

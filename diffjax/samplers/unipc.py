@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 
 from diffjax.diffusion import eps_from_x0, q_sample
+from diffjax.samplers.checks import choose
 from diffjax.samplers.linear_multistep import (
     check_order,
     combine,
@@ -18,7 +19,7 @@ from diffjax.samplers.linear_multistep import (
     windows,
 )
 from diffjax.schedules import logsnr
-from diffjax.types import Array, InputError, Sampler, Schedule
+from diffjax.types import Array, Sampler, Schedule
 
 # B(h) of the first-order formulas, as a function of -h.
 VARIANTS = {"bh1": lambda minus_h: minus_h, "bh2": jnp.expm1}
@@ -61,14 +62,13 @@ def unipc(
       corrector_last: correct the result too, for one more call, unless it is clean data.
 
     Returns:
-      A deterministic sampler, one denoiser call per step.
+      A deterministic sampler of order 2 to 4, one denoiser call per step.
 
     Raises:
       InputError: an order that is not 1, 2 or 3, or an unknown variant.
     """
     check_order(order, 3)
-    if variant not in VARIANTS:
-        raise InputError(f"variant must be one of {', '.join(VARIANTS)}; got {variant!r}.")
+    scale = choose("variant", variant, VARIANTS)
 
     def step(noise, denoise, x, t, s, state):
         x0 = denoise(x, t).x0
@@ -82,7 +82,7 @@ def unipc(
         more = (state.index < state.predict.shape[0]) | (schedule.sigma(s) == 0)
         return lax.cond(more, lambda: x_s, lambda: correct(denoise(x_s, s).x0, s)), state
 
-    return Sampler(partial(_start, schedule, order, VARIANTS[variant]), step)
+    return Sampler(partial(_start, schedule, order, scale), step)
 
 
 def _start(schedule, order, scale, x, ts):

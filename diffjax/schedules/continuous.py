@@ -149,7 +149,7 @@ def rectified_flow(t_min: float = 1e-3) -> Schedule:
 
 
 def laplace(mean: float = 0.0, scale: float = 0.5, t_min: float = 1e-4) -> Schedule:
-    """Uniform t has a Laplace distribution of log-SNR: Hang et al. 2024, Table 1.
+    """Uniform t has a Laplace distribution of log-SNR: Hang et al. 2024.
 
     logsnr(t) = mean - scale sgn(1/2 - t) log(1 - 2|t - 1/2|), variance preserving. Most
     times fall near the log-SNR `mean`.

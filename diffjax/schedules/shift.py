@@ -42,7 +42,7 @@ def _find_norm(schedule: Schedule) -> Norm:
 
 
 def shifted(schedule: Schedule, ratio: Scalar, norm: Norm | None = None) -> Schedule:
-    """The same times at a log-SNR higher by 2 log(ratio): Hoogeboom et al. 2023, section 3.1.
+    """The same times at a log-SNR higher by 2 log(ratio): Hoogeboom et al. 2023 (simple diffusion).
 
     (alpha, sigma) becomes (ratio alpha, sigma) / c, where c keeps the base's structure:
     alpha^2 + sigma^2 = 1 for VP, alpha + sigma = 1 for a flow, alpha = 1 for VE. With

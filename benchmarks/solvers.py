@@ -1,0 +1,307 @@
+"""Every solver for equal work: `python benchmarks/solvers.py WORKDIR [--out docs]`.
+
+Root mean square to the fine solution of the probability flow, from the same noise, for a
+number of denoiser calls: on exact Gaussian mixtures, and on the digits model of a workdir of
+train.py. A solver that cannot spend exactly that number takes the most steps within it.
+Stochastic solvers have no such solution: for them the distance of the samples to the data.
+
+Writes solvers.md and solvers.png, and keeps what is measured in solvers.json: a solver that is
+there is not measured again, so that a run can go on, or only draw. Needs `diffjax[bench]`.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import solvers_report
+from learned_grid import mixture_denoiser
+from tqdm import tqdm
+
+from diffjax import grids, prior_sample, sample, samplers, schedules
+from diffjax.samplers.learned_grid import descend
+
+CALLS = (5, 8, 10, 15, 20)
+LEARNED_CALLS = (5, 6, 8, 10, 15, 20)
+GRIDS = (grids.karras, grids.uniform_logsnr, grids.vp_uniform)
+ODE = {
+    "euler (DDIM)": samplers.euler,
+    "heun": samplers.heun,
+    "dpm_2": samplers.dpm_2,
+    "rk4": samplers.rk4,
+    "lms": samplers.lms,
+    "plms": samplers.plms,
+    "dpm_solver 3": samplers.dpm_solver,
+    "dpmpp_2s": samplers.dpmpp_2s,
+    "dpmpp_2m": samplers.dpmpp_2m,
+    "dpmpp_multistep 3": partial(samplers.dpmpp_multistep, order=3),
+    "deis 2": partial(samplers.deis, order=2),
+    "deis 3": samplers.deis,
+    "unipc 2": partial(samplers.unipc, order=2),
+    "unipc 3": samplers.unipc,
+}
+LEARNED = ("dpmpp_2m", "unipc 3")  # that get a learned grid
+SDE_CALLS = (10, 20, 50, 100)
+SDE = {
+    "ancestral": samplers.ancestral,
+    "euler_maruyama": samplers.euler_maruyama,
+    "reverse_diffusion": samplers.reverse_diffusion,
+    "edm_stochastic": samplers.edm_stochastic,
+    "euler_ancestral": samplers.euler_ancestral,
+    "dpmpp_2s_ancestral": samplers.dpmpp_2s_ancestral,
+    "dpmpp_sde": samplers.dpmpp_sde,
+    "dpmpp_2m_sde": samplers.dpmpp_2m_sde,
+    "dpmpp_2m_sde heun": partial(samplers.dpmpp_2m_sde, form="heun"),
+    "dpmpp_3m_sde": samplers.dpmpp_3m_sde,
+    "sa_solver": samplers.sa_solver,
+    "restart": samplers.restart,
+    "langevin, 5 steps": partial(samplers.langevin, steps=5),
+    "predictor_corrector": samplers.predictor_corrector,
+    "dpmpp_2m (an ODE)": samplers.dpmpp_2m,
+}
+
+
+class Problem(NamedTuple):
+    """A denoiser with its schedule, and how much to measure.
+
+    Attributes:
+      schedule: the noise schedule.
+      denoiser: params -> denoiser.
+      params: of the denoiser; an argument of everything that is compiled.
+      shape: of one sample.
+      classes: labels to condition on; 0 is none.
+      test: samples that errors are of.
+      train: samples to learn from.
+      steps: of gradient descent.
+      fine: steps of Heun's method for the fine solution.
+    """
+
+    schedule: Any
+    denoiser: Callable
+    params: Any
+    shape: tuple[int, ...]
+    classes: int = 0
+    test: int = 1024
+    train: int = 256
+    steps: int = 200
+    fine: int = 400
+
+    def noise(self, seed, n):
+        """Noise at t_max, and conditions."""
+        x = prior_sample(jax.random.key(seed), self.schedule, (n, *self.shape))
+        return x, {"label": jnp.arange(n) % self.classes} if self.classes else None
+
+    def run(self, params, sampler, ts, x, cond, seed=0):
+        """The samples."""
+        return sample(jax.random.key(seed), self.denoiser(params), sampler, x, ts, cond)
+
+
+# --- problems ---------------------------------------------------------------------------
+
+
+def tree(dimensions, depth, spread=0.5, decay=0.6):
+    """Means of 2^depth modes that part in pairs, each time less far: structure at every scale."""
+    rng, means = np.random.default_rng(0), np.zeros((1, dimensions))
+    for level in range(depth):
+        offset = spread * decay**level * rng.standard_normal((len(means), 2, dimensions))
+        means = (means[:, None] + offset).reshape(-1, dimensions)
+    return jnp.asarray(means, jnp.float32)
+
+
+def mixture(schedule, means, std, **rest):
+    """An exact mixture as a problem."""
+    return Problem(
+        schedule, lambda m: mixture_denoiser(schedule, m, std), means, means.shape[1:], **rest
+    )
+
+
+def digits(workdir):
+    """The trained model of a workdir, without guidance."""
+    from diffjax import checkpoint, config
+    from diffjax.training import init_state
+
+    experiment = config.recall(workdir)
+    like = jax.eval_shape(
+        lambda key: init_state(experiment.init(key), experiment.optimizer, experiment.context),
+        jax.random.key(0),
+    )
+    manager = checkpoint.reader(workdir / "checkpoints")
+    params = checkpoint.restore(manager, like).state.ema_params
+    sizes = {"test": 64, "train": 16, "steps": 60, "fine": 64}
+    schedule, shape = experiment.schedule, experiment.shape
+    return Problem(schedule, experiment.denoiser, params, shape, experiment.num_classes, **sizes)
+
+
+def plane(schedule):
+    """Three modes in the plane, of unequal distances."""
+    means = jnp.asarray([[1.5, 0.5], [-1.0, 1.0], [0.0, -1.5]])
+    return mixture(schedule, means, 0.3, test=2048, train=1024)
+
+
+def problems(workdir):
+    """Name -> how to make it."""
+    edm = schedules.edm()
+    return {
+        "3 modes, 2-D, EDM": lambda: plane(edm),
+        "64 modes, 64-D, EDM": lambda: mixture(edm, tree(64, 6), 0.1),
+        "64 modes, 3072-D, EDM": lambda: mixture(edm, tree(3072, 6), 0.1, test=256, train=32),
+        "digits U-Net, cosine": lambda: digits(workdir),
+    }
+
+
+# --- measuring --------------------------------------------------------------------------
+
+
+@cache
+def calls_of_few(make):
+    """Calls of 3 and of 4 steps, which those of n steps follow from."""
+    schedule = schedules.edm()
+    return [samplers.count_calls(make(schedule), grids.karras(schedule, n)) for n in (3, 4)]
+
+
+def steps_within(make, calls):
+    """The most steps that spend at most that many calls, and the calls they spend."""
+    three, four = calls_of_few(make)
+    n = 3 + (calls - three) // (four - three)
+    return n, three + (n - 3) * (four - three)
+
+
+def rms(a, b):
+    """Root mean square of the difference."""
+    return jnp.sqrt(jnp.mean((a - b) ** 2))
+
+
+def measure_ode(problem, rows):
+    """Add rows {"solver, grid": {calls: [error, calls spent]}}; yields after each solver."""
+    schedule = problem.schedule
+    solve = jax.jit(
+        lambda params, x, cond: problem.run(
+            params, samplers.heun(schedule), grids.karras(schedule, problem.fine), x, cond
+        )
+    )
+    sets = [problem.noise(seed, n) for seed, n in ((1, problem.test), (2, problem.train))]
+    test, train = ((x, cond, solve(problem.params, x, cond)) for x, cond in sets)
+    missing = [name for name in ODE if f"{name}, karras" not in rows]
+    for name in tqdm(missing):
+        make, found = ODE[name], {}
+        for calls in LEARNED_CALLS if name in LEARNED else CALLS:
+            n, spent = steps_within(make, calls)
+            errors = measure_solver(problem, name, make, n, test, train)
+            for grid, error in errors.items():
+                found.setdefault(f"{name}, {grid}", {})[str(calls)] = [float(error), spent]
+        rows |= found
+        yield
+
+
+def measure_solver(problem, name, make, n, test, train):
+    """Errors of one solver in n steps on each grid, and what can be learned."""
+    schedule, params = problem.schedule, problem.params
+
+    @jax.jit
+    def error(params, ts, x, cond, target):
+        return rms(problem.run(params, make(schedule), ts, x, cond), target)
+
+    tables = {grid.__name__: grid(schedule, n) for grid in GRIDS}
+    errors = {grid: error(params, ts, *test) for grid, ts in tables.items()}
+    if name in LEARNED:
+        start = min(tables.values(), key=lambda ts: error(params, ts, *train))
+        errors["learned"] = error(params, learn(problem, make, start, train), *test)
+    if name == "dpm_2":
+        errors["amed"] = fit_amed(problem, tables["karras"], test, train)
+    return errors
+
+
+def learn(problem, make, ts, train):
+    """Learned times."""
+
+    @jax.jit
+    def times(params, x, cond, target):
+        denoiser, schedule = problem.denoiser(params), problem.schedule
+        key, sampler = jax.random.key(0), make(problem.schedule)
+        return samplers.learn_grid(
+            key, denoiser, sampler, schedule, ts, x, cond, target, problem.steps
+        )[0]
+
+    return times(problem.params, *train)
+
+
+def fit_amed(problem, ts, test, train):
+    """Error of `amed` on a grid with its parameters fitted there."""
+    size, schedule = ts.shape[0] - 1, problem.schedule
+
+    def error(params, learned, x, cond, target):
+        return rms(problem.run(params, samplers.amed(schedule, learned), ts, x, cond), target)
+
+    @jax.jit
+    def fit(params, x, cond, target):
+        loss = lambda learned: jnp.log(error(params, learned, x, cond, target))  # noqa: E731
+        start = samplers.Amed(jnp.zeros(size), jnp.ones(size))
+        return descend(loss, start, problem.steps)[0]
+
+    learned = fit(problem.params, *train)
+    return jax.jit(error)(problem.params, learned, *test)
+
+
+def measure_sde(problem, rows, n=8192):
+    """Add rows {solver: {calls: [distance, calls spent]}} on a mixture of the plane."""
+    schedule = problem.schedule
+    which, other = jax.random.split(jax.random.key(3))
+    means = problem.params
+
+    def draw(key):
+        pick, noise = jax.random.split(key)
+        modes = means[jax.random.randint(pick, (n,), 0, len(means))]
+        return modes + 0.3 * jax.random.normal(noise, (n, 2))
+
+    data, again = draw(which), draw(other)
+    x, _ = problem.noise(4, n)
+    rows["exact samples"] = {str(calls): [sliced_distance(again, data), 0] for calls in SDE_CALLS}
+    for name in tqdm([name for name in SDE if name not in rows]):
+        make = SDE[name]
+        for calls in SDE_CALLS:
+            steps, spent = steps_within(make, calls)
+            if steps < 2:
+                continue
+            ts = grids.karras(schedule, steps)
+            run = jax.jit(lambda m, x, ts, make=make: problem.run(m, make(schedule), ts, x, None))
+            distance = sliced_distance(run(means, x, ts), data)
+            rows.setdefault(name, {})[str(calls)] = [distance, spent]
+        yield
+
+
+def sliced_distance(a, b, directions=32):
+    """Wasserstein-2 of two sets of points of the plane of one size, averaged over directions."""
+    angle = np.arange(directions) * np.pi / directions
+    along = np.stack([np.cos(angle), np.sin(angle)])
+    return float(
+        rms(np.sort(np.asarray(a) @ along, axis=0), np.sort(np.asarray(b) @ along, axis=0))
+    )
+
+
+def main():
+    """Measure what is not there yet, then write."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("workdir", type=Path, help="of train.py, such as runs/digits")
+    parser.add_argument("--out", type=Path, default=Path("docs"))
+    asked = parser.parse_args()
+    kept = asked.out / "solvers.json"
+    results = json.loads(kept.read_text()) if kept.exists() else {}
+    work = {name: (measure_ode, make) for name, make in problems(asked.workdir).items()}
+    work["SDE"] = measure_sde, lambda: plane(schedules.edm())
+    wanted = {name: SDE if name == "SDE" else [f"{row}, karras" for row in ODE] for name in work}
+    for name, (measure, make) in work.items():
+        rows = results.setdefault(name, {})
+        if not set(wanted[name]) <= set(rows):
+            print(name)
+            for _ in measure(make(), rows):
+                kept.write_text(json.dumps(results, indent=1) + "\n")
+    solvers_report.write(results, CALLS, SDE_CALLS, asked.out)
+
+
+if __name__ == "__main__":
+    main()
