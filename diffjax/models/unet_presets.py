@@ -150,7 +150,7 @@ def latent_unet(
     dtype: Dtype = jnp.float32,
     remat: bool = False,
 ) -> UNet:
-    """The U-Net of Rombach et al. 2022 that reads `cond["tokens"]`: the default is Stable Diffusion.
+    """The U-Net of Rombach et al. 2022, which reads tokens; the default is Stable Diffusion 1.
 
     Args:
       channels: width of the first level.

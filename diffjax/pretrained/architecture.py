@@ -62,6 +62,7 @@ class Architecture(NamedTuple):
       finish: (params, config) -> `Pretrained` or `Autoencoder`.
       fixed: the reference's tensors that are not trained, such as position tables; written
         with the weights and ignored when they are read.
+      modern: a tensor's name in older files -> its name in `names`.
     """
 
     module: nn.Module
@@ -69,6 +70,7 @@ class Architecture(NamedTuple):
     names: Names
     finish: Callable[[Params, dict], Any]
     fixed: dict[str, np.ndarray] = {}  # noqa: RUF012
+    modern: Callable[[str], str] = str
 
 
 def denoising(
