@@ -93,7 +93,7 @@ class Classifier(nn.Module):
 def adm_classifier(
     classes: int = 1000,
     channels: int = 128,
-    multipliers: tuple[float, ...] = (1, 2, 3, 4),
+    multipliers: tuple[int | float, ...] = (1, 2, 3, 4),
     blocks: int = 4,
     attention_levels: tuple[int, ...] = (1, 2, 3),
     head_channels: int = 64,

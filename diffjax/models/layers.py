@@ -77,4 +77,13 @@ def attention(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
     """
     if mask is not None:
         mask = mask[:, None, None, :]
-    return jax.nn.dot_product_attention(q, k, v, mask=mask).reshape(*q.shape[:2], -1)
+    attend = float64_attention if q.dtype == jnp.float64 else jax.nn.dot_product_attention
+    return attend(q, k, v, mask=mask).reshape(*q.shape[:2], -1)
+
+
+def float64_attention(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
+    """`jax.nn.dot_product_attention`, whose softmax is float32 whatever the type, in float64."""
+    logits = jnp.einsum("bthd,bshd->bhts", q, k) / math.sqrt(q.shape[-1])
+    if mask is not None:
+        logits = jnp.where(mask, logits, -jnp.inf)
+    return jnp.einsum("bhts,bshd->bthd", jax.nn.softmax(logits), v)

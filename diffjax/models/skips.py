@@ -7,13 +7,17 @@ may be traced values, so that trying others compiles nothing.
 from collections.abc import Sequence
 
 import jax.numpy as jnp
+import numpy as np
 
 from diffjax.models.layers import full
 from diffjax.models.unet import SkipRule
 from diffjax.types import Array, Scalar
 
 
-def free_u(b: Sequence[Scalar], s: Sequence[Scalar]) -> SkipRule:
+Factors = Array | np.ndarray | Sequence[Scalar]
+
+
+def free_u(b: Factors, s: Factors) -> SkipRule:
     """Strengthen the backbone and weaken the skips' low frequencies: Si et al. 2023 (FreeU).
 
     At stage i the first half of h's channels is multiplied by b_i, and the four lowest
@@ -50,13 +54,13 @@ def scale_low_frequencies(x: Array, scale: Scalar) -> Array:
 
 def low_frequencies(n: int, dtype: jnp.dtype) -> Array:
     """The projection (n, n) of n numbers on their frequencies -1 and 0."""
-    frequencies = jnp.arange(-1, 1, dtype=dtype)
+    frequencies = jnp.arange(-1, 1, dtype=dtype)[-n:]
     grid = jnp.arange(n, dtype=dtype)
     waves = jnp.exp(2j * jnp.pi * frequencies[:, None] * grid[None, :] / n)
     return waves.T @ waves.conj() / n
 
 
-def skip_tuning(factors: Array | Sequence[Scalar]) -> SkipRule:
+def skip_tuning(factors: Factors) -> SkipRule:
     """Scale every skip connection: Ma et al. 2024 (Skip-Tuning).
 
     Args:

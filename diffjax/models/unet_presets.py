@@ -58,7 +58,7 @@ def both_ways(
 
 def ddpm_unet(
     channels: int = 128,
-    multipliers: Sequence[float] = (1, 2, 2, 2),
+    multipliers: Sequence[int | float] = (1, 2, 2, 2),
     blocks: int = 2,
     attention_levels: Sequence[int] = (1,),
     dropout: float = 0.0,
@@ -92,7 +92,7 @@ def ddpm_unet(
 
 def adm_unet(
     channels: int = 128,
-    multipliers: Sequence[float] = (1, 2, 2, 2),
+    multipliers: Sequence[int | float] = (1, 2, 2, 2),
     blocks: int = 2,
     attention_levels: Sequence[int] = (1,),
     num_classes: int = 0,
@@ -140,7 +140,7 @@ def adm_unet(
 
 def latent_unet(
     channels: int = 320,
-    multipliers: Sequence[float] = (1, 2, 4, 4),
+    multipliers: Sequence[int | float] = (1, 2, 4, 4),
     blocks: int = 2,
     attention_levels: Sequence[int] = (0, 1, 2),
     heads: int = 8,

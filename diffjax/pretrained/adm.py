@@ -6,10 +6,9 @@ arguments of the reference's constructor.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from flax import linen as nn
 
 from diffjax.models import Classifier, UNet
 from diffjax.models import network as as_network
@@ -29,6 +28,7 @@ from diffjax.models.unet_attention import SelfAttention
 from diffjax.models.unet_presets import both_ways, levels
 from diffjax.pretrained.architecture import (
     Architecture,
+    PretrainedClassifier,
     denoising,
     image_inputs,
     known_arguments,
@@ -56,7 +56,7 @@ from diffjax.pretrained.unet_names import (
     kind,
     merged,
 )
-from diffjax.types import InputError, Network, Params
+from diffjax.types import InputError
 
 REQUIRED = (
     "image_size",
@@ -81,22 +81,6 @@ SHARED = {
     "resblock_updown": False,
     "use_new_attention_order": False,
 }
-
-
-class PretrainedClassifier(NamedTuple):
-    """A published classifier of noisy images.
-
-    Attributes:
-      network: (params, x, t, cond, key) -> logits (B, classes), NHWC, t in steps.
-      params: float32, under our names.
-      module: the Linen module.
-      config: of the file it came from.
-    """
-
-    network: Network
-    params: Params
-    module: nn.Module
-    config: dict[str, Any]
 
 
 def adm(config: dict[str, Any]) -> Architecture:

@@ -10,6 +10,7 @@ from diffjax.pretrained.architecture import Architecture, Autoencoder, Pretraine
 from diffjax.pretrained.dit import dit, dit_transformer_2d, transformer_2d
 from diffjax.pretrained.edm import edm, edm_ve, edm_vp
 from diffjax.pretrained.edm2 import edm2
+from diffjax.pretrained.architecture import Architecture, Loaded, shapes
 from diffjax.pretrained.diffusers_unet import unet2d, unet2d_condition
 from diffjax.pretrained.naming import to_params, to_tensors
 from diffjax.pretrained.scheduler import FILE as SCHEDULER_FILE
@@ -34,7 +35,7 @@ ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {
 """What config.json may call itself, `_class_name` of diffusers or `architecture`."""
 
 
-def load(path: str | Path) -> Pretrained | Autoencoder:
+def load(path: str | Path) -> Loaded:
     """Read a published network.
 
     Args:
@@ -43,7 +44,7 @@ def load(path: str | Path) -> Pretrained | Autoencoder:
         or one .pt, .pth, .bin or .ckpt file of tensors; or one such file beside its config.json.
 
     Returns:
-      A `Pretrained` that can be sampled, or an `Autoencoder`.
+      A `Pretrained` that can be sampled, an `Autoencoder`, or a `PretrainedClassifier`.
 
     Raises:
       InputError: the configuration is not one that is known, or a tensor is missing, too many
@@ -63,7 +64,7 @@ def load(path: str | Path) -> Pretrained | Autoencoder:
     return architecture.finish(params, config)
 
 
-def save_safetensors(folder: str | Path, model: Pretrained | Autoencoder) -> None:
+def save_safetensors(folder: str | Path, model: Loaded) -> None:
     """Write a network as its reference would: config.json and model.safetensors.
 
     Where the network came with a scheduler's configuration, that too.
