@@ -13,7 +13,6 @@ from diffjax.models.layers import full
 from diffjax.models.unet import SkipRule
 from diffjax.types import Array, Scalar
 
-
 Factors = Array | np.ndarray | Sequence[Scalar]
 
 
