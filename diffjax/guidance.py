@@ -6,7 +6,18 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from diffjax.types import Array, Cond, Denoiser, Index, LossFn, Schedule, Time, per_sample
+from diffjax.types import (
+    Array,
+    Cond,
+    Denoiser,
+    Index,
+    LossFn,
+    Network,
+    Params,
+    Schedule,
+    Time,
+    per_sample,
+)
 
 
 def classifier_free(denoiser: Denoiser, scale: Time, null: dict[str, Array | int]) -> Denoiser:
@@ -53,7 +64,8 @@ def classifier(
 
     Args:
       denoiser: of all data, or already conditional.
-      log_prob: (x_t, t (B,), cond) -> log p(y | x_t) (B,), of a classifier of noisy data.
+      log_prob: (x_t, t (B,), cond) -> log p(y | x_t) (B,), of a classifier of noisy data, such
+        as `label_log_prob(...)`.
       scale: a scalar or one per sample; may be a traced value.
       schedule: the noise schedule.
 
@@ -69,6 +81,29 @@ def classifier(
         return out._replace(x0=out.x0 + per_sample(step, x) * gradient)
 
     return guided
+
+
+def label_log_prob(
+    network: Network, params: Params, c_noise: Callable[[Array], Array]
+) -> Callable[[Array, Array, Cond], Array]:
+    """The `log_prob` of a network whose output is the logits of a label.
+
+    Args:
+      network: (params, x, c_noise (B,), cond, key) -> logits (B, classes).
+      params: its parameters.
+      c_noise: t -> the time that it is given, e.g. `lambda t: 1000 * t - 1` where that is the
+        step of a beta table.
+
+    Returns:
+      (x_t, t (B,), cond) -> log p(cond["label"] | x_t) (B,).
+    """
+
+    def log_prob(x, t, cond):
+        logits = network(params, x, c_noise(t), None, None)
+        label = cond["label"][:, None]
+        return jnp.take_along_axis(jax.nn.log_softmax(logits), label, axis=1)[:, 0]
+
+    return log_prob
 
 
 def label_dropout(loss: LossFn, null: Index, rate: float) -> LossFn:

@@ -221,15 +221,17 @@ def test_classifier_guidance_with_the_true_classifier_is_the_conditional_denoise
     schedule, mixture = SCHEDULES[name], TWO_MOONS
     parts = [gaussian(m, s) for m, s in zip(mixture.means, mixture.stds, strict=True)]
 
-    def log_prob(x, t, cond):
-        def one(x, t, label):
+    def logits(params, x, c_noise, cond, key):
+        """The joint density of x_t and each label, which is Bayes' rule but for its scale."""
+
+        def one(x, t):
             scales = schedule.alpha(t), schedule.sigma(t)
             joint = [log_density(part, x[None], *scales)[0] for part in parts]
-            joint = jnp.stack(joint) + jnp.log(jnp.asarray(mixture.weights, float))
-            return jax.nn.log_softmax(joint)[label]
+            return jnp.stack(joint) + jnp.log(jnp.asarray(mixture.weights, float)) + params
 
-        return jax.vmap(one)(x, t, cond["label"])
+        return jax.vmap(one)(x, (c_noise + 1) / 1000)
 
+    log_prob = guidance.label_log_prob(logits, 0.3, lambda t: 1000 * t - 1)
     unconditional = exact_denoiser(mixture, schedule)
 
     @jax.jit

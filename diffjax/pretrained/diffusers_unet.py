@@ -149,16 +149,15 @@ def both_ways(
     n = len(c["block_out_channels"])
     blocks = per_level(c["layers_per_block"], n, "layers_per_block")
     conv_down = partial(ConvDown, padding=(1, 1) if c["downsample_padding"] else (0, 1))
-    supported(c, "a U-Net", downsample_padding=(0, 1))
     down_types, up_types = c["down_block_types"], c["up_block_types"][::-1]
 
-    def level(i, kind, extra, attend, resample):
-        attend = attend if kind in SELF + CROSS else None
+    def level(i, block, extra, attend, resample):
+        attend = attend if block in SELF + CROSS else None
         return Level(c["block_out_channels"][i], blocks[i] + extra, attend, resample)
 
-    def resample(kind, setting, conv, residual):
-        by_block = kind in RESIDUAL or (kind in SELF and setting == "resnet")
-        return residual if by_block else conv
+    def resample(block, setting, conv, residual):
+        by_residual = block in RESIDUAL or (block in SELF and setting == "resnet")
+        return residual if by_residual else conv
 
     down, up = [], []
     for i in range(n):

@@ -128,6 +128,7 @@ def check_shared(c: dict[str, Any], where: str, blocks: Sequence[str]) -> None:
         center_input_sample=(False,),
         time_embedding_type=("positional",),
         mid_block_scale_factor=(1,),
+        downsample_padding=(0, 1),
         act_fn=("silu", "swish"),
         resnet_time_scale_shift=("default", "scale_shift"),
     )
