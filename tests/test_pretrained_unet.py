@@ -34,7 +34,7 @@ def run(model, io):
     if "in_text" in io:
         ids = sinusoidal_embedding(jnp.asarray(io["in_ids"]).ravel(), 4).reshape(2, -1)
         labels["vector"] = jnp.concatenate([io["in_text"], ids], axis=1)
-    inputs = io["in_x"], io["in_t"].astype(np.float32), labels
+    inputs = jax.tree.map(jnp.asarray, (io["in_x"], io["in_t"].astype(np.float32), labels))
 
     @jax.jit
     def with_factors(params, b, s):
