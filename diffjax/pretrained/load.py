@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from diffjax.pretrained.adm import adm, adm_classifier
-from diffjax.pretrained.architecture import Architecture, Autoencoder, Pretrained, shapes
+from diffjax.pretrained.architecture import Architecture, Loaded, shapes
+from diffjax.pretrained.diffusers_unet import unet2d, unet2d_condition
 from diffjax.pretrained.dit import dit, dit_transformer_2d, transformer_2d
 from diffjax.pretrained.edm import edm, edm_ve, edm_vp
 from diffjax.pretrained.edm2 import edm2
-from diffjax.pretrained.architecture import Architecture, Loaded, shapes
-from diffjax.pretrained.diffusers_unet import unet2d, unet2d_condition
 from diffjax.pretrained.naming import to_params, to_tensors
 from diffjax.pretrained.scheduler import FILE as SCHEDULER_FILE
 from diffjax.pretrained.scheduler import KEY as SCHEDULER
