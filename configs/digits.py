@@ -15,7 +15,7 @@ import optax
 from diffjax import grids, guidance, losses, schedules, weighting
 from diffjax.config import Experiment, Sampling
 from diffjax.data import digits
-from diffjax.models import UNet, network
+from diffjax.models import adm_unet, network
 from diffjax.parameterization import make_denoiser, predict_v
 
 CLASSES = 10
@@ -58,7 +58,7 @@ def get_config(
       seed: of everything random in training.
     """
     schedule = schedules.vp_cosine()
-    module = UNet(
+    module = adm_unet(
         channels=channels,
         multipliers=multipliers,
         blocks=blocks,

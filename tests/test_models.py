@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffjax.models import UNet, network
+from diffjax.models import adm_unet, network
 from diffjax.models.layers import sinusoidal_embedding
 
 SMALL = {
@@ -21,7 +21,7 @@ SMALL = {
 
 @functools.cache
 def make(**kwargs):
-    module = UNet(**{**SMALL, **kwargs})
+    module = adm_unet(**{**SMALL, **kwargs})
     x = jax.random.normal(jax.random.key(7), (3, 8, 8, 2))
     cond = {"label": jnp.zeros(x.shape[0], int)} if module.num_classes else None
     params = jax.jit(module.init)(jax.random.key(0), x, jnp.zeros(x.shape[0]), cond)["params"]
@@ -39,7 +39,7 @@ def test_a_new_network_outputs_zero():
     np.testing.assert_array_equal(
         net({**params, "conv_out": last}, x, jnp.full(3, 5.0), None, None), 0
     )
-    module = UNet(**SMALL)
+    module = adm_unet(**SMALL)
     shapes = jax.eval_shape(module.init, jax.random.key(0), x, jnp.zeros(3))["params"]
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(lambda s: s.shape, shapes)
 
@@ -69,7 +69,7 @@ def test_time_and_label_matter_and_the_null_label_is_one_more():
     for i, a in enumerate(outputs):
         for b in outputs[:i]:
             assert float(jnp.abs(a - b).max()) > 1e-3
-    assert params["label"]["embedding"].shape[0] == 4
+    assert params["embedding"]["label"]["embedding"].shape[0] == 4
 
 
 def test_dropout_needs_its_key_and_only_then_acts():

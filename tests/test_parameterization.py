@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import SCHEDULES, TWO_MOONS, exact_denoiser, gaussian
+from oracles import SCHEDULES, TWO_MOONS, exact_denoiser, gaussian, log_density
 
 from diffjax import diffusion, guidance, schedules, weighting
 from diffjax.losses import denoising_loss
@@ -213,3 +213,37 @@ def test_a_network_of_steps_is_given_the_indices_of_its_beta_table():
     given = at_steps(predict_eps, 50)(schedule, times).c_noise
     np.testing.assert_allclose(given, k, atol=1e-12)
     np.testing.assert_allclose(schedule.alpha(times) ** 2, np.cumprod(1 - table), rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["linear", "edm"])
+def test_classifier_guidance_with_the_true_classifier_is_the_conditional_denoiser(name):
+    """The label is the component of a mixture: Bayes' rule is a softmax of known densities."""
+    schedule, mixture = SCHEDULES[name], TWO_MOONS
+    parts = [gaussian(m, s) for m, s in zip(mixture.means, mixture.stds, strict=True)]
+
+    def logits(params, x, c_noise, cond, key):
+        """The joint density of x_t and each label, which is Bayes' rule but for its scale."""
+
+        def one(x, t):
+            scales = schedule.alpha(t), schedule.sigma(t)
+            joint = [log_density(part, x[None], *scales)[0] for part in parts]
+            return jnp.stack(joint) + jnp.log(jnp.asarray(mixture.weights, float)) + params
+
+        return jax.vmap(one)(x, (c_noise + 1) / 1000)
+
+    log_prob = guidance.label_log_prob(logits, 0.3, lambda t: 1000 * t - 1)
+    unconditional = exact_denoiser(mixture, schedule)
+
+    @jax.jit
+    def guided(x, t, cond, scale):
+        return guidance.classifier(unconditional, log_prob, scale, schedule)(x, t, cond).x0
+
+    x, t = X.astype(float), jnp.linspace(0.05, 0.9, 6)
+    label = jnp.array([0, 1, 2, 2, 1, 0])
+    each = jnp.stack([exact_denoiser(part, schedule)(x, t, None).x0 for part in parts])
+    expected = each[label, jnp.arange(6)]
+    np.testing.assert_allclose(guided(x, t, {"label": label}, 1.0), expected, rtol=1e-9, atol=1e-9)
+    none = unconditional(x, t, None).x0
+    np.testing.assert_allclose(guided(x, t, {"label": label}, 0.0), none, rtol=1e-12)
+    twice = guided(x, t, {"label": label}, jnp.full(6, 2.0))
+    np.testing.assert_allclose(twice, 2 * expected - none, rtol=1e-9, atol=1e-9)

@@ -1,16 +1,29 @@
 """Linen modules; they know nothing of diffusion."""
 
+from diffjax.models.classifier import Classifier, adm_classifier
 from diffjax.models.dit import DiT
 from diffjax.models.logsnr import MonotoneLogSNR
 from diffjax.models.mlp import ResidualMLP
 from diffjax.models.mmdit import MMDiT
 from diffjax.models.network import network
+from diffjax.models.skips import free_u, skip_tuning
 from diffjax.models.stacking import stack_blocks, unstack_blocks
 from diffjax.models.uncertainty import Uncertainty
 from diffjax.models.unet import UNet
+from diffjax.models.unet_presets import (
+    adm_imagenet64,
+    adm_imagenet256,
+    adm_unet,
+    ddpm_celebahq256,
+    ddpm_cifar10,
+    ddpm_unet,
+    latent_unet,
+    stable_diffusion_v1,
+)
 from diffjax.models.uvit import UViT
 
 __all__ = [
+    "Classifier",
     "DiT",
     "MMDiT",
     "MonotoneLogSNR",
@@ -18,7 +31,18 @@ __all__ = [
     "UNet",
     "UViT",
     "Uncertainty",
+    "adm_classifier",
+    "adm_imagenet64",
+    "adm_imagenet256",
+    "adm_unet",
+    "ddpm_celebahq256",
+    "ddpm_cifar10",
+    "ddpm_unet",
+    "free_u",
+    "latent_unet",
     "network",
+    "skip_tuning",
+    "stable_diffusion_v1",
     "stack_blocks",
     "unstack_blocks",
 ]

@@ -1,9 +1,10 @@
 """Layers that several networks share: time embedding, group norm and attention.
 
 Activations are NHWC or (B, T, C). Parameters are float32; computation is in the caller's
-type, and norms and softmax are float32 whatever it is.
+type, and norms and softmax are at least float32 whatever it is.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -13,6 +14,11 @@ from flax import linen as nn
 from diffjax.types import Array
 
 Dtype = Any
+
+
+def full(dtype: Dtype) -> Dtype:
+    """The type of norms and outputs: float32, or float64 where the computation is."""
+    return jnp.promote_types(dtype, jnp.float32)
 
 
 def sinusoidal_embedding(
@@ -29,11 +35,12 @@ def sinusoidal_embedding(
       shift: 1 where the slowest frequency is exactly 1/max_period (DDPM), 0 elsewhere.
 
     Returns:
-      (B, dim) float32, the cosines first.
+      (B, dim) float32 (float64 of float64), the cosines first.
     """
     half = dim // 2
-    frequencies = jnp.exp(-jnp.log(max_period) * jnp.arange(half) / (half - shift))
-    angles = t[:, None].astype(jnp.float32) * frequencies[None, :]
+    t = t.astype(full(t.dtype))
+    exponents = jnp.arange(half, dtype=t.dtype) / (half - shift)
+    angles = t[:, None] * jnp.exp(-math.log(max_period) * exponents)[None, :]
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=1)
 
 
@@ -41,16 +48,18 @@ class GroupNorm(nn.Module):
     """Group normalisation in float32 (Wu & He 2018), cast back to the compute type.
 
     Attributes:
-      groups: number of groups; must divide the channels.
+      groups: number of groups, a divisor of the channels. None is 32, as the papers have it,
+        and fewer where a group would have under 4 channels.
       epsilon: added to the variance.
     """
 
-    groups: int = 32
+    groups: int | None = 32
     epsilon: float = 1e-5
 
     @nn.compact
     def __call__(self, x):
-        norm = nn.GroupNorm(self.groups, epsilon=self.epsilon, dtype=jnp.float32, name="norm")
+        groups = self.groups or math.gcd(32, max(x.shape[-1] // 4, 1))
+        norm = nn.GroupNorm(groups, epsilon=self.epsilon, dtype=full(x.dtype), name="norm")
         return norm(x).astype(x.dtype)
 
 
@@ -68,4 +77,13 @@ def attention(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
     """
     if mask is not None:
         mask = mask[:, None, None, :]
-    return jax.nn.dot_product_attention(q, k, v, mask=mask).reshape(*q.shape[:2], -1)
+    attend = float64_attention if q.dtype == jnp.float64 else jax.nn.dot_product_attention
+    return attend(q, k, v, mask=mask).reshape(*q.shape[:2], -1)
+
+
+def float64_attention(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
+    """`jax.nn.dot_product_attention`, whose softmax is float32 whatever the type, in float64."""
+    logits = jnp.einsum("bthd,bshd->bhts", q, k) / math.sqrt(q.shape[-1])
+    if mask is not None:
+        logits = jnp.where(mask, logits, -jnp.inf)
+    return jnp.einsum("bhts,bshd->bthd", jax.nn.softmax(logits), v)

@@ -1,15 +1,19 @@
 """From a Linen module to the `Network` that the rest of diffjax calls."""
 
+from typing import Any
+
 from flax import linen as nn
 
 from diffjax.types import Network
 
 
-def network(module: nn.Module) -> Network:
+def network(module: nn.Module, **arguments: Any) -> Network:
     """A Linen module of `__call__(x, t, cond, train)` as a pure function.
 
     Args:
       module: the module, without parameters.
+      **arguments: further arguments of its `__call__`, such as a U-Net's `skip`; they may
+        hold traced values.
 
     Returns:
       (params, x, c_noise, cond, key) -> raw output, where a dropout key means training and
@@ -18,6 +22,7 @@ def network(module: nn.Module) -> Network:
 
     def apply(params, x, c_noise, cond, key):
         rngs = None if key is None else {"dropout": key}
-        return module.apply({"params": params}, x, c_noise, cond, key is not None, rngs=rngs)
+        inputs = (x, c_noise, cond, key is not None)
+        return module.apply({"params": params}, *inputs, rngs=rngs, **arguments)
 
     return apply

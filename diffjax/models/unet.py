@@ -1,161 +1,255 @@
-"""The U-Net of DDPM (Ho et al. 2020, appendix B), with the residual block of ADM.
+"""The U-Net of DDPM, ADM and latent diffusion: one module, and what its levels are made of.
 
-Images are NHWC. Parameters are float32; `dtype` is the type of the computation, and
-norms, softmax and output stay float32.
+Images are NHWC. Parameters are float32; norms, softmax and output are float32 whatever the
+type of the computation. `diffjax.models.unet_presets` has the published ones.
 """
 
-import math
+from collections.abc import Callable
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from diffjax.models.layers import Dtype, sinusoidal_embedding
-from diffjax.types import Array, Cond
+from diffjax.models.layers import Dtype, full, sinusoidal_embedding
+from diffjax.models.resnet import Resample, ResidualBlock, Style, conv3x3
+from diffjax.models.unet_attention import Attend, Context
+from diffjax.types import Array, Cond, InputError
 
 
-class Norm(nn.Module):
-    """Group normalisation in float32 (Wu & He 2018), cast back to the compute type.
+class Level(NamedTuple):
+    """One resolution of the way down or up.
 
-    32 groups, as the papers have it, and fewer where a group would have under 4 channels.
+    Attributes:
+      channels: width.
+      blocks: residual blocks; on the way up one more than on the way down.
+      attend: what follows each of them, e.g. `partial(SelfAttention, heads=4)`; None: nothing.
+      resample: what leads to the next level, e.g. `ConvDown`; None at the end.
     """
+
+    channels: int
+    blocks: int
+    attend: Attend | None = None
+    resample: Resample | None = None
+
+
+SkipRule = Callable[[Array, Array, int, int], tuple[Array, Array]]
+"""(h, skip, stage, index) -> (h, skip) before the two are joined; see `diffjax.models.skips`."""
+
+
+class Embedding(nn.Module):
+    """Time, label and vector as one vector for every block, after its SiLU.
+
+    Attributes:
+      channels: of the sinusoid.
+      width: of the result.
+      labels: rows of the label table; 0 for none.
+      vector: whether to embed `cond["vector"]` (B, V).
+      shift: of the sinusoid's frequencies.
+      dtype: of the computation.
+    """
+
+    channels: int
+    width: int
+    labels: int
+    vector: bool
+    shift: float
+    dtype: Dtype
 
     @nn.compact
-    def __call__(self, x):
-        groups = math.gcd(32, max(x.shape[-1] // 4, 1))
-        normal = nn.GroupNorm(num_groups=groups, epsilon=1e-5, dtype=jnp.float32)
-        return normal(x).astype(x.dtype)
+    def __call__(self, t, cond):
+        def dense(h, name):
+            return nn.Dense(self.width, dtype=self.dtype, name=name)(h)
+
+        h = sinusoidal_embedding(t, self.channels, shift=self.shift)
+        h = dense(nn.silu(dense(h, "time_in")), "time_out")
+        if self.labels:
+            table = nn.Embed(self.labels, self.width, dtype=self.dtype, name="label")
+            h = h + table(condition(cond, "label"))
+        if self.vector:
+            v = dense(condition(cond, "vector"), "vector_in")
+            h = h + dense(nn.silu(v), "vector_out")
+        return nn.silu(h)
 
 
-class ResidualBlock(nn.Module):
-    """norm, SiLU, conv; scale and shift by the embedding; norm, SiLU, dropout, conv; plus input.
+class Layer(nn.Module):
+    """A residual block and what follows it.
 
-    Scale-shift conditioning and the zero-initialised last convolution are those of
-    Dhariwal & Nichol 2021 (ADM), section 3.
+    Attributes:
+      style: shared by the network.
+      features: channels of the result.
+      attend: as in `Level`.
     """
 
+    style: Style
     features: int
-    dropout: float
-    dtype: Dtype
+    attend: Attend | None = None
 
     @nn.compact
-    def __call__(self, x, embedding, train):
-        conv = lambda **kw: nn.Conv(self.features, (3, 3), dtype=self.dtype, **kw)  # noqa: E731
-        h = conv(name="conv_in")(nn.silu(Norm(name="norm_in")(x)))
-        modulation = nn.Dense(2 * self.features, dtype=self.dtype, name="modulation")(embedding)
-        scale, shift = jnp.split(modulation[:, None, None, :], 2, axis=-1)
-        h = nn.silu(Norm(name="norm_out")(h) * (1 + scale) + shift)
-        h = nn.Dropout(self.dropout, deterministic=not train)(h)
-        h = conv(kernel_init=nn.initializers.zeros, name="conv_out")(h)
-        if x.shape[-1] != self.features:
-            x = nn.Conv(self.features, (1, 1), dtype=self.dtype, name="skip")(x)
-        return x + h
-
-
-class SelfAttention(nn.Module):
-    """Multi-head self-attention over the pixels, residual, zero-initialised at the end."""
-
-    head_channels: int
-    dtype: Dtype
-
-    @nn.compact
-    def __call__(self, x):
-        b, height, width, c = x.shape
-        heads = max(c // self.head_channels, 1)
-        qkv = nn.Dense(3 * c, dtype=self.dtype, name="qkv")(Norm(name="norm")(x))
-        q, k, v = jnp.split(qkv.reshape(b, height * width, 3 * heads, c // heads), 3, axis=2)
-        h = jax.nn.dot_product_attention(q, k, v).reshape(b, height, width, c)
-        project = nn.Dense(
-            c, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="projection"
-        )
-        return x + project(h)
+    def __call__(self, x, embedding, context, train):
+        x = ResidualBlock(self.style, self.features, name="residual")(x, embedding, train)
+        if self.attend is None:
+            return x
+        return self.attend(self.style, name="attention")(x, context)
 
 
 class UNet(nn.Module):
-    """A U-Net over images, conditioned on time and optionally on a class label.
+    """A U-Net over images, conditioned on time and optionally on a label, a vector and tokens.
 
     Attributes:
-      channels: width of the first level.
-      multipliers: width of each level over `channels`; each level halves the resolution.
-      blocks: residual blocks per level on the way down (one more on the way up).
-      attention_levels: levels (0 is the full resolution) with self-attention.
-      num_classes: size of the label set; the label `num_classes` is the null label.
-        0 is unconditional.
+      channels: of the time's sinusoid; the width of the first level in most published networks.
+      down: levels from the full resolution on.
+      up: the same levels on the way back, in the same order.
+      middle: what attends after each residual block at the lowest resolution but the first;
+        () is one block, None no middle at all.
       out_channels: None for as many as the input; twice as many for a learned variance.
-      head_channels: channels per attention head.
-      dropout: rate inside residual blocks.
-      dtype: type of the computation, float32 or bfloat16.
+      num_classes: size of the label set; 0 takes no label.
+      null_label: whether the label `num_classes` stands for none.
+      vector: whether a vector (B, V) is taken as a condition.
+      embedding_channels: None for 4 channels.
+      frequency_shift: 1 in DDPM, 0 elsewhere.
+      style: shared by all blocks.
+      remat: recompute a layer's inside in the backward pass, for less memory.
     """
 
-    channels: int = 128
-    multipliers: tuple[int, ...] = (1, 2, 2, 2)
-    blocks: int = 2
-    attention_levels: tuple[int, ...] = (1,)
-    num_classes: int = 0
+    channels: int
+    down: tuple[Level, ...]
+    up: tuple[Level, ...]
+    middle: tuple[Attend | None, ...] | None = (None,)
     out_channels: int | None = None
-    head_channels: int = 64
-    dropout: float = 0.0
-    dtype: Dtype = jnp.float32
+    num_classes: int = 0
+    null_label: bool = True
+    vector: bool = False
+    embedding_channels: int | None = None
+    frequency_shift: float = 0.0
+    style: Style = Style()
+    remat: bool = False
 
     @nn.compact
-    def __call__(self, x: Array, t: Array, cond: Cond = None, train: bool = False) -> Array:
-        """x (B, H, W, C), t (B,) in steps, cond {"label": (B,)} or None -> (B, H, W, out)."""
-        out_channels = self.out_channels or x.shape[-1]
+    def __call__(
+        self,
+        x: Array,
+        t: Array,
+        cond: Cond = None,
+        train: bool = False,
+        skip: SkipRule | None = None,
+    ) -> Array:
+        """The raw output.
+
+        Args:
+          x: images (B, H, W, C); H and W are multiples of 2^(levels - 1).
+          t: times (B,), in steps of 0 to 1000.
+          cond: `label` (B,), `vector` (B, V), and `tokens` (B, L, D) perhaps with `token_mask`
+            (B, L), as the network has been made for them.
+          train: whether dropout acts.
+          skip: changes what the way up joins, such as `free_u(...)`.
+
+        Returns:
+          (B, H, W, out_channels), float32.
+        """
+        check_size(x, len(self.down))
+        style, context = self.style, token_context(cond)
         embedding = self.embed(t, cond)
-
-        def level_block(h, level, name):
-            features = self.channels * self.multipliers[level]
-            h = ResidualBlock(features, self.dropout, self.dtype, name=name)(h, embedding, train)
-            if level in self.attention_levels:
-                h = SelfAttention(self.head_channels, self.dtype, name=f"{name}_attention")(h)
-            return h
-
-        last = len(self.multipliers) - 1
-        h = nn.Conv(self.channels, (3, 3), dtype=self.dtype, name="conv_in")(x)
-        skips = [h]
-        for level in range(last + 1):
-            for block in range(self.blocks):
-                h = level_block(h, level, f"down_{level}_{block}")
-                skips.append(h)
-            if level < last:
-                h = nn.Conv(
-                    h.shape[-1], (3, 3), (2, 2), dtype=self.dtype, name=f"downsample_{level}"
-                )(h)
-                skips.append(h)
-
-        middle = lambda name: ResidualBlock(h.shape[-1], self.dropout, self.dtype, name=name)  # noqa: E731
-        h = middle("middle_0")(h, embedding, train)
-        if self.attention_levels:
-            h = SelfAttention(self.head_channels, self.dtype, name="middle_attention")(h)
-        h = middle("middle_1")(h, embedding, train)
-
-        for level in reversed(range(last + 1)):
-            for block in range(self.blocks + 1):
-                h = level_block(
-                    jnp.concatenate([h, skips.pop()], axis=-1), level, f"up_{level}_{block}"
-                )
-            if level > 0:
-                b, height, width, c = h.shape
-                h = jax.image.resize(h, (b, 2 * height, 2 * width, c), "nearest")
-                h = nn.Conv(c, (3, 3), dtype=self.dtype, name=f"upsample_{level}")(h)
-
-        h = nn.silu(Norm(name="norm_out")(h))
-        out = nn.Conv(
-            out_channels,
-            (3, 3),
-            kernel_init=nn.initializers.zeros,
-            dtype=jnp.float32,
-            name="conv_out",
-        )
-        return out(h)
+        h = conv3x3(self.down[0].channels, style.dtype, "conv_in")(x)
+        h, skips = way_down(style, self.down, self.remat, h, embedding, context, train)
+        h = middle(style, self.middle, self.remat, h, embedding, context, train)
+        h = way_up(style, self.up, self.remat, h, skips, skip, embedding, context, train)
+        h = nn.silu(style.norm("norm_out")(h.astype(full(style.dtype))))
+        zeros, features = nn.initializers.zeros, self.out_channels or x.shape[-1]
+        return conv3x3(features, full(style.dtype), "conv_out", kernel_init=zeros)(h)
 
     def embed(self, t: Array, cond: Cond) -> Array:
-        """Embedding of time plus label, (B, 4 channels), after its SiLU."""
-        width = 4 * self.channels
-        h = sinusoidal_embedding(t, self.channels)
-        h = nn.silu(nn.Dense(width, dtype=self.dtype, name="time_in")(h))
-        h = nn.Dense(width, dtype=self.dtype, name="time_out")(h)
-        if self.num_classes:
-            table = nn.Embed(self.num_classes + 1, width, dtype=self.dtype, name="label")
-            h = h + table(cond["label"])
-        return nn.silu(h)
+        """Embedding of all that is one per image, (B, embedding channels)."""
+        labels = self.num_classes + self.null_label if self.num_classes else 0
+        return Embedding(
+            self.channels,
+            self.embedding_channels or 4 * self.channels,
+            labels,
+            self.vector,
+            self.frequency_shift,
+            self.style.dtype,
+            name="embedding",
+        )(t, cond)
+
+
+def layer_class(remat: bool) -> type[Layer]:
+    """`Layer`, or the same that keeps only its inputs for the backward pass."""
+    return nn.remat(Layer, static_argnums=(4,)) if remat else Layer
+
+
+def way_down(style, levels, remat, h, embedding, context, train):
+    """All levels to the lowest resolution; called within a module's `__call__`.
+
+    Returns:
+      (h, every activation that the way up will join, in order).
+    """
+    layer, skips = layer_class(remat), [h]
+    for i, level in enumerate(levels):
+        for j in range(level.blocks):
+            block = layer(style, level.channels, level.attend, name=f"down_{i}_{j}")
+            h = block(h, embedding, context, train)
+            skips.append(h)
+        if level.resample is not None:
+            h = level.resample(style, name=f"downsample_{i}")(h, embedding, train)
+            skips.append(h)
+    return h, skips
+
+
+def middle(style, attends, remat, h, embedding, context, train):
+    """The blocks at the lowest resolution; called within a module's `__call__`."""
+    if attends is None:
+        return h
+    layer = layer_class(remat)
+    # Attention stands between blocks; a layer begins with its block.
+    for i, attend in enumerate((*attends, None)):
+        h = layer(style, h.shape[-1], attend, name=f"middle_{i}")(h, embedding, context, train)
+    return h
+
+
+def way_up(style, levels, remat, h, skips, skip, embedding, context, train):
+    """All levels back to the full resolution; called within a module's `__call__`."""
+    layer, index = layer_class(remat), 0
+    for stage, (i, level) in enumerate(reversed(list(enumerate(levels)))):
+        for j in range(level.blocks):
+            other = skips.pop()
+            if skip is not None:
+                h, other = skip(h, other, stage, index)
+            index += 1
+            h = jnp.concatenate([h, other], axis=-1)
+            block = layer(style, level.channels, level.attend, name=f"up_{i}_{j}")
+            h = block(h, embedding, context, train)
+        if level.resample is not None:
+            h = level.resample(style, name=f"upsample_{i}")(h, embedding, train)
+    return h
+
+
+def condition(cond: Cond, name: str) -> Array:
+    """One entry of the conditions.
+
+    Raises:
+      InputError: it is not there.
+    """
+    if cond is None or name not in cond:
+        raise InputError(f"this U-Net needs cond[{name!r}]; got {sorted(cond or {})}.")
+    return cond[name]
+
+
+def token_context(cond: Cond) -> Context | None:
+    """The tokens and their mask, where there are any."""
+    if cond is None or "tokens" not in cond:
+        return None
+    mask = cond.get("token_mask")
+    return Context(cond["tokens"], None if mask is None else mask.astype(bool))
+
+
+def check_size(x: Array, levels: int) -> None:
+    """Refuse images that cannot be halved and doubled back.
+
+    Raises:
+      InputError: names the multiple.
+    """
+    multiple = 2 ** (levels - 1)
+    if any(n % multiple for n in x.shape[1:3]):
+        raise InputError(
+            f"a U-Net of {levels} levels needs a height and width of multiples of {multiple}; "
+            f"got {x.shape[1]} x {x.shape[2]}; pad or crop the images."
+        )

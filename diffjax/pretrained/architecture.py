@@ -52,6 +52,26 @@ class Autoencoder(NamedTuple):
     config: dict[str, Any]
 
 
+class PretrainedClassifier(NamedTuple):
+    """A published classifier of noisy images.
+
+    Attributes:
+      network: (params, x, t, cond, key) -> logits (B, classes), NHWC, t in steps.
+      params: float32, under our names.
+      module: the Linen module.
+      config: of the file it came from.
+    """
+
+    network: Network
+    params: Params
+    module: nn.Module
+    config: dict[str, Any]
+
+
+Loaded = Pretrained | PretrainedClassifier | Autoencoder
+"""What `load` returns, by the architecture."""
+
+
 class Architecture(NamedTuple):
     """A published architecture of one configuration.
 
@@ -59,16 +79,18 @@ class Architecture(NamedTuple):
       module: our Linen module.
       inputs: arguments of its `__call__` as shapes (x, t, cond), for its parameters' shapes.
       names: the reference's tensors among our parameters.
-      finish: (params, config) -> `Pretrained` or `Autoencoder`.
+      finish: (params, config) -> what `load` returns.
       fixed: the reference's tensors that are not trained, such as position tables; written
         with the weights and ignored when they are read.
+      modern: a tensor's name in older files -> its name in `names`.
     """
 
     module: nn.Module
     inputs: tuple
     names: Names
-    finish: Callable[[Params, dict], Any]
+    finish: Callable[[Params, dict], Loaded]
     fixed: dict[str, np.ndarray] = {}  # noqa: RUF012
+    modern: Callable[[str], str] = str
 
 
 def denoising(

@@ -5,11 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from diffjax.pretrained.architecture import Architecture, Autoencoder, Pretrained, shapes
+from diffjax.pretrained.adm import adm, adm_classifier
+from diffjax.pretrained.architecture import Architecture, Loaded, shapes
+from diffjax.pretrained.diffusers_unet import unet2d, unet2d_condition
 from diffjax.pretrained.dit import dit, dit_transformer_2d, transformer_2d
 from diffjax.pretrained.edm import edm, edm_ve, edm_vp
 from diffjax.pretrained.edm2 import edm2
 from diffjax.pretrained.naming import to_params, to_tensors
+from diffjax.pretrained.scheduler import FILE as SCHEDULER_FILE
+from diffjax.pretrained.scheduler import KEY as SCHEDULER
+from diffjax.pretrained.scheduler import read_scheduler
 from diffjax.pretrained.tensors import read_tensors, weight_files
 from diffjax.types import InputError, sentence
 
@@ -21,11 +26,15 @@ ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {
     "dit": dit,
     "DiTTransformer2DModel": dit_transformer_2d,
     "Transformer2DModel": transformer_2d,
+    "UNet2DModel": unet2d,
+    "UNet2DConditionModel": unet2d_condition,
+    "adm": adm,
+    "adm_classifier": adm_classifier,
 }
 """What config.json may call itself, `_class_name` of diffusers or `architecture`."""
 
 
-def load(path: str | Path) -> Pretrained | Autoencoder:
+def load(path: str | Path) -> Loaded:
     """Read a published network.
 
     Args:
@@ -34,7 +43,7 @@ def load(path: str | Path) -> Pretrained | Autoencoder:
         or one .pt, .pth, .bin or .ckpt file of tensors; or one such file beside its config.json.
 
     Returns:
-      A `Pretrained` that can be sampled, or an `Autoencoder`.
+      A `Pretrained` that can be sampled, an `Autoencoder`, or a `PretrainedClassifier`.
 
     Raises:
       InputError: the configuration is not one that is known, or a tensor is missing, too many
@@ -43,15 +52,21 @@ def load(path: str | Path) -> Pretrained | Autoencoder:
     path = Path(path)
     folder = path if path.is_dir() else path.parent
     config = read_config(folder)
+    scheduler = read_scheduler(folder)
+    if scheduler is not None:
+        config[SCHEDULER] = scheduler
     architecture = architecture_of(config)
     tensors = read_tensors(weight_files(folder) if path.is_dir() else [path])
+    tensors = {architecture.modern(name): w for name, w in tensors.items()}
     trained = {name: w for name, w in tensors.items() if name not in architecture.fixed}
     params = to_params(trained, architecture.names, shapes(architecture))
     return architecture.finish(params, config)
 
 
-def save_safetensors(folder: str | Path, model: Pretrained | Autoencoder) -> None:
+def save_safetensors(folder: str | Path, model: Loaded) -> None:
     """Write a network as its reference would: config.json and model.safetensors.
+
+    Where the network came with a scheduler's configuration, that too.
 
     Args:
       folder: made if missing.
@@ -64,7 +79,11 @@ def save_safetensors(folder: str | Path, model: Pretrained | Autoencoder) -> Non
     architecture = architecture_of(model.config)
     tensors = to_tensors(model.params, architecture.names) | architecture.fixed
     save_file(tensors, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(model.config, indent=2) + "\n")
+    config = dict(model.config)
+    scheduler = config.pop(SCHEDULER, None)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    if scheduler is not None:
+        (folder / SCHEDULER_FILE).write_text(json.dumps(scheduler, indent=2) + "\n")
 
 
 def read_config(folder: Path) -> dict[str, Any]:

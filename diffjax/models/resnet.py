@@ -1,0 +1,145 @@
+"""The residual block of DDPM and ADM, and what changes the resolution between levels."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from diffjax.models.layers import Dtype, GroupNorm
+from diffjax.types import Array
+
+
+class Style(NamedTuple):
+    """What all blocks of a U-Net share.
+
+    Attributes:
+      groups: of every group norm; None is chosen by width (see `GroupNorm`).
+      epsilon: of every group norm.
+      scale_shift: the embedding scales and shifts the second norm's output (ADM); otherwise it
+        is added before that norm (DDPM).
+      dropout: rate inside residual blocks.
+      dtype: of the computation; norms, softmax and the network's output stay float32.
+    """
+
+    groups: int | None = 32
+    epsilon: float = 1e-5
+    scale_shift: bool = True
+    dropout: float = 0.0
+    dtype: Dtype = jnp.float32
+
+    def norm(self, name: str) -> GroupNorm:
+        """A group norm of this style."""
+        return GroupNorm(self.groups, self.epsilon, name=name)
+
+
+Resample = Callable[..., Callable[[Array, Array, bool], Array]]
+"""(style, name=) -> (x, embedding, train) -> x at another resolution."""
+
+
+def average_pool(x: Array) -> Array:
+    """Means of 2x2 pixels: (B, H, W, C) -> (B, H/2, W/2, C)."""
+    return nn.avg_pool(x, (2, 2), (2, 2))
+
+
+def nearest(x: Array) -> Array:
+    """Every pixel four times: (B, H, W, C) -> (B, 2H, 2W, C)."""
+    b, height, width, c = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None, :], (b, height, 2, width, 2, c))
+    return x.reshape(b, 2 * height, 2 * width, c)
+
+
+def conv3x3(features: int, dtype: Dtype, name: str, **options: Any) -> nn.Conv:
+    """A 3x3 convolution padded by one pixel."""
+    options = {"padding": 1, **options}
+    return nn.Conv(features, (3, 3), dtype=dtype, name=name, **options)
+
+
+class ResidualBlock(nn.Module):
+    """norm, SiLU, conv, the embedding, norm, SiLU, dropout, conv; plus the input.
+
+    Ho et al. 2020, appendix B; with `style.scale_shift` and `resample` the block of Dhariwal &
+    Nichol 2021, section 3. The last convolution begins at zero.
+
+    Attributes:
+      style: shared by the network.
+      features: channels of the result; None for those of the input.
+      resample: applied to both branches after the first SiLU.
+    """
+
+    style: Style
+    features: int | None = None
+    resample: Callable[[Array], Array] | None = None
+
+    @nn.compact
+    def __call__(self, x, embedding, train):
+        style, features = self.style, self.features or x.shape[-1]
+        h = nn.silu(style.norm("norm_in")(x))
+        if self.resample is not None:
+            h, x = self.resample(h), self.resample(x)
+        h = conv3x3(features, style.dtype, "conv_in")(h)
+        width = (1 + style.scale_shift) * features
+        modulation = nn.Dense(width, dtype=style.dtype, name="modulation")(embedding)
+        modulation = modulation[:, None, None, :]
+        if style.scale_shift:
+            scale, shift = jnp.split(modulation, 2, axis=-1)
+            h = style.norm("norm_out")(h) * (1 + scale) + shift
+        else:
+            h = style.norm("norm_out")(h + modulation)
+        h = nn.Dropout(style.dropout, deterministic=not train)(nn.silu(h))
+        zeros = nn.initializers.zeros
+        h = conv3x3(features, style.dtype, "conv_out", kernel_init=zeros)(h)
+        if x.shape[-1] != features:
+            x = nn.Dense(features, dtype=style.dtype, name="skip")(x)
+        return x + h
+
+
+class ConvDown(nn.Module):
+    """A 3x3 convolution of stride 2.
+
+    Attributes:
+      style: shared by the network.
+      padding: pixels before and after each axis: (1, 1), or (0, 1) in the released DDPM.
+    """
+
+    style: Style
+    padding: tuple[int, int] = (1, 1)
+
+    @nn.compact
+    def __call__(self, x, embedding, train):
+        padding = (self.padding, self.padding)
+        return conv3x3(x.shape[-1], self.style.dtype, "conv", strides=2, padding=padding)(x)
+
+
+class ConvUp(nn.Module):
+    """Every pixel four times, then a 3x3 convolution.
+
+    Attributes:
+      style: shared by the network.
+    """
+
+    style: Style
+
+    @nn.compact
+    def __call__(self, x, embedding, train):
+        return conv3x3(x.shape[-1], self.style.dtype, "conv")(nearest(x))
+
+
+def pool_down(style: Style, name: str) -> Callable[[Array, Array, bool], Array]:
+    """Half the resolution without parameters."""
+    return lambda x, embedding, train: average_pool(x)
+
+
+def nearest_up(style: Style, name: str) -> Callable[[Array, Array, bool], Array]:
+    """Twice the resolution without parameters."""
+    return lambda x, embedding, train: nearest(x)
+
+
+def residual_down(style: Style, name: str) -> ResidualBlock:
+    """Half the resolution by a residual block: Dhariwal & Nichol 2021, section 3."""
+    return ResidualBlock(style, resample=average_pool, name=name)
+
+
+def residual_up(style: Style, name: str) -> ResidualBlock:
+    """Twice the resolution by a residual block: Dhariwal & Nichol 2021, section 3."""
+    return ResidualBlock(style, resample=nearest, name=name)

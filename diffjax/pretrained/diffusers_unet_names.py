@@ -1,0 +1,169 @@
+"""The tensors of diffusers' U-Nets among the parameters of ours."""
+
+import re
+
+import numpy as np
+
+from diffjax.models import UNet
+from diffjax.models.resnet import ConvDown, ConvUp, residual_down, residual_up
+from diffjax.models.unet import Level
+from diffjax.models.unet_attention import Attend, SpatialTransformer
+from diffjax.pretrained.naming import Entry, Names, conv_1x1, dense, inputs_reordered
+from diffjax.pretrained.unet_names import (
+    Path,
+    conv_names,
+    dense_names,
+    group_norm_names,
+    inputs_of_layers,
+    kernel_names,
+    kind,
+    merged,
+    scale_names,
+)
+
+OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+def modern_name(name: str) -> str:
+    """Today's name of a tensor; files of before 2023 name attention layers differently."""
+    return re.sub(
+        r"(attentions\.\d+)\.(query|key|value|proj_attn)\.",
+        lambda match: f"{match[1]}.{OLD[match[2]]}.",
+        name,
+    )
+
+
+def unet_names(module: UNet, cosine_first: bool, linear: bool, vector: str) -> Names:
+    """Every tensor of UNet2DModel or UNet2DConditionModel.
+
+    Args:
+      module: ours.
+      cosine_first: whether the reference's time embedding has its cosines first, as ours.
+      linear: whether transformers begin and end with dense layers and not (1, 1) convolutions.
+      vector: the reference's name of the layers that embed `cond["vector"]`.
+    """
+    inputs, last = inputs_of_layers(module), len(module.down) - 1
+    table = ends_names(module, cosine_first, vector)
+    for i, level in enumerate(module.down):
+        table |= level_names(f"down_blocks.{i}", "down", i, level, inputs, linear)
+    for i, level in enumerate(module.up):
+        table |= level_names(f"up_blocks.{last - i}", "up", i, level, inputs, linear)
+    if module.middle is not None:
+        for i, attend in enumerate((*module.middle, None)):
+            ours = f"middle_{i}"
+            table |= residual_names(f"mid_block.resnets.{i}", (ours, "residual"))
+            place = f"mid_block.attentions.{i}"
+            table |= attend_names(place, (ours, "attention"), attend, linear)
+    return table
+
+
+def ends_names(module: UNet, cosine_first: bool, vector: str) -> Names:
+    """What is outside the levels."""
+    half = module.channels // 2
+    order = np.roll(np.arange(2 * half), 0 if cosine_first else half)
+    time_in = inputs_reordered(dense, order)
+    table = merged(
+        conv_names("conv_in", ("conv_in",)),
+        kernel_names("time_embedding.linear_1", ("embedding", "time_in"), time_in),
+        dense_names("time_embedding.linear_2", ("embedding", "time_out")),
+        group_norm_names("conv_norm_out", ("norm_out",)),
+        conv_names("conv_out", ("conv_out",)),
+    )
+    if module.num_classes:
+        table["class_embedding.weight"] = Entry(("embedding", "label", "embedding"))
+    if module.vector:
+        table |= dense_names(f"{vector}.linear_1", ("embedding", "vector_in"))
+        table |= dense_names(f"{vector}.linear_2", ("embedding", "vector_out"))
+    return table
+
+
+def level_names(
+    theirs: str, way: str, i: int, level: Level, inputs: dict[str, int], linear: bool
+) -> Names:
+    """A level's layers and what resamples after them."""
+    table = {}
+    for j in range(level.blocks):
+        ours = f"{way}_{i}_{j}"
+        skip = inputs[ours] != level.channels
+        table |= residual_names(f"{theirs}.resnets.{j}", (ours, "residual"), skip)
+        place = f"{theirs}.attentions.{j}"
+        table |= attend_names(place, (ours, "attention"), level.attend, linear)
+    if level.resample is None:
+        return table
+    return table | RESAMPLE_NAMES[kind(level.resample)](
+        f"{theirs}.{way}samplers.0", (f"{way}sample_{i}",)
+    )
+
+
+def residual_names(theirs: str, ours: Path, skip: bool = False) -> Names:
+    """ResnetBlock2D."""
+    return merged(
+        group_norm_names(f"{theirs}.norm1", (*ours, "norm_in")),
+        conv_names(f"{theirs}.conv1", (*ours, "conv_in")),
+        dense_names(f"{theirs}.time_emb_proj", (*ours, "modulation")),
+        group_norm_names(f"{theirs}.norm2", (*ours, "norm_out")),
+        conv_names(f"{theirs}.conv2", (*ours, "conv_out")),
+        kernel_names(f"{theirs}.conv_shortcut", (*ours, "skip"), conv_1x1) if skip else {},
+    )
+
+
+def conv_resample_names(theirs: str, ours: Path) -> Names:
+    """Downsample2D and Upsample2D."""
+    return conv_names(f"{theirs}.conv", (*ours, "conv"))
+
+
+RESAMPLE_NAMES = {
+    residual_down: residual_names,
+    residual_up: residual_names,
+    ConvDown: conv_resample_names,
+    ConvUp: conv_resample_names,
+}
+
+
+def attend_names(theirs: str, ours: Path, attend: Attend | None, linear: bool) -> Names:
+    """Attention or Transformer2DModel, or nothing."""
+    if attend is None:
+        return {}
+    if kind(attend) is SpatialTransformer:
+        return transformer_names(theirs, ours, attend.keywords, linear)
+    normed = attend.keywords.get("normed", True)
+    return merged(
+        group_norm_names(f"{theirs}.group_norm", (*ours, "norm")) if normed else {},
+        *(
+            dense_names(f"{theirs}.to_{letter}", (*ours, "qkv"), (i, 3))
+            for i, letter in enumerate("qkv")
+        ),
+        dense_names(f"{theirs}.to_out.0", (*ours, "projection")),
+    )
+
+
+def transformer_names(theirs: str, ours: Path, keywords: dict, linear: bool) -> Names:
+    """Transformer2DModel."""
+    layout = dense if linear else conv_1x1
+    table = merged(
+        group_norm_names(f"{theirs}.norm", (*ours, "norm")),
+        kernel_names(f"{theirs}.proj_in", (*ours, "project_in"), layout),
+        kernel_names(f"{theirs}.proj_out", (*ours, "project_out"), layout),
+    )
+    for i in range(keywords["depth"]):
+        place, path = f"{theirs}.transformer_blocks.{i}", (*ours, f"block_{i}")
+        reads = (keywords.get("reads_first", False), True)
+        for n in (1, 2, 3):
+            table |= scale_names(f"{place}.norm{n}", (*path, f"norm_{n}"))
+        for n in (1, 2):
+            table |= read_names(f"{place}.attn{n}", (*path, f"attention_{n}"), reads[n - 1])
+        table |= dense_names(f"{place}.ff.net.0.proj", (*path, "ff_in"))
+        table |= dense_names(f"{place}.ff.net.2", (*path, "ff_out"))
+    return table
+
+
+def read_names(theirs: str, ours: Path, reads: bool) -> Names:
+    """Attention of a transformer block, which is to the tokens or to itself."""
+    where = (
+        [("q", 0, 1), ("kv", 0, 2), ("kv", 1, 2)] if reads else [("qkv", i, 3) for i in range(3)]
+    )
+    table = {
+        f"{theirs}.to_{letter}.weight": Entry((*ours, layer, "kernel"), dense, (i, n))
+        for letter, (layer, i, n) in zip("qkv", where, strict=True)
+    }
+    return table | dense_names(f"{theirs}.to_out.0", (*ours, "projection"))

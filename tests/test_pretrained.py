@@ -1,0 +1,206 @@
+"""Files of weights: what is read, what is written back, and what is refused."""
+
+import io
+import json
+import os
+import pickle
+import shutil
+import zipfile
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+from nets import GOLDEN, weight
+from safetensors.numpy import load_file, save_file
+
+from diffjax import pretrained
+from diffjax.pretrained.tensors import read_tensors
+from diffjax.pretrained.torch_file import read_torch_file
+from diffjax.types import InputError
+
+TINY = GOLDEN / "tiny_unet2d"
+"""A UNet2DModel of four channels as PyTorch saved it, inside a training checkpoint."""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The tiny network's folder, to be spoilt."""
+    return shutil.copytree(TINY, tmp_path / "tiny")
+
+
+@pytest.fixture(scope="module")
+def tensors():
+    """The tiny network's tensors."""
+    return read_torch_file(TINY / "weights.pt")
+
+
+def with_tensors(folder, tensors):
+    """The folder with these weights instead."""
+    (folder / "weights.pt").unlink(missing_ok=True)
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+def test_a_torch_checkpoint_gives_its_tensors(tensors):
+    assert len(tensors) == 44
+    for name, w in tensors.items():
+        np.testing.assert_array_equal(w, weight(name, w.shape))
+
+
+def test_every_kind_of_torch_tensor():
+    base = np.arange(24.0, dtype=np.float32).reshape(4, 6)
+    expected = {
+        "whole": base,
+        "transposed": base.T,
+        "part": base[1:3, ::2],
+        "half": base[0].astype(np.float16),
+        "bfloat": base[0].astype(ml_dtypes.bfloat16),
+        "double": base[0].astype(np.float64),
+        "long": np.arange(3),
+        "bool": np.array([True, False]),
+        "parameter": base[0],
+        "scalar": np.float32(2.5),
+        "empty": np.zeros((0, 3), np.float32),
+    }
+    found = read_torch_file(GOLDEN / "kinds.pt")
+    assert found.keys() == expected.keys()
+    for name, w in expected.items():
+        np.testing.assert_array_equal(found[name], w)
+        assert found[name].dtype == w.dtype
+
+
+def test_a_round_trip_is_bit_equal(folder, tensors, tmp_path):
+    model = pretrained.load(folder)
+    pretrained.save_safetensors(tmp_path / "one", model)
+    written = load_file(tmp_path / "one" / "model.safetensors")
+    assert written.keys() == tensors.keys()
+    for name, w in tensors.items():
+        np.testing.assert_array_equal(written[name], w)
+    again = pretrained.load(tmp_path / "one" / "model.safetensors")  # a file, not its folder
+    jax.tree.map(np.testing.assert_array_equal, again.params, model.params)
+    assert again.config == model.config
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
+def test_half_precision_becomes_float32(folder, tensors, dtype):
+    rounded = {name: w.astype(dtype) for name, w in tensors.items()}
+    params = pretrained.load(with_tensors(folder, rounded)).params
+    kernel = params["conv_in"]["kernel"]
+    assert kernel.dtype == np.float32
+    theirs = rounded["conv_in.weight"].astype(np.float32)
+    np.testing.assert_array_equal(kernel, theirs.transpose(2, 3, 1, 0))
+
+
+def test_shards_are_one_model_and_may_not_overlap(folder, tensors):
+    (folder / "weights.pt").unlink()
+    names = sorted(tensors)
+    for i, part in enumerate((names[:20], names[20:])):
+        save_file({n: tensors[n] for n in part}, folder / f"model-0000{i}.safetensors")
+    assert read_tensors(sorted(folder.glob("*.safetensors"))).keys() == tensors.keys()
+    pretrained.load(folder)
+    save_file({names[0]: tensors[names[0]]}, folder / "model-00002.safetensors")
+    with pytest.raises(InputError, match=f"repeats the tensor '{names[0]}'"):
+        pretrained.load(folder)
+
+
+def renamed(tensors):
+    name = "conv_in.wait"
+    return {name if k == "conv_in.weight" else k: w for k, w in tensors.items()}
+
+
+SPOILT = {
+    "missing": (
+        lambda t: {k: w for k, w in t.items() if k != "conv_out.bias"},
+        r"lack 1 of 44 tensors, first 'conv_out.bias'",
+    ),
+    "renamed": (renamed, r"first 'conv_in.weight' \(the file has 'conv_in.wait'\)"),
+    "extra": (
+        lambda t: t | {"conv_inn.weight": t["conv_in.weight"]},
+        r"1 tensors that the network does not, first 'conv_inn.weight' .*name is 'conv_in.weight'",
+    ),
+    "misshapen": (
+        lambda t: t | {"conv_in.bias": np.zeros(5, np.float32)},
+        r"'conv_in.bias': expected shape \(4,\), got \(5,\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spoil", "words"), SPOILT.values(), ids=SPOILT)
+def test_a_wrong_tensor_is_named_with_the_nearest(folder, tensors, spoil, words):
+    with pytest.raises(InputError, match=words):
+        pretrained.load(with_tensors(folder, spoil(tensors)))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "has no config.json"),
+        ("{", "is not JSON"),
+        ("[]", "expected an object"),
+        ("{}", "is None; expected one of .*UNet2DModel"),
+        ('{"_class_name": "Kandinsky"}', "is 'Kandinsky'; expected one of .*UNet2DModel"),
+    ],
+)
+def test_a_wrong_config_is_a_sentence(folder, content, words):
+    (folder / "config.json").unlink()
+    if content is not None:
+        (folder / "config.json").write_text(content)
+    with pytest.raises(InputError, match=words):
+        pretrained.load(folder)
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "model.safetensors"])
+def test_a_damaged_file_is_a_sentence(folder, tensors, name):
+    if name != "weights.pt":
+        with_tensors(folder, tensors)
+    path = folder / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match="is not an intact"):
+        pretrained.load(folder)
+
+
+def test_no_weights_or_several_files_are_a_sentence(folder):
+    shutil.copy(folder / "weights.pt", folder / "other.pt")
+    with pytest.raises(InputError, match=r"found other\.pt, weights\.pt"):
+        pretrained.load(folder)
+    for path in folder.glob("*.pt"):
+        path.unlink()
+    with pytest.raises(InputError, match="found none"):
+        pretrained.load(folder)
+
+
+class Attack:
+    """What a hostile file can hold: a call, made when it is read."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("function", [os.system, eval, os.mkdir])
+def test_code_in_a_torch_file_does_not_run(folder, function):
+    mark = folder / "it_ran"
+    argument = {
+        os.system: f"touch {mark}",
+        eval: f"open({str(mark)!r}, 'w')",
+        os.mkdir: str(mark),
+    }[function]
+    pickled = io.BytesIO()
+    pickle.dump({"conv_in.weight": Attack(function, argument)}, pickled, protocol=2)
+    with zipfile.ZipFile(folder / "weights.pt", "w") as file:
+        file.writestr("archive/data.pkl", pickled.getvalue())
+    with pytest.raises(InputError, match="holds more than tensors"):
+        pretrained.load(folder)
+    assert not mark.exists()
+    pickle.loads(pickled.getvalue())  # the attack is a real one
+    assert mark.exists()
+
+
+def test_the_config_of_a_save_is_that_of_the_load(folder, tmp_path):
+    model = pretrained.load(folder)
+    pretrained.save_safetensors(tmp_path / "out", model)
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert written == json.loads((folder / "config.json").read_text())
