@@ -55,6 +55,8 @@ def main(argv):
     usual = (experiment.sampling if experiment else config.Sampling())._asdict()
     usual.update(sampler=usual["sampler"].__name__, grid=usual["grid"].__name__)
     name = cli.peek(argv, "--sampler", usual["sampler"])
+    if name == usual["sampler"]:
+        usual.update(usual.pop("options"))
     known = cli.constructors(samplers, Sampler)
     taken = inspect.signature(flags).parameters
     if "--list-samplers" in argv:

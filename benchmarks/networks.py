@@ -283,7 +283,9 @@ def measure(row, rounds, clock, peak_tflops):
     lines = []
     for name, taken in times.items():
         ratios = [
-            statistics.median(ours / theirs for ours, theirs in zip(taken, times[other]))
+            statistics.median(
+                ours / theirs for ours, theirs in zip(taken, times[other], strict=True)
+            )
             for other in TORCH
         ]
         seconds = statistics.median(taken)

@@ -112,6 +112,6 @@ def get_config(
         ema_decay=ema_decay,
         seed=seed,
         sampling=Sampling(
-            sampler=samplers.ancestral, grid=grids.trailing, steps=250, guidance_scale=1.5
+            samplers.ancestral, grids.trailing, 250, guidance_scale=1.5, options=LEARNED
         ),
     )

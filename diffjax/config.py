@@ -10,9 +10,10 @@ import fcntl
 import importlib.util
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import optax
@@ -41,12 +42,14 @@ class Sampling(NamedTuple):
       grid: a function of `diffjax.grids`, (schedule, n) -> ts.
       steps: number of steps.
       guidance_scale: 1 is no guidance.
+      options: keywords of the constructor.
     """
 
     sampler: Callable[..., Sampler] = ddim
     grid: Callable[..., Array] = trailing
     steps: int = 50
     guidance_scale: float = 1.0
+    options: Mapping[str, Any] = MappingProxyType({})
 
 
 class Experiment(NamedTuple):

@@ -94,7 +94,9 @@ def preview(experiment: Experiment) -> Callable[[Params, PRNGKeyArray, Path], np
       key gives the same noise, so that sheets of one run can be compared.
     """
     defaults = experiment.sampling
-    draw = make_draw(experiment, defaults.sampler, {}, guided=defaults.guidance_scale != 1)
+    draw = make_draw(
+        experiment, defaults.sampler, dict(defaults.options), guided=defaults.guidance_scale != 1
+    )
     ts = defaults.grid(experiment.schedule, defaults.steps)
     rows = experiment.num_classes or PREVIEW_COLUMNS
     label = jnp.repeat(jnp.arange(rows), PREVIEW_COLUMNS) if experiment.num_classes else None
