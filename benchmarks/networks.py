@@ -135,8 +135,17 @@ def build(config, dtype):
     torch_net = torch_net.to(device, getattr(torch, dtype))
     if device == "cpu":  # the layout that PyTorch advises for convolutions
         torch_net = torch_net.to(memory_format=torch.channels_last)
-    module = architecture.module.clone(dtype=jnp.dtype(dtype))
+    module = computing_in(architecture.module, dtype)
     return Pair(module, jax.device_put(params), torch_net, (size, size, channels), labels)
+
+
+def computing_in(module, dtype):
+    """The module with another type of computation."""
+    import jax.numpy as jnp
+
+    if hasattr(module, "style"):
+        return module.clone(style=module.style._replace(dtype=jnp.dtype(dtype)))
+    return module.clone(dtype=jnp.dtype(dtype))
 
 
 def inputs(pair, batch):
@@ -175,7 +184,7 @@ def variants(pair):
         ours["diffjax, scan"] = (pair.module.clone(scan_blocks=True), stacked)
         both = pair.module.clone(scan_blocks=True, remat=True)
         ours["diffjax, scan, remat"] = (both, stacked)
-    ours["diffjax, bfloat16"] = (pair.module.clone(dtype="bfloat16"), pair.params)
+    ours["diffjax, bfloat16"] = (computing_in(pair.module, "bfloat16"), pair.params)
     return ours
 
 

@@ -10,7 +10,7 @@ import math
 import torch
 from diffusers import DDIMScheduler, UNet2DModel
 from torch import nn
-from torch.nn import functional
+from torch.nn import functional as fn
 
 
 def unet(config):
@@ -41,15 +41,9 @@ class Block(nn.Module):
         batch, tokens, width = x.shape
         h = self.norm1(x) * (1 + scale1) + shift1
         qkv = self.attn["qkv"](h).reshape(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        h = (
-            functional.scaled_dot_product_attention(*qkv)
-            .transpose(1, 2)
-            .reshape(batch, tokens, width)
-        )
+        h = fn.scaled_dot_product_attention(*qkv).transpose(1, 2).reshape(batch, tokens, width)
         x = x + gate1 * self.attn["proj"](h)
-        h = functional.gelu(
-            self.mlp["fc1"](self.norm2(x) * (1 + scale2) + shift2), approximate="tanh"
-        )
+        h = fn.gelu(self.mlp["fc1"](self.norm2(x) * (1 + scale2) + shift2), approximate="tanh")
         return x + gate2 * self.mlp["fc2"](h)
 
 
@@ -83,7 +77,7 @@ class DiT(nn.Module):
         for block in self.blocks:
             h = block(h, c)
         shift, scale = (m[:, None] for m in self.final_layer["adaLN_modulation"](c).chunk(2, dim=1))
-        h = functional.layer_norm(h, h.shape[-1:], eps=1e-6) * (1 + scale) + shift
+        h = fn.layer_norm(h, h.shape[-1:], eps=1e-6) * (1 + scale) + shift
         h = self.final_layer["linear"](h).reshape(batch, side, side, self.patch, self.patch, -1)
         return h.permute(0, 5, 1, 3, 2, 4).reshape(batch, -1, side * self.patch, side * self.patch)
 
@@ -100,7 +94,7 @@ def train_step(net, alpha_bar, compiled):
         noise = torch.randn_like(x)
         a = alpha_bar[k][:, None, None, None]
         out = model(a.sqrt() * x + (1 - a).sqrt() * noise, k, label)
-        loss = functional.mse_loss(out[:, : x.shape[1]].float(), noise.float())
+        loss = fn.mse_loss(out[:, : x.shape[1]].float(), noise.float())
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()

@@ -6,7 +6,7 @@ Data: the 1,281,167 training images, cut to their central square of 256 pixels a
 once: an npz of `x` (N, 32, 32, 4) float, 0.18215 times a draw of the "ft-EMA" autoencoder's
 latents, and `label` (N,) int.
 
-Expect, with 250 steps of the ancestral sampler and `--variance learned`, an FID of 50,000
+Expect, with 250 steps of the ancestral sampler and learned variance, an FID of 50,000
 samples of 19.5 after 400,000 steps without guidance (18.1 by the authors' PyTorch code, says
 its README, with the "mse" decoder) and of 2.27 after seven million steps at guidance scale
 1.5 (Peebles & Xie 2023).
@@ -27,6 +27,7 @@ from diffjax.models.dit import dit_xl_2
 from diffjax.parameterization import at_steps, make_denoiser, predict_eps
 
 CLASSES, T = 1000, 1000
+LEARNED = {"variance": "learned"}
 
 
 def latents(path: str) -> Source:
