@@ -114,12 +114,12 @@ def build(config, dtype):
     if "architecture" in config:
         torch_net = torch_nets.DiT(config, architecture.fixed["pos_embed"])
     else:
-        torch_net = torch_nets.unet(config)
+        torch_net = torch_nets.UNet.from_config(config)
     tensors = {k: v.detach().numpy() for k, v in torch_net.state_dict().items()}
     tensors = {k: v for k, v in tensors.items() if k not in architecture.fixed}
     params = to_params(tensors, architecture.names, shapes(architecture))
-    size, channels = architecture.inputs[0].shape[1], architecture.inputs[0].shape[-1]
-    labels = architecture.inputs[2] is not None
+    size = config.get("sample_size") or config["input_size"]
+    channels, labels = config["in_channels"], "num_classes" in config
     x = np.random.default_rng(0).standard_normal((2, size, size, channels)).astype(np.float32)
     t, y = np.array([3.0, 700.0], np.float32), np.array([1, 2])
     cond = {"label": jnp.asarray(y)} if labels else None
