@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nets import reference, write_folder
@@ -31,9 +32,9 @@ def assert_close(ours, theirs):
 
 
 def tiny(dtype=jnp.float32, remat=False):
-    options = {"channels": (4, 8), "blocks": 1, "groups": 2, "dtype": dtype, "remat": remat}
-    encoder = Encoder(4, attention_levels=(1,), **options)
-    return AutoencoderKL(encoder, Decoder(1, **options), latent_channels=2)
+    options = {"channels": (4, 8), "blocks": 0, "groups": 2, "dtype": dtype, "remat": remat}
+    decoder = Decoder(1, middle_attention=False, **options)
+    return AutoencoderKL(Encoder(4, **options), decoder, latent_channels=2)
 
 
 @functools.cache
@@ -43,10 +44,16 @@ def tiny_params():
 
 
 @functools.cache
-def forward(**options):
-    """(params, x) -> (decoded, mean, logvar)."""
+def encode(**options):
+    """(params, x) -> (mean, logvar)."""
     module = tiny(**options)
-    return jax.jit(lambda params, x: module.apply({"params": params}, x))
+    return jax.jit(lambda params, x: module.apply({"params": params}, x, method="encode"))
+
+
+@functools.cache
+def decode():
+    """(params, z) -> x."""
+    return jax.jit(lambda params, z: tiny().apply({"params": params}, z, method="decode"))
 
 
 # --- diffusers' numbers -------------------------------------------------------------------
@@ -71,7 +78,8 @@ def test_vq_model_has_the_references_numbers(tmp_path):
         decoded = jax.jit(model.decode)(model.params, z)
     assert_close(z, io["out_latents"])
     assert_close(decoded, io["out_decoded"])
-    np.testing.assert_array_equal(nearest_codes(z, model.params["codebook"]), io["out_indices"])
+    indices = nearest_codes(z, jnp.asarray(model.params["codebook"]))
+    np.testing.assert_array_equal(indices, io["out_indices"])
     assert np.all(np.exp(logvar) == 0)
 
 
@@ -126,14 +134,10 @@ def test_a_configuration_that_is_not_built_here(make, change, words):
 # --- options, and what must not matter ----------------------------------------------------
 
 
-def test_remat_and_bfloat16_share_parameters():
+def test_bfloat16_is_close_and_its_outputs_are_float32():
     params, x = tiny_params()
-    decoded, mean, logvar = forward()(params, x)
-    for again, exact in zip(forward(remat=True)(params, x), (decoded, mean, logvar), strict=True):
-        np.testing.assert_allclose(again, exact, atol=1e-5)
-    for rough, exact in zip(
-        forward(dtype=jnp.bfloat16)(params, x), (decoded, mean, logvar), strict=True
-    ):
+    rough_and_exact = zip(encode(dtype=jnp.bfloat16)(params, x), encode()(params, x), strict=True)
+    for rough, exact in rough_and_exact:
         assert rough.dtype == jnp.float32
         assert 0 < float(jnp.abs(rough - exact).max() / jnp.abs(exact).max()) < 0.1
 
@@ -143,58 +147,81 @@ def test_remat_and_bfloat16_share_parameters():
 def test_samples_of_a_batch_do_not_mix(order):
     params, x = tiny_params()
     order = np.array(order)
-    for out, moved in zip(forward()(params, x), forward()(params, x[order]), strict=True):
-        np.testing.assert_allclose(out[order], moved, atol=1e-5)
+    outputs, moved = (
+        (*encode()(params, x), decode()(params, encode()(params, x)[0])) for x in (x, x[order])
+    )
+    for a, b in zip(outputs, moved, strict=True):
+        np.testing.assert_allclose(a[order], b, atol=1e-5)
 
 
 def test_logvar_is_bounded():
     params, x = tiny_params()
     for bias, bound in ((1e3, 20.0), (-1e3, -30.0)):
         far = {**params, "to_moments": {**params["to_moments"], "bias": jnp.full(4, bias)}}
-        np.testing.assert_array_equal(forward()(far, x)[2], bound)
+        np.testing.assert_array_equal(encode()(far, x)[1], bound)
+
+
+class DoubleNorm(nn.Module):
+    """The group norm of the layers, in float64."""
+
+    groups: int
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x):
+        norm = nn.GroupNorm(self.groups, epsilon=self.epsilon, dtype=jnp.float64, name="norm")
+        return norm(x)
 
 
 @pytest.mark.usefixtures("x64")
-def test_gradient_is_that_of_finite_differences():
-    """Along a random direction; norms stay float32, so that steps are large, and extrapolated."""
+def test_gradient_of_remat_is_that_of_finite_differences(monkeypatch):
+    """Along a random direction; remat's parameters and values are those without it."""
+    params, x = tiny_params()
+    plain = sum(jnp.mean(jnp.sin(out)) for out in encode()(params, x))
+    monkeypatch.setattr("diffjax.models.autoencoder.GroupNorm", DoubleNorm)
     module = tiny(jnp.float64, remat=True)
-    to_double = functools.partial(jax.tree.map, lambda p: jnp.asarray(p, jnp.float64))
-    params, x = to_double(tiny_params())
+    params, x = jax.tree.map(lambda p: jnp.asarray(p, jnp.float64), (params, x))
     leaves, tree = jax.tree.flatten(params)
     rng = np.random.default_rng(0)
-    direction = jax.tree.unflatten(tree, [rng.standard_normal(p.shape) * 0.1 for p in leaves])
+    direction = jax.tree.unflatten(tree, [rng.standard_normal(p.shape) for p in leaves])
 
     @jax.jit
+    @jax.value_and_grad
     def along(h):
         moved = jax.tree.map(lambda p, d: p + h * d, params, direction)
-        return sum(jnp.mean(jnp.sin(out)) for out in module.apply({"params": moved}, x))
+        moments = module.apply({"params": moved}, x, method="encode")
+        return sum(jnp.mean(jnp.sin(out)) for out in moments)
 
-    def difference(h):
-        return (along(h) - along(-h)) / (2 * h)
-
-    numeric = (4 * difference(0.02) - difference(0.04)) / 3
-    np.testing.assert_allclose(jax.jit(jax.grad(along))(0.0), numeric, rtol=1e-4)
+    value, gradient = along(0.0)
+    (above, _), (below, _) = along(1e-4), along(-1e-4)  # the softmax is float32
+    np.testing.assert_allclose(gradient, (above - below) / 2e-4, rtol=1e-4)
+    np.testing.assert_allclose(value, plain, rtol=1e-4)
 
 
 def test_codes_decode_to_themselves_and_train():
     """z on a code passes through the table; off it, gradients go to the encoder only."""
-    options = {"channels": (4,), "blocks": 1, "groups": 2}
-    module = VQModel(Encoder(2, **options), Decoder(1, **options), 2, codes=5, code_dim=3)
-    x = jax.random.normal(jax.random.key(0), (1, 4, 4, 1))
-    variables = jax.jit(module.init)(jax.random.key(1), x)
+    module = VQModel(nn.Dense(2), nn.Dense(1), 2, codes=5, code_dim=3)
+    variables = jax.jit(module.init)(jax.random.key(1), jnp.ones((1, 4, 4, 1)))
     codes = variables["params"]["codebook"][jnp.array([[4, 0], [2, 1]])][None]
-    decode = jax.jit(functools.partial(module.apply, method="decode"))
-    direct = module.apply(variables, codes, method="decode_codes")
-    np.testing.assert_allclose(decode(variables, codes), direct, atol=1e-6)
-    np.testing.assert_allclose(decode(variables, codes + 1e-4), direct, atol=1e-6)
-    gradient, at_z = jax.grad(lambda *a: jnp.sum(decode(*a) ** 2), (0, 1))(variables, codes + 1e-4)
+
+    @jax.jit
+    def pull(variables, z):
+        of = lambda *a: (y := module.apply(*a, method="decode"), jnp.sum(y**2))[::-1]  # noqa: E731
+        (_, y), grads = jax.value_and_grad(of, (0, 1), has_aux=True)(variables, z)
+        return y, module.apply(variables, codes, method="decode_codes"), *grads
+
+    on, direct, _, _ = pull(variables, codes)
+    off, _, gradient, at_z = pull(variables, codes + 1e-4)
+    np.testing.assert_allclose(on, direct, atol=1e-6)
+    np.testing.assert_allclose(off, direct, atol=1e-6)
     assert np.all(gradient["params"]["codebook"] == 0)
     assert float(jnp.abs(at_z).max()) > 1e-3
 
 
 def test_shapes_of_the_plain_vae_and_of_patches():
     vae = VAE((4, 4, 1), latent=3, hidden=(8,))
-    (x, mean, logvar), _ = vae.init_with_output(jax.random.key(0), jnp.ones((2, 4, 4, 1)))
+    of = functools.partial(jax.eval_shape, vae.init_with_output, jax.random.key(0))
+    (x, mean, logvar), _ = of(jax.ShapeDtypeStruct((2, 4, 4, 1), np.float32))
     assert (x.shape, mean.shape, logvar.shape) == ((2, 4, 4, 1), (2, 3), (2, 3))
     image = jax.ShapeDtypeStruct((2, 256, 256, 3), np.float32)  # pix2pix: 30 x 30 of 256 x 256
     logits = jax.eval_shape(PatchDiscriminator().init_with_output, jax.random.key(0), image)[0]
