@@ -39,8 +39,12 @@ def tiny(dtype=jnp.float32, remat=False):
 
 @functools.cache
 def tiny_params():
-    x = jax.random.normal(jax.random.key(0), (3, 8, 8, 1))
-    return jax.jit(tiny().init)(jax.random.key(1), x)["params"], x
+    """Random parameters, filled without compiling `init`, and a batch."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((3, 8, 8, 1)), jnp.float32)
+    shapes = jax.eval_shape(tiny().init, jax.random.key(0), x)["params"]
+    draw = lambda s: rng.standard_normal(s.shape) / np.sqrt(np.prod(s.shape[:-1]) or 1)  # noqa: E731
+    return jax.tree.map(lambda s: jnp.asarray(draw(s), jnp.float32), shapes), x
 
 
 @functools.cache
