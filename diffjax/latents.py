@@ -33,7 +33,7 @@ class LatentScale(NamedTuple):
 
 
 def reparameterize(mean: Anyshape, logvar: Anyshape, eps: Anyshape) -> Anyshape:
-    """mean + exp(logvar / 2) eps: Kingma & Welling 2014, Eq. 10.
+    """mean + exp(logvar / 2) eps: Kingma & Welling 2014.
 
     Args:
       mean: of the posterior.
@@ -52,7 +52,7 @@ def sample_posterior(key: PRNGKeyArray, mean: Anyshape, logvar: Anyshape) -> Any
 
 
 def nearest_codes(z: Array, codebook: Array) -> Array:
-    """argmin_k |z - e_k|^2: van den Oord et al. 2017, Eq. 1; the first one of a tie.
+    """argmin_k |z - e_k|^2: van den Oord et al. 2017; the first one of a tie.
 
     Args:
       z: vectors (..., D).
@@ -68,7 +68,7 @@ def nearest_codes(z: Array, codebook: Array) -> Array:
 
 
 def straight_through(z: Anyshape, codes: Anyshape) -> Anyshape:
-    """`codes` going forward, the identity of z going back: van den Oord et al. 2017, section 3.2.
+    """`codes` going forward, the identity of z going back: van den Oord et al. 2017.
 
     Args:
       z: what the encoder said.

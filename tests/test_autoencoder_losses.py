@@ -250,7 +250,7 @@ def test_hinge_is_least_at_the_sign_of_the_difference():
 
 
 def test_cross_entropy_is_least_at_the_log_ratio():
-    """And is worth 2 log 2 - 2 JSD(p, q) there: Goodfellow et al. 2014, theorem 1."""
+    """And is worth 2 log 2 - 2 JSD(p, q) there: Goodfellow et al. 2014."""
     logits = jnp.log(jnp.asarray(REAL / FAKE))
     value, gradient = jax.value_and_grad(functools.partial(of_logits, losses.non_saturating))(
         logits

@@ -43,7 +43,7 @@ non_saturating = Game(
     lambda real, fake: jnp.mean(jax.nn.softplus(-real)) + jnp.mean(jax.nn.softplus(fake)),
     lambda fake: jnp.mean(jax.nn.softplus(-fake)),
 )
-"""Cross-entropy of sigmoid(D), and -E log sigmoid(D(x_hat)): Goodfellow et al. 2014, section 3."""
+"""Cross-entropy of sigmoid(D), and -E log sigmoid(D(x_hat)): Goodfellow et al. 2014."""
 
 
 def adaptive_weight(

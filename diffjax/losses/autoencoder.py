@@ -86,7 +86,7 @@ def gaussian_nll(logvar: Scalar) -> Distance:
 
 
 def feature_distance(features: Features) -> Distance:
-    """The squared distance between unit-length features: Zhang et al. 2018, Eq. 1, all weights 1.
+    """The squared distance between unit-length features: Zhang et al. 2018, all weights 1.
 
     Args:
       features: x -> arrays (B, h, w, c), such as the layers of a trained network.
@@ -140,7 +140,7 @@ def weighted_sum(*terms: tuple[Scalar, Distance]) -> Distance:
 
 
 def kl_to_standard_normal(mean: Samples, logvar: Samples) -> PerSample:
-    """KL(N(mean, exp(logvar)) || N(0, I)): Kingma & Welling 2014, appendix B.
+    """KL(N(mean, exp(logvar)) || N(0, I)): Kingma & Welling 2014.
 
     Args:
       mean: of the posterior (B, ...).
@@ -177,7 +177,7 @@ def variational(
     """E_q distance(x, decode(z)) + beta KL(q(z | x) || N(0, I)), by one draw of z.
 
     With `gaussian_nll` and beta 1 it is the negative of the evidence lower bound (Kingma &
-    Welling 2014, Eq. 3), above -log p(x) in nats; another beta is that of Higgins et al. 2017.
+    Welling 2014), above -log p(x) in nats; another beta is that of Higgins et al. 2017.
 
     Args:
       encode: (params, x) -> (mean, logvar).

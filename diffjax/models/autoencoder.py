@@ -1,4 +1,4 @@
-"""The convolutional autoencoder of latent diffusion: Rombach et al. 2022, appendix G.
+"""The convolutional autoencoder of latent diffusion: Rombach et al. 2022.
 
 Images and latents are NHWC. Parameters are float32; `dtype` is the type of the
 computation, and norms, softmax and outputs are float32 at least.
@@ -140,7 +140,7 @@ class Decoder(Trunk):
 
 
 class AutoencoderKL(nn.Module):
-    """An autoencoder whose latents are Gaussian, pulled to N(0, I): Rombach et al. 2022, app. G.
+    """An autoencoder whose latents are Gaussian, pulled to N(0, I): Rombach et al. 2022.
 
     Attributes:
       encoder: x -> (B, h, w, 2 latent_channels).

@@ -8,7 +8,7 @@ from diffjax.types import Array
 
 
 class PatchDiscriminator(nn.Module):
-    """A logit per patch of an image: Isola et al. 2017, section 3.2.2.
+    """A logit per patch of an image: Isola et al. 2017.
 
     Strided 4x4 convolutions that double the width up to eight times. Their batch norm is a
     group norm here, so that a logit depends on its own image alone.

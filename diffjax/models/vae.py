@@ -9,7 +9,7 @@ from diffjax.types import Array
 
 
 class VAE(nn.Module):
-    """Two small networks: Gaussian MLPs as in Kingma & Welling 2014, appendix C.2.
+    """Two small networks: Gaussian MLPs as in Kingma & Welling 2014.
 
     Attributes:
       shape: of one sample of the data, such as (8, 8, 1) or (d,).
