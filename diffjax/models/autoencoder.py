@@ -7,7 +7,7 @@ computation, and norms, softmax and outputs are float32 at least.
 import jax.numpy as jnp
 from flax import linen as nn
 
-from diffjax.models.layers import Dtype, GroupNorm, attention
+from diffjax.models.layers import Dtype, GroupNorm, attention, full
 from diffjax.types import Array
 
 EPSILON = 1e-6
@@ -195,11 +195,6 @@ def kl_f8(latent_channels: int = 4, quant_convs: bool = True, **kwargs) -> Autoe
         quant_convs,
         quant_convs,
     )
-
-
-def full(dtype: Dtype) -> Dtype:
-    """The type of an output: at least float32."""
-    return jnp.promote_types(dtype, jnp.float32)
 
 
 def repeat_pixels(x: Array) -> Array:

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from flax import linen as nn
 
-from diffjax.models.layers import Dtype, GroupNorm
+from diffjax.models.layers import Dtype, GroupNorm, full
 from diffjax.types import Array
 
 
@@ -37,5 +37,5 @@ class PatchDiscriminator(nn.Module):
         for i in range(1, self.layers + 1):
             h = conv(h, self.channels * min(2**i, 8), 2 if i < self.layers else 1, f"conv_{i}")
             h = nn.leaky_relu(GroupNorm(self.groups, name=f"norm_{i}")(h), 0.2)
-        out = conv(h, 1, 1, "conv_out", jnp.promote_types(self.dtype, jnp.float32))
+        out = conv(h, 1, 1, "conv_out", full(self.dtype))
         return out[..., 0]
