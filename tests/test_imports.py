@@ -14,6 +14,7 @@ ORDER = [
     "diffusion",
     "parameterization",
     "weighting",
+    "latents",
     "losses",
     "grids",
     "samplers",

@@ -1,6 +1,8 @@
 """Linen modules; they know nothing of diffusion."""
 
+from diffjax.models.autoencoder import AutoencoderKL, Decoder, Encoder, kl_f8
 from diffjax.models.classifier import Classifier, adm_classifier
+from diffjax.models.discriminator import PatchDiscriminator
 from diffjax.models.dit import DiT
 from diffjax.models.logsnr import MonotoneLogSNR
 from diffjax.models.mlp import ResidualMLP
@@ -21,16 +23,24 @@ from diffjax.models.unet_presets import (
     stable_diffusion_v1,
 )
 from diffjax.models.uvit import UViT
+from diffjax.models.vae import VAE
+from diffjax.models.vq import VQModel
 
 __all__ = [
+    "VAE",
+    "AutoencoderKL",
     "Classifier",
+    "Decoder",
     "DiT",
+    "Encoder",
     "MMDiT",
     "MonotoneLogSNR",
+    "PatchDiscriminator",
     "ResidualMLP",
     "UNet",
     "UViT",
     "Uncertainty",
+    "VQModel",
     "adm_classifier",
     "adm_imagenet64",
     "adm_imagenet256",
@@ -39,6 +49,7 @@ __all__ = [
     "ddpm_cifar10",
     "ddpm_unet",
     "free_u",
+    "kl_f8",
     "latent_unet",
     "network",
     "skip_tuning",

@@ -7,6 +7,7 @@ from typing import Any
 
 from diffjax.pretrained.adm import adm, adm_classifier
 from diffjax.pretrained.architecture import Architecture, Loaded, shapes
+from diffjax.pretrained.autoencoder import autoencoder_kl, vq_model
 from diffjax.pretrained.diffusers_unet import unet2d, unet2d_condition
 from diffjax.pretrained.dit import dit, dit_transformer_2d, transformer_2d
 from diffjax.pretrained.edm import edm, edm_ve, edm_vp
@@ -30,6 +31,8 @@ ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {
     "UNet2DConditionModel": unet2d_condition,
     "adm": adm,
     "adm_classifier": adm_classifier,
+    "AutoencoderKL": autoencoder_kl,
+    "VQModel": vq_model,
 }
 """What config.json may call itself, `_class_name` of diffusers or `architecture`."""
 

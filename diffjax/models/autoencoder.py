@@ -1,0 +1,204 @@
+"""The convolutional autoencoder of latent diffusion: Rombach et al. 2022.
+
+Images and latents are NHWC. Parameters are float32; `dtype` is the type of the
+computation, and norms, softmax and outputs are float32 at least.
+"""
+
+import jax.numpy as jnp
+from flax import linen as nn
+
+from diffjax.models.layers import Dtype, GroupNorm, attention, full
+from diffjax.types import Array
+
+EPSILON = 1e-6
+LOGVAR_RANGE = (-30.0, 20.0)  # beyond it a variance or its inverse overflows
+
+
+class ResidualBlock(nn.Module):
+    """norm, SiLU, conv, norm, SiLU, conv; plus the input, by a 1x1 layer where widths differ."""
+
+    features: int
+    groups: int
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x):
+        h = nn.silu(GroupNorm(self.groups, EPSILON, name="norm_in")(x))
+        h = nn.Conv(self.features, (3, 3), dtype=self.dtype, name="conv_in")(h)
+        h = nn.silu(GroupNorm(self.groups, EPSILON, name="norm_out")(h))
+        h = nn.Conv(self.features, (3, 3), dtype=self.dtype, name="conv_out")(h)
+        if x.shape[-1] != self.features:
+            x = nn.Dense(self.features, dtype=self.dtype, name="skip")(x)
+        return x + h
+
+
+class SelfAttention(nn.Module):
+    """Attention of one head over the pixels, plus the input."""
+
+    groups: int
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x):
+        b, height, width, c = x.shape
+        h = GroupNorm(self.groups, EPSILON, name="norm")(x).reshape(b, height * width, c)
+        qkv = nn.Dense(3 * c, dtype=self.dtype, name="qkv")(h)
+        q, k, v = jnp.split(qkv[:, :, None, :], 3, axis=-1)
+        h = nn.Dense(c, dtype=self.dtype, name="projection")(attention(q, k, v))
+        return x + h.reshape(x.shape)
+
+
+class Trunk(nn.Module):
+    """What encoder and decoder share: their hyperparameters, a level, the middle, the output.
+
+    Attributes:
+      out_channels: of the result; of an encoder twice the latents' for mean and log-variance.
+      channels: width of each level, the finest first; each next one has half the resolution.
+      blocks: residual blocks per level of the encoder; the decoder has one more.
+      attention_levels: levels (0 is the finest) with attention after each block.
+      middle_attention: attention between the two blocks at the coarsest resolution.
+      groups: of the group norms; divides every width.
+      dtype: type of the computation, float32 or bfloat16.
+      remat: compute blocks again in the backward pass instead of keeping their insides.
+    """
+
+    out_channels: int
+    channels: tuple[int, ...] = (128, 256, 512, 512)
+    blocks: int = 2
+    attention_levels: tuple[int, ...] = ()
+    middle_attention: bool = True
+    groups: int = 32
+    dtype: Dtype = jnp.float32
+    remat: bool = False
+
+    def block(self, x, features, name):
+        """A residual block to `features` channels."""
+        module = nn.remat(ResidualBlock) if self.remat else ResidualBlock
+        return module(features, self.groups, self.dtype, name=name)(x)
+
+    def attend(self, x, name):
+        """An attention block."""
+        module = nn.remat(SelfAttention) if self.remat else SelfAttention
+        return module(self.groups, self.dtype, name=name)(x)
+
+    def level(self, x, level, blocks, name):
+        """The blocks of one resolution, called `name`_0, `name`_1, ..."""
+        for i in range(blocks):
+            x = self.block(x, self.channels[level], f"{name}_{i}")
+            if level in self.attention_levels:
+                x = self.attend(x, f"{name}_{i}_attention")
+        return x
+
+    def middle(self, x):
+        """Two blocks at the coarsest resolution."""
+        x = self.block(x, self.channels[-1], "middle_0")
+        if self.middle_attention:
+            x = self.attend(x, "middle_attention")
+        return self.block(x, self.channels[-1], "middle_1")
+
+    def output(self, x):
+        """norm, SiLU, conv."""
+        x = nn.silu(GroupNorm(self.groups, EPSILON, name="norm_out")(x))
+        return nn.Conv(self.out_channels, (3, 3), dtype=full(self.dtype), name="conv_out")(x)
+
+
+class Encoder(Trunk):
+    """Images (B, H, W, C) to (B, H/f, W/f, out_channels), f = 2^(levels - 1)."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(self.channels[0], (3, 3), dtype=self.dtype, name="conv_in")(x)
+        for level, width in enumerate(self.channels):
+            x = self.level(x, level, self.blocks, f"down_{level}")
+            if level < len(self.channels) - 1:
+                # One row below and one column to the right, as in the published weights.
+                down = nn.Conv(
+                    width,
+                    (3, 3),
+                    (2, 2),
+                    padding=((0, 1), (0, 1)),
+                    dtype=self.dtype,
+                    name=f"downsample_{level}",
+                )
+                x = down(x)
+        return self.output(self.middle(x))
+
+
+class Decoder(Trunk):
+    """Latents (B, h, w, c) to (B, f h, f w, out_channels), f = 2^(levels - 1)."""
+
+    @nn.compact
+    def __call__(self, z):
+        x = nn.Conv(self.channels[-1], (3, 3), dtype=self.dtype, name="conv_in")(z)
+        x = self.middle(x)
+        for level in reversed(range(len(self.channels))):
+            x = self.level(x, level, self.blocks + 1, f"up_{level}")
+            if level > 0:
+                up = nn.Conv(x.shape[-1], (3, 3), dtype=self.dtype, name=f"upsample_{level}")
+                x = up(repeat_pixels(x))
+        return self.output(x)
+
+
+class AutoencoderKL(nn.Module):
+    """An autoencoder whose latents are Gaussian, pulled to N(0, I): Rombach et al. 2022.
+
+    Attributes:
+      encoder: x -> (B, h, w, 2 latent_channels).
+      decoder: latents -> x.
+      latent_channels: of the latents.
+      quant_conv: whether a 1x1 layer follows the encoder.
+      post_quant_conv: whether one precedes the decoder.
+    """
+
+    encoder: nn.Module
+    decoder: nn.Module
+    latent_channels: int = 4
+    quant_conv: bool = True
+    post_quant_conv: bool = True
+
+    def setup(self):
+        if self.quant_conv:
+            self.to_moments = nn.Dense(2 * self.latent_channels)
+        if self.post_quant_conv:
+            self.from_latents = nn.Dense(self.latent_channels)
+
+    def __call__(self, x: Array) -> tuple[Array, Array, Array]:
+        """x (B, H, W, C) -> (reconstruction of the mean's latents, mean, logvar)."""
+        mean, logvar = self.encode(x)
+        return self.decode(mean), mean, logvar
+
+    def encode(self, x: Array) -> tuple[Array, Array]:
+        """x (B, H, W, C) in [-1, 1] -> (mean, logvar) (B, h, w, c), logvar in [-30, 20]."""
+        moments = self.encoder(x)
+        if self.quant_conv:
+            moments = self.to_moments(moments)
+        mean, logvar = jnp.split(moments, 2, axis=-1)
+        return mean, jnp.clip(logvar, *LOGVAR_RANGE)
+
+    def decode(self, z: Array) -> Array:
+        """Latents (B, h, w, c) -> x (B, H, W, C)."""
+        return self.decoder(self.from_latents(z) if self.post_quant_conv else z)
+
+
+def kl_f8(latent_channels: int = 4, quant_convs: bool = True, **kwargs) -> AutoencoderKL:
+    """Stable Diffusion's autoencoder of 8-fold downsampling, 83,653,863 parameters.
+
+    Args:
+      latent_channels: 4 (Stable Diffusion 1, 2 and XL) or 16 (3, FLUX).
+      quant_convs: False for the latter two.
+      **kwargs: `dtype` and `remat` of `Encoder` and `Decoder`.
+    """
+    return AutoencoderKL(
+        Encoder(2 * latent_channels, **kwargs),
+        Decoder(3, **kwargs),
+        latent_channels,
+        quant_convs,
+        quant_convs,
+    )
+
+
+def repeat_pixels(x: Array) -> Array:
+    """Twice the height and width, each pixel four times."""
+    b, height, width, c = x.shape
+    x = jnp.broadcast_to(x[:, :, None, :, None, :], (b, height, 2, width, 2, c))
+    return x.reshape(b, 2 * height, 2 * width, c)

@@ -1,0 +1,58 @@
+"""The vector-quantised autoencoder: van den Oord et al. 2017; its nets are Rombach et al.'s."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from diffjax.latents import nearest_codes, straight_through
+from diffjax.types import Array
+
+
+def uniform_codes(key, shape, dtype=jnp.float32):
+    """Codes uniform in +-1/K, so that they begin closer to each other than to the encoder's z."""
+    return jax.random.uniform(key, shape, dtype, -1 / shape[0], 1 / shape[0])
+
+
+class VQModel(nn.Module):
+    """An autoencoder whose latents are codes of a learned table.
+
+    Attributes:
+      encoder: x -> (B, h, w, latent_channels).
+      decoder: (B, h, w, latent_channels) -> x.
+      latent_channels: what the decoder is given.
+      codes: rows of the codebook.
+      code_dim: their width; None for `latent_channels`.
+    """
+
+    encoder: nn.Module
+    decoder: nn.Module
+    latent_channels: int = 3
+    codes: int = 8192
+    code_dim: int | None = None
+
+    def setup(self):
+        dim = self.code_dim or self.latent_channels
+        self.to_codes = nn.Dense(dim)
+        self.from_codes = nn.Dense(self.latent_channels)
+        self.codebook = self.param("codebook", uniform_codes, (self.codes, dim))
+
+    def __call__(self, x: Array) -> tuple[Array, Array]:
+        """x (B, H, W, C) -> (reconstruction, indices (B, h, w))."""
+        z = self.encode(x)
+        return self.decode(z), nearest_codes(z, self.codebook)
+
+    def encode(self, x: Array) -> Array:
+        """x (B, H, W, C) in [-1, 1] -> z (B, h, w, code_dim), before it is quantised."""
+        return self.to_codes(self.encoder(x))
+
+    def quantize(self, z: Array) -> Array:
+        """The nearest code of each vector; its gradient goes to the codebook."""
+        return self.codebook[nearest_codes(z, self.codebook)]
+
+    def decode(self, z: Array) -> Array:
+        """z (B, h, w, code_dim), quantised here with the straight-through gradient, -> x."""
+        return self.decode_codes(straight_through(z, self.quantize(z)))
+
+    def decode_codes(self, codes: Array) -> Array:
+        """Codes (B, h, w, code_dim), not quantised again -> x."""
+        return self.decoder(self.from_codes(codes))
