@@ -32,6 +32,7 @@ ORDER = [
     "export",
     "config",
     "generate",
+    "published",
     "cli",
 ]
 STRANGERS = [

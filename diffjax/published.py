@@ -1,0 +1,100 @@
+"""A published network as what sample.py draws from, in place of an experiment."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from diffjax import grids, guidance, samplers
+from diffjax.config import Sampling
+from diffjax.latents import LatentScale
+from diffjax.parameterization import make_denoiser
+from diffjax.pretrained import Autoencoder, Pretrained, load
+from diffjax.types import Array, Denoiser, InputError, Params, Schedule
+
+SIZES = ("sample_size", "image_size", "img_resolution", "input_size")
+CHANNELS = ("in_channels", "img_channels")
+DEFAULT_SCALE = 0.18215  # of diffusers' AutoencoderKL and VQModel
+
+
+class Published(NamedTuple):
+    """Those fields of `Experiment` that sampling needs, under the same names."""
+
+    denoiser: Callable[[Params], Denoiser]
+    schedule: Schedule
+    shape: tuple[int, ...]
+    num_classes: int
+    guide: Callable[[Denoiser, Array], Denoiser] | None
+    sampling: Sampling = Sampling(samplers.dpmpp_2m, grids.karras, 25)
+
+
+def published(path: str | Path) -> tuple[Published, Params]:
+    """A network of `pretrained.load` that draws images, and its parameters.
+
+    Guidance is classifier-free where the network knows a null label.
+
+    Args:
+      path: as for `pretrained.load`.
+
+    Raises:
+      InputError: it is no denoiser, it needs tokens, or its config does not say its image size.
+    """
+    model = load(path)
+    if not isinstance(model, Pretrained):
+        raise InputError(f"{path} does not draw images; expected a denoising network.")
+    if model.config.get("_class_name") == "UNet2DConditionModel":
+        raise InputError(
+            f"{path} needs the tokens of a text encoder; call it from Python: "
+            "diffjax.pretrained.load(path)."
+        )
+    module = model.module
+    classes = getattr(module, "num_classes", 0)
+    null = classes and getattr(module, "null_label", True)
+
+    def guide(denoiser, scale):
+        return guidance.classifier_free(denoiser, scale, {"label": classes})
+
+    def denoiser(params):
+        return make_denoiser(model.network, params, model.schedule, model.parameterization)
+
+    found = Published(
+        denoiser, model.schedule, sample_shape(model.config), classes, guide if null else None
+    )
+    return found, model.params
+
+
+def sample_shape(config: dict) -> tuple[int, int, int]:
+    """(H, W, C) of a network's samples, from its config.json.
+
+    Raises:
+      InputError: it does not say.
+    """
+    size = next((config[name] for name in SIZES if config.get(name)), None)
+    if size is None:
+        raise InputError(f"config.json: expected the images' size, as one of {', '.join(SIZES)}.")
+    channels = next((config[name] for name in CHANNELS if name in config), 3)
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width, channels
+
+
+def decoder(path: str | Path) -> Callable[[Array], Array]:
+    """The function from a diffusion model's latents to images, of a published autoencoder.
+
+    Args:
+      path: as for `pretrained.load`.
+
+    Returns:
+      (B, h, w, c) -> (B, H, W, C), jitted.
+
+    Raises:
+      InputError: it is no autoencoder.
+    """
+    model = load(path)
+    if not isinstance(model, Autoencoder):
+        raise InputError(f"{path} is not an autoencoder; give one such as AutoencoderKL.")
+    scale = LatentScale(
+        model.config.get("scaling_factor", DEFAULT_SCALE), model.config.get("shift_factor") or 0.0
+    )
+    decode = jax.jit(lambda params, z: model.decode(params, scale.to_autoencoder(z)))
+    return lambda z: decode(model.params, z)
