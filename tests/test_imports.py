@@ -31,6 +31,7 @@ ORDER = [
     "export",
     "config",
     "generate",
+    "plan",
     "cli",
 ]
 STRANGERS = [
