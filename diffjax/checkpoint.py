@@ -108,6 +108,8 @@ def save(manager: Any, step: int, state: PyTree) -> None:
     )
     try:
         manager.save(step, args=args)
+    except jax.errors.JaxRuntimeError:  # a process that takes part is gone
+        raise
     except Exception as error:  # of this save, or of the one before in the background
         raise NotSaved(_not_saved(manager, error)) from error
 
@@ -120,6 +122,8 @@ def finish(manager: Any) -> None:
     """
     try:
         manager.wait_until_finished()
+    except jax.errors.JaxRuntimeError:
+        raise
     except Exception as error:
         raise NotSaved(_not_saved(manager, error)) from error
 

@@ -24,7 +24,8 @@ def connect(
     """Join the other processes of the job; call it before anything touches a device.
 
     JAX ends a process whose peers have died or fallen silent for `timeout` seconds, by an
-    abort that no Python code sees; a small process watches for that and says what to do.
+    abort that no Python code sees, unless an exchange of data failed first; a small process
+    watches for both and says what to do.
 
     Args:
       coordinator: HOST:PORT of process 0; None where a TPU pod or Slurm tells.
@@ -63,13 +64,14 @@ def connect(
 
 
 def _say_if_aborted(text: str) -> None:
-    """Have the text printed if this process ends without having closed down Python."""
+    """Have the text printed if this process is aborted, or ends by an error of a device."""
     watcher = subprocess.Popen([sys.executable, "-c", WATCH, text], stdin=subprocess.PIPE)
 
-    def well():
-        watcher.communicate(b"ended well")
+    def close():
+        lost = isinstance(getattr(sys, "last_value", None), jax.errors.JaxRuntimeError)
+        watcher.communicate(b"" if lost else b"ended well")
 
-    atexit.register(well)
+    atexit.register(close)
 
 
 def is_main() -> bool:

@@ -148,6 +148,9 @@ def _moved(program: Program, instruction: Instruction, types: dict[str, str]) ->
         return 2 * _bytes(instruction.type)
     if opcode == "dynamic-update-slice":
         return 2 * _bytes(operands[1])
+    if opcode == "slice-start":
+        size, hbm = _arrays(instruction.type)[1]
+        return size * (2 if hbm else 1)
     if opcode.endswith("-start"):
         first = _arrays(instruction.type)[:1]
         return sum(size for size, hbm in first if hbm) + sum(map(_bytes, operands))
