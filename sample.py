@@ -2,6 +2,7 @@
 
 import inspect
 import time
+from functools import partial
 from pathlib import Path
 
 GIF_SAMPLES = 100
@@ -24,6 +25,7 @@ def flags(
     npz: Path | None = None,
     gif: Path | None = None,
     list_samplers: bool = False,
+    mesh: str = "",
 ):
     """Flags of every sampler; a sampler's own options are flags beside them.
 
@@ -41,6 +43,8 @@ def flags(
       npz: file for `samples` (uint8, NHWC) and `labels`.
       gif: animation of the denoising of the first samples, 100 at most.
       list_samplers: print every sampler with its order, calls, paper and flags, and stop.
+      mesh: sizes of the axes data, fsdp and tensor, such as data=4,fsdp=2; default all
+        devices along data. It does not change the samples.
     """
 
 
@@ -58,15 +62,15 @@ def main(argv):
     if name == usual["sampler"]:
         usual.update(usual.pop("options"))
     known = cli.constructors(samplers, Sampler)
-    taken = inspect.signature(flags).parameters
+    taken = [name for f in (flags, cli.processes) for name in inspect.signature(f).parameters]
     if "--list-samplers" in argv:
         print(f"{cli.describe(known, taken)}\n\n{ADAPTIVE}")
         return
     constructor = cli.choose("sampler", name, known)
-    asked, options = cli.parse(
+    asked, processes, options = cli.parse(
         f"sample.py {workdir or 'WORKDIR'}",
         __doc__,
-        [flags, cli.options_of(constructor, taken)],
+        [flags, cli.processes, cli.options_of(constructor, taken)],
         argv,
         defaults=usual,
     )
@@ -74,6 +78,7 @@ def main(argv):
         raise cli.InputError("give the workdir of a trained model: python sample.py runs/digits")
     check(asked, experiment)
     options = cli.keywords(constructor, options, known, taken)
+    cli.processes(**processes)
     make_grid = cli.choose("grid", asked["grid"], cli.constructors(grids, Grid))
     ts = make_grid(experiment.schedule, asked["steps"])
     generate(workdir, experiment, constructor, options, ts, asked)
@@ -100,25 +105,28 @@ def generate(workdir, experiment, constructor, options, ts, asked):
     import numpy as np
     from tqdm import tqdm
 
-    from diffjax import checkpoint, images
+    from diffjax import images, parallel
     from diffjax.generate import make_draw
     from diffjax.samplers import sample_path
 
-    params, step = restore_ema(checkpoint, workdir, experiment, asked["step"])
+    say = print if parallel.is_main() else (lambda text: None)
+    mesh = parallel.make_mesh(asked["mesh"])
+    params, step = restore_ema(workdir, experiment, mesh, asked["step"], say)
     num, batch = asked["num"], min(asked["num"], asked["batch_size"])
     scale = asked["guidance_scale"]
     labels = np.arange(num) % max(experiment.num_classes, 1)
     labels = labels if asked["label"] is None else np.full(num, asked["label"])
-    key = jax.random.key(asked["seed"])
+    key = parallel.init_sharded(jax.random.key, mesh, asked["seed"])
 
     def call(draw, first, size):
         # A last batch that is not full is drawn whole and cut, so that nothing recompiles;
         # the key is that of every batch, for sample i folds in its index.
         wanted = np.resize(labels[first : first + size], size) if experiment.num_classes else None
-        return np.asarray(draw(params, jax.random.clone(key), ts, size, wanted, scale, first))
+        return draw(params, jax.random.clone(key), ts, size, wanted, scale, first)
 
-    draw = make_draw(experiment, constructor, options, guided=scale != 1)
-    bar = tqdm(total=num, unit=" images", desc="compiling", leave=False)
+    draw = make_draw(experiment, constructor, options, guided=scale != 1, mesh=mesh)
+    silent = not parallel.is_main()
+    bar = tqdm(total=num, unit=" images", desc="compiling", leave=False, disable=silent)
     call(draw, 0, batch)
     began, parts = time.perf_counter(), []
     for first in range(0, num, batch):
@@ -126,13 +134,21 @@ def generate(workdir, experiment, constructor, options, ts, asked):
         if first == 0:
             rate = batch / (time.perf_counter() - began)
             bar.clear()
-            print(
-                f"{jax.devices()[0].device_kind}, {constructor.__name__}, {len(ts) - 1} steps, "
-                f"{rate:,.0f} images/s once compiled; guidance scale {scale:g}, checkpoint {step}"
+            say(
+                f"{mesh.size} {jax.devices()[0].device_kind}, {constructor.__name__}, "
+                f"{len(ts) - 1} steps, {rate:,.0f} images/s once compiled; "
+                f"guidance scale {scale:g}, checkpoint {step}"
             )
             bar.set_description("sampling")
         bar.update(len(parts[-1]))
     bar.close()
+    path = asked["gif"] and call(
+        make_draw(experiment, constructor, options, scale != 1, sample_path, mesh),
+        0,
+        min(num, GIF_SAMPLES),
+    )
+    if silent:
+        return
     samples = images.to_uint8(np.concatenate(parts))
     images.save_png(asked["out"], images.grid(*sheet(samples, labels)))
     print(f"{num} samples in {asked['out']}")
@@ -140,35 +156,31 @@ def generate(workdir, experiment, constructor, options, ts, asked):
         np.savez_compressed(asked["npz"], samples=samples, labels=labels)
         print(f"arrays `samples` and `labels` in {asked['npz']}")
     if asked["gif"]:
-        follow = make_draw(experiment, constructor, options, scale != 1, loop=sample_path)
-        path = images.to_uint8(call(follow, 0, min(num, GIF_SAMPLES)))
         shown = labels[: path.shape[1]]
-        frames = [images.grid(*sheet(frame, shown)) for frame in path]
+        frames = [images.grid(*sheet(frame, shown)) for frame in images.to_uint8(path)]
         images.save_gif(asked["gif"], frames)
         print(f"animation of {len(shown)} samples in {asked['gif']}")
 
 
-def restore_ema(checkpoint, workdir, experiment, step):
+def restore_ema(workdir, experiment, mesh, step, say):
     """The EMA parameters of a checkpoint, and its step."""
     import jax
 
-    from diffjax.training import init_state
+    from diffjax import checkpoint, config, parallel
     from diffjax.types import InputError
 
     folder = workdir / "checkpoints"
     if not folder.is_dir():
         raise InputError(f"{workdir} has no checkpoints yet; train with python train.py.")
-    like = jax.eval_shape(
-        lambda key: init_state(experiment.init(key), experiment.optimizer, experiment.context),
-        jax.random.key(0),
-    )
+    initial = partial(config.initial_state, experiment)
+    like = parallel.abstract(initial, mesh, jax.random.key(0))
     manager = checkpoint.reader(folder)
     restored = checkpoint.restore(manager, like, step)
     manager.close()
     if restored is None:
         raise InputError(f"{workdir} has no checkpoints yet; train with python train.py.")
     for sentence in restored.damaged:
-        print(f"sample.py: warning: {sentence}; using {restored.step}")
+        say(f"sample.py: warning: {sentence}; using {restored.step}")
     return restored.state.ema_params, restored.step
 
 

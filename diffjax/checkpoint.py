@@ -2,10 +2,10 @@
 
 A folder per step. Beside the state each holds a checksum of every leaf, because storage
 can flip a byte without an error; restoring names what is damaged and walks back to the
-newest step that is whole.
+newest step that is whole. A state sharded over many devices and processes is saved by all
+of them together, and restored on any other number.
 """
 
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,13 +23,45 @@ class Restored(NamedTuple):
     damaged: list[str]
 
 
+class NotSaved(RuntimeError):
+    """A checkpoint could not be written."""
+
+
 def checksums(state: PyTree) -> dict[str, int]:
-    """CRC-32 of the bytes of every leaf, by its path in the tree."""
+    """A checksum of every leaf, by its path in the tree; the same however it is sharded.
+
+    It is the sum, modulo 2^64, of each element's bits as an integer times an odd number that
+    depends on the element's place. Changing one element always changes it, and the sums of
+    the shards add up, so that no process needs the others' data.
+    """
     leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {
-        jax.tree_util.keystr(path): zlib.crc32(np.ascontiguousarray(np.asarray(leaf)))
-        for path, leaf in leaves
-    }
+    sums = np.array([_sum_of_shards(leaf) for _, leaf in leaves], np.uint64)
+    if jax.process_count() > 1:
+        from jax.experimental.multihost_utils import process_allgather
+
+        halves = process_allgather(sums.view(np.uint32))  # 64 bits do not pass through JAX
+        sums = np.ascontiguousarray(halves).view(np.uint64).sum(axis=0, dtype=np.uint64)
+    return {jax.tree_util.keystr(path): int(s) for (path, _), s in zip(leaves, sums, strict=True)}
+
+
+def _sum_of_shards(leaf: Any) -> int:
+    """The part of a leaf's checksum that this process holds the first copy of."""
+    if not isinstance(leaf, jax.Array):
+        return _weighted_sum(np.asarray(leaf), np.shape(leaf), ())
+    shards = (s for s in leaf.addressable_shards if s.replica_id == 0)
+    return sum(_weighted_sum(np.asarray(s.data), leaf.shape, s.index) for s in shards) % 2**64
+
+
+def _weighted_sum(a: np.ndarray, shape: tuple[int, ...], index: tuple[slice, ...]) -> int:
+    """Sum of bits times odd weights over the part `index` of an array of the given shape."""
+    place = np.zeros((1,) * len(shape), np.uint64)
+    for axis, size in enumerate(shape):
+        part = index[axis] if axis < len(index) else slice(None)
+        along = np.arange(*part.indices(size), dtype=np.uint64)
+        place = place * np.uint64(size) + along.reshape(-1, *(1,) * (len(shape) - axis - 1))
+    bits = np.ascontiguousarray(a).reshape(-1).view(f"u{a.dtype.itemsize}").astype(np.uint64)
+    weights = place.reshape(-1) * np.uint64(0x9E3779B97F4A7C15) << np.uint64(1) | np.uint64(1)
+    return int((bits * weights).sum(dtype=np.uint64))
 
 
 def manager(folder: str | Path, keep: int | None = 3) -> Any:
@@ -63,16 +95,43 @@ def save(manager: Any, step: int, state: PyTree) -> None:
       manager: from `manager`; its `wait_until_finished` blocks until the files are whole.
       step: the folder's name. A step already saved is left as it is.
       state: pytree of arrays.
+
+    Raises:
+      NotSaved: this save or the one before it failed.
     """
     import orbax.checkpoint as ocp
 
     if step in manager.all_steps():
         return
-    manager.save(
-        step,
-        args=ocp.args.Composite(
-            state=ocp.args.StandardSave(state), checksums=ocp.args.JsonSave(checksums(state))
-        ),
+    args = ocp.args.Composite(
+        state=ocp.args.StandardSave(state), checksums=ocp.args.JsonSave(checksums(state))
+    )
+    try:
+        manager.save(step, args=args)
+    except jax.errors.JaxRuntimeError:  # a process that takes part is gone
+        raise
+    except Exception as error:  # of this save, or of the one before in the background
+        raise NotSaved(_not_saved(manager, error)) from error
+
+
+def finish(manager: Any) -> None:
+    """Wait until the last save is whole on the disk.
+
+    Raises:
+      NotSaved: it could not be written.
+    """
+    try:
+        manager.wait_until_finished()
+    except jax.errors.JaxRuntimeError:
+        raise
+    except Exception as error:
+        raise NotSaved(_not_saved(manager, error)) from error
+
+
+def _not_saved(manager: Any, error: Exception) -> str:
+    return (
+        f"a checkpoint could not be written to {manager.directory} ({sentence(error)[:200]}); "
+        "make room there, then the same command resumes from the last one that is whole"
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from types import ModuleType
 from typing import Annotated, Any, NamedTuple
 
+from diffjax import parallel
 from diffjax.types import InputError
 
 
@@ -231,6 +232,28 @@ def describe(functions: Mapping[str, Callable], taken: Collection[str] = ()) -> 
         lines.append("  ".join(cells).rstrip())
         lines += [f"{'':{widths[0]}}  {flags}"] if flags else []
     return "\n".join(lines)
+
+
+def processes(
+    distributed: bool = False,
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    timeout: int = 60,
+) -> None:
+    """Flags of a job of many processes, each started with the same command.
+
+    Args:
+      distributed: join the other processes; on a TPU pod or under Slurm this is enough.
+      coordinator: HOST:PORT of process 0, elsewhere.
+      num_processes: how many processes there are, elsewhere.
+      process_id: which one this is, from 0, elsewhere.
+      timeout: seconds of silence after which another process counts as dead.
+    """
+    if distributed:
+        parallel.connect(coordinator, num_processes, process_id, timeout)
+    elif (coordinator, num_processes, process_id) != (None, None, None):
+        raise InputError("--coordinator, --num-processes and --process-id need --distributed.")
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:

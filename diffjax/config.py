@@ -12,15 +12,18 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import optax
+from jax.sharding import Mesh
 
 from diffjax.data.source import Source
 from diffjax.grids import trailing
 from diffjax.samplers import ddim
+from diffjax.training import TrainState, init_state, make_train_step
 from diffjax.types import (
     Array,
     Denoiser,
@@ -92,6 +95,31 @@ class Experiment(NamedTuple):
     flip: bool = False
     seed: int = 0
     sampling: Sampling = Sampling()
+
+
+def initial_state(experiment: Experiment, key: PRNGKeyArray) -> TrainState:
+    """The state at step 0, as a pure function of the key."""
+    return init_state(experiment.init(key), experiment.optimizer, experiment.context)
+
+
+def compiled_step(experiment: Experiment, form: Callable, state: TrainState, mesh: Mesh) -> tuple:
+    """The training step of an experiment on a mesh, and what puts its batches there.
+
+    Args:
+      experiment: loss, optimizer, batch size and accumulation.
+      form: `parallel.jit_form` or `parallel.pmap_form`.
+      state: arrays or shapes of the state.
+      mesh: of devices.
+
+    Returns:
+      (step(state, key, batch), batches -> batches on the devices).
+
+    Raises:
+      InputError: the batch does not divide over the mesh.
+    """
+    e = experiment
+    make_step = partial(make_train_step, e.loss, e.optimizer, e.ema_decay)
+    return form(make_step, state, mesh, e.batch_size, e.accumulate)
 
 
 def load(path: str | Path) -> Callable[..., Experiment]:

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from diffjax import images
+from diffjax import images, parallel
 from diffjax.config import Experiment
 from diffjax.diffusion import prior_sample
 from diffjax.samplers import sample
@@ -24,7 +25,8 @@ def make_draw(
     options: dict[str, Any],
     guided: bool = True,
     loop: Callable[..., Array] = sample,
-) -> Callable[..., Array]:
+    mesh: Mesh | None = None,
+) -> Callable[..., np.ndarray]:
     """A jitted function that draws a batch of samples.
 
     Everything that a user turns is an argument of it: parameters, key, labels, scale, grid
@@ -36,6 +38,8 @@ def make_draw(
       options: its keywords; floats among them become traced values.
       guided: whether to apply the experiment's guidance, which doubles the work.
       loop: `sample`, `sample_path` or `sample_truncated`.
+      mesh: whose devices share the batch, None for one device. A batch that does not divide
+        is drawn larger and cut; the result is whole on every device.
 
     Returns:
       draw(params, key, ts, batch=, label=None, scale=1., first=0) -> samples (B, ...).
@@ -43,6 +47,8 @@ def make_draw(
     constructor(experiment.schedule, **options)  # refuses bad options while they are concrete
     numbers = {k: v for k, v in options.items() if isinstance(v, float)}
     choices = {k: v for k, v in options.items() if not isinstance(v, float)}
+    mesh = mesh or parallel.make_mesh(devices=jax.devices()[:1])
+    shards = parallel.row_shards(mesh)
 
     def run(params, key, ts, label, scale, first, numbers, batch):
         prior_key, noise_key = jax.random.split(key)
@@ -52,9 +58,10 @@ def make_draw(
         sampler = constructor(experiment.schedule, **choices, **numbers)
         x = prior_sample(prior_key, experiment.schedule, (batch, *experiment.shape), first, ts[0])
         cond = None if label is None else {"label": label}
+        x, cond = jax.lax.with_sharding_constraint((x, cond), parallel.rows(mesh))
         return loop(noise_key, denoiser, sampler, x, ts, cond, first)
 
-    run = jax.jit(run, static_argnames="batch")
+    run = jax.jit(run, static_argnames="batch", out_shardings=parallel.replicated(mesh))
 
     asked = set()
 
@@ -75,19 +82,26 @@ def make_draw(
         label: Array | np.ndarray | None = None,
         scale: float = 1.0,
         first: int = 0,
-    ) -> Array:
+    ) -> np.ndarray:
         ask(params, ts, label, batch)
-        numeric = jax.tree.map(jnp.float32, numbers)
-        return run(params, key, ts, label, jnp.float32(scale), first, numeric, batch=batch)
+        size = -(-batch // shards) * shards
+        label = None if label is None else np.resize(label, size)
+        numeric = jax.tree.map(np.float32, numbers)
+        ts, scale = np.asarray(ts), np.float32(scale)  # of no device, as many processes need them
+        x = np.asarray(run(params, key, ts, label, scale, first, numeric, batch=size))
+        return x[:batch] if x.ndim == 1 + len(experiment.shape) else x[:, :batch]
 
     return draw
 
 
-def preview(experiment: Experiment) -> Callable[[Params, PRNGKeyArray, Path], np.ndarray]:
+def preview(
+    experiment: Experiment, mesh: Mesh | None = None
+) -> Callable[[Params, PRNGKeyArray, Path], np.ndarray]:
     """A function that draws a sheet of samples with the experiment's defaults.
 
     Args:
       experiment: one row per class, or ten rows where there are none.
+      mesh: as for `make_draw`; every process of it must call, and the main one writes.
 
     Returns:
       (params, key, path) -> (H, W, C) uint8, also written to the path as a PNG. The same
@@ -95,18 +109,23 @@ def preview(experiment: Experiment) -> Callable[[Params, PRNGKeyArray, Path], np
     """
     defaults = experiment.sampling
     draw = make_draw(
-        experiment, defaults.sampler, dict(defaults.options), guided=defaults.guidance_scale != 1
+        experiment,
+        defaults.sampler,
+        dict(defaults.options),
+        guided=defaults.guidance_scale != 1,
+        mesh=mesh,
     )
     ts = defaults.grid(experiment.schedule, defaults.steps)
     rows = experiment.num_classes or PREVIEW_COLUMNS
-    label = jnp.repeat(jnp.arange(rows), PREVIEW_COLUMNS) if experiment.num_classes else None
+    label = np.repeat(np.arange(rows), PREVIEW_COLUMNS) if experiment.num_classes else None
 
     def write(params, key, path):
         batch = rows * PREVIEW_COLUMNS
         x = draw(params, jax.random.clone(key), ts, batch, label, defaults.guidance_scale)
         sheet = images.grid(images.to_uint8(x), PREVIEW_COLUMNS)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        images.save_png(path, sheet)
+        if parallel.is_main():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            images.save_png(path, sheet)
         return sheet
 
     return write

@@ -1,5 +1,6 @@
 """Running train.py and sample.py: in this process for speed, or in one that can be killed."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,14 +33,19 @@ def run(monkeypatch, capsys, script, *arguments):
     return code, out, err
 
 
-def start(script, *arguments):
-    """The script as a process of its own."""
+def start(script, *arguments, devices=1, **options):
+    """The script as a process of its own, with so many virtual devices."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    count = "--xla_force_host_platform_device_count"
+    flags = [f for f in flags.split() if not f.startswith(count)] + [f"{count}={devices}"]
     return subprocess.Popen(
         [sys.executable, str(ROOT / f"{script}.py"), *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
+        env=os.environ | {"XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"},
+        **options,
     )
 
 

@@ -101,3 +101,22 @@ def test_a_save_is_a_snapshot_even_if_the_buffers_are_donated(tmp_path):
         got = checkpoint.restore(manager, {"w": jnp.zeros(1_000_000)}, step)
         np.testing.assert_array_equal(got.state["w"], 5 * step)
     manager.close()
+
+
+def test_any_one_change_of_a_sharded_array_changes_its_checksum():
+    mesh = jax.make_mesh((4, 2), ("a", "b"), (jax.sharding.AxisType.Auto,) * 2)
+    values = np.random.default_rng(0).normal(size=(8, 6, 4)).astype(np.float32)
+    whole = checkpoint.checksums({"w": values})
+    for spec in (("a",), ("a", "b"), (None, None, "a"), ("b", None, "a"), ()):
+        sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
+        assert checkpoint.checksums({"w": jax.device_put(values, sharding)}) == whole
+    for dtype in (np.uint8, np.float16, np.float32, np.int64):
+        array = np.arange(24).reshape(2, 3, 4).astype(dtype)
+        before = checkpoint.checksums({"w": array})
+        flat = array.reshape(-1).view(np.uint8)
+        for byte in range(flat.size):
+            for bit in (1, 128):
+                flat[byte] ^= bit
+                assert checkpoint.checksums({"w": array}) != before
+                flat[byte] ^= bit
+        assert checkpoint.checksums({"w": array[:, ::-1]}) != before

@@ -33,6 +33,7 @@ ORDER = [
     "config",
     "generate",
     "published",
+    "plan",
     "cli",
 ]
 STRANGERS = [

@@ -4,8 +4,6 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-import jax
-
 from diffjax.training.state import TrainState
 from diffjax.types import Array, PRNGKeyArray, PyTree
 
@@ -33,7 +31,7 @@ def fit(
     at the metrics of the step before.
 
     Args:
-      train_step: from `make_train_step`; jitted here, with the state donated.
+      train_step: from `make_train_step`, jitted with the state donated (`parallel.jit_step`).
       state: where to begin; consumed.
       key: the run's root key.
       batches: batch i of the run at the i-th call, from the state's step on.
@@ -48,7 +46,6 @@ def fit(
     Raises:
       Diverged: ten steps in a row were skipped.
     """
-    train_step = jax.jit(train_step, donate_argnums=0)
     before = None
     for step in range(int(state.step), steps):
         if stop():

@@ -58,6 +58,11 @@ def open_log(workdir: Path, step: int) -> MetricsLog:
     return MetricsLog(write, image, close)
 
 
+def no_log() -> MetricsLog:
+    """The logs of a process that leaves writing to another."""
+    return MetricsLog(*(lambda *values: None for _ in MetricsLog._fields))
+
+
 def _lines(path: Path) -> list[str]:
     """The whole lines of a log; a line cut short by a crash is left out."""
     if not path.exists():

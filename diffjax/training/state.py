@@ -1,6 +1,7 @@
 """Training state, and the one pure step that advances it."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.struct
@@ -8,7 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffjax.types import Array, LossFn, Params, PRNGKeyArray, PyTree, Scalar
+from diffjax.types import Array, Keys, LossFn, Params, PRNGKeyArray, PyTree, Scalar
+
+Gradient = Callable[[Params, PRNGKeyArray, PyTree, dict[str, Any]], tuple]
+"""(params, key, batch, context) -> (value, aux, grads, context) of a loss."""
 
 
 @flax.struct.dataclass
@@ -67,27 +71,64 @@ def update_ema(ema: Params, params: Params, decay: Array) -> Params:
     return jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), ema, params)
 
 
-def _accumulated(gradient: Callable, parts: int) -> Callable:
-    """The gradient function over `parts` pieces of the batch, one at a time, averaged."""
+def in_turn(gradient: Gradient, pieces: int) -> Gradient:
+    """The gradient of a batch in so many pieces, one at a time.
 
-    def accumulate(params, key, batch, context):
-        pieces = jax.tree.map(lambda a: a.reshape(parts, -1, *a.shape[1:]), batch)
+    Piece i is every `pieces`-th example from i on, with the i-th of the keys that the
+    step's key splits into; so each piece of a batch that is spread over devices is too.
 
-        def piece(context, inputs):
-            value, aux, grads, context = gradient(params, *inputs, context)
-            return context, (value, aux, grads)
+    Args:
+      gradient: of one piece.
+      pieces: their number; it divides the batch.
 
-        # XLA's CPU backend computes the gradient of a convolution's kernel some 100 times
-        # slower inside a loop, so that there the loop is unrolled.
-        unroll = parts if jax.default_backend() == "cpu" else 1
-        inputs = (jax.random.split(key, parts), pieces)
-        context, out = jax.lax.scan(piece, context, inputs, unroll=unroll)
-        return *jax.tree.map(lambda a: jnp.mean(a, axis=0), out), context
+    Returns:
+      The gradient function of the whole batch.
+    """
+    if pieces == 1:
+        return gradient
 
-    return accumulate
+    def whole(params, key, batch, context):
+        cut = jax.tree.map(lambda a: a.reshape(-1, pieces, *a.shape[1:]).swapaxes(0, 1), batch)
+        return mean_over(gradient, params, jax.random.split(key, pieces), cut, context)
+
+    return whole
 
 
-def _gradient(loss: LossFn) -> Callable:
+def mean_over(
+    gradient: Gradient, params: Params, keys: Keys, pieces: PyTree, context: dict[str, Any]
+) -> tuple:
+    """The gradient function on each piece after the other; its results averaged.
+
+    Args:
+      gradient: of one piece.
+      params: parameters.
+      keys: one for each piece.
+      pieces: batches, stacked.
+      context: of the first piece; each hands its own on.
+
+    Returns:
+      (value, aux, grads, context), the means and the last context.
+    """
+
+    def each(context, inputs):
+        value, aux, grads, context = gradient(params, *inputs, context)
+        return context, (value, aux, grads)
+
+    def scan(context, inputs, unroll):
+        return jax.lax.scan(each, context, inputs, unroll=unroll)
+
+    # XLA's CPU backend computes the gradient of a convolution's kernel some 100 times
+    # slower inside a loop, so that there the loop is unrolled.
+    context, out = jax.lax.platform_dependent(
+        context,
+        (keys, pieces),
+        cpu=partial(scan, unroll=len(keys)),
+        default=partial(scan, unroll=1),
+    )
+    return *jax.tree.map(lambda a: jnp.mean(a, axis=0), out), context
+
+
+def _gradient(loss: LossFn) -> Gradient:
     """(params, key, batch, context) -> (value, aux, grads, context) of a loss."""
     value_and_grad = jax.value_and_grad(loss, has_aux=True)
 
@@ -104,6 +145,7 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     ema_decay: float = 0.9999,
     accumulate: int = 1,
+    divide: Callable[[Gradient, int], Gradient] = in_turn,
 ) -> Callable[[TrainState, PRNGKeyArray, PyTree], tuple[TrainState, dict[str, Array]]]:
     """One step of training as a pure function of (state, root key, batch).
 
@@ -116,15 +158,12 @@ def make_train_step(
       optimizer: an Optax transformation.
       ema_decay: limit of the EMA's decay, in [0, 1).
       accumulate: pieces that a batch is cut into, one gradient at a time; they divide B.
+      divide: who computes the pieces: `in_turn`, or `parallel.over_devices` inside a pmap.
 
     Returns:
       step(state, key, batch) -> (state, metrics). Jit it with `donate_argnums=0`.
     """
-    gradient = _gradient(loss)
-    if (
-        accumulate > 1
-    ):  # a scan of one piece would still cost: XLA's CPU loops run slow convolutions
-        gradient = _accumulated(gradient, accumulate)
+    gradient = divide(_gradient(loss), accumulate)
 
     def step(state, key, batch):
         key = jax.random.fold_in(key, state.step)

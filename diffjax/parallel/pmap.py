@@ -1,0 +1,123 @@
+"""Training with `jax.pmap`: a whole copy of the state on each device, gradients averaged.
+
+What the older JAX libraries do, and a check on the sharded form: the same pure step, whose
+gradient is the mean over the devices by `lax.pmean`.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import jax
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh
+
+from diffjax.training import Gradient, mean_over
+from diffjax.types import InputError, PyTree
+
+AXIS = "devices"
+
+
+def over_devices(gradient: Gradient, pieces: int) -> Gradient:
+    """The gradient of a batch in so many pieces, an equal number on each device of a pmap.
+
+    Each piece has the key that `training.in_turn` gives it, so that many devices compute
+    what one does.
+
+    Args:
+      gradient: of one piece.
+      pieces: their number, a multiple of the devices.
+
+    Returns:
+      The gradient function; its batch is this device's pieces, stacked.
+    """
+
+    def share(params, key, batch, context):
+        if jax.tree.leaves(context):
+            raise InputError(
+                "this loss carries a context from step to step, which --parallel pmap cannot "
+                "average; use --parallel jit."
+            )
+        mine = pieces // lax.axis_size(AXIS)
+        keys = jax.random.split(key, pieces) if pieces > 1 else key[None]
+        keys = lax.dynamic_slice_in_dim(keys, lax.axis_index(AXIS) * mine, mine)
+        *means, context = mean_over(gradient, params, keys, batch, context)
+        return *lax.pmean(means, AXIS), context
+
+    return share
+
+
+def pieces_for(batch_size: int, accumulate: int, devices: int) -> int:
+    """The fewest pieces that are a multiple of both `accumulate` and the devices.
+
+    Raises:
+      InputError: they do not divide the batch.
+    """
+    pieces = math.lcm(accumulate, devices)
+    if batch_size % pieces:
+        raise InputError(
+            f"--parallel pmap on {devices} devices with accumulate {accumulate} needs a batch "
+            f"size that is a multiple of {pieces}; got {batch_size}."
+        )
+    return pieces
+
+
+def pmap_step(step: Callable, devices: list[jax.Device] | None = None) -> Callable:
+    """A training step mapped over local devices, with the state donated.
+
+    Args:
+      step: from `training.make_train_step` with `divide=over_devices`.
+      devices: default all of this process.
+
+    Returns:
+      step(state, key, batch), where a leaf of the batch is (devices, pieces, ...).
+    """
+    return jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None, None, 0),
+        out_axes=None,
+        devices=devices,
+        donate_argnums=0,
+    )
+
+
+def deal(batches: Iterator[PyTree], pieces: int, devices: int) -> Iterator[PyTree]:
+    """Batches for `pmap_step`: piece i is every `pieces`-th example from i on.
+
+    Args:
+      batches: whole batches.
+      pieces: of `over_devices`.
+      devices: their number, which divides the pieces.
+
+    Yields:
+      Leaves of shape (devices, pieces of a device, examples of a piece, ...).
+    """
+
+    def cut(a):
+        stacked = np.asarray(a).reshape(-1, pieces, *a.shape[1:]).swapaxes(0, 1)
+        return stacked.reshape(devices, pieces // devices, *stacked.shape[1:])
+
+    for batch in batches:
+        yield jax.tree.map(cut, batch)
+
+
+def pmap_form(
+    make_step: Callable, state: PyTree, mesh: Mesh, batch_size: int, accumulate: int
+) -> tuple[Callable, Callable]:
+    """The step of `--parallel pmap`, and what deals its batches; arguments as `mesh.jit_form`.
+
+    Raises:
+      InputError: a mesh with other axes than data, several processes, or a batch that does
+        not divide.
+    """
+    devices = list(mesh.devices.flat)
+    if len(devices) != mesh.shape["data"] or jax.process_count() > 1:
+        raise InputError(
+            "--parallel pmap copies the state to the devices of one process; leave --distributed, "
+            "fsdp and tensor out, or use --parallel jit."
+        )
+    pieces = pieces_for(batch_size, accumulate, len(devices))
+    step = make_step(accumulate=pieces, divide=over_devices)
+    return pmap_step(step, devices), partial(deal, pieces=pieces, devices=len(devices))

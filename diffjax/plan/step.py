@@ -1,0 +1,122 @@
+"""The real training step, compiled for a slice that is not here."""
+
+import importlib.util
+import os
+import re
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from diffjax import parallel
+from diffjax.config import Experiment, compiled_step, initial_state
+from diffjax.plan.chips import chip_of
+from diffjax.plan.flops import matmul_flops
+from diffjax.plan.hlo import Collective, collectives, hbm_bytes
+from diffjax.types import InputError, sentence
+
+
+class Cost(NamedTuple):
+    """What one step costs each chip.
+
+    Attributes:
+      mesh: sizes of the axes.
+      memory: bytes of HBM in use at once.
+      limit: bytes that the compiler may use; None where it did not say.
+      flops: of matrix products and convolutions, recomputation included.
+      model_flops: without recomputation: three times those of the forward pass.
+      hbm: bytes read and written; None where it does not fit.
+      collectives: exchanges between chips.
+    """
+
+    mesh: dict[str, int]
+    memory: float
+    limit: float | None
+    flops: float
+    model_flops: float
+    hbm: float | None
+    collectives: list[Collective]
+
+    @property
+    def fits(self) -> bool:
+        """Whether the compiler found room for it."""
+        return self.hbm is not None
+
+
+def devices_of(topology: str) -> list[Any]:
+    """Devices of a slice that need not be there, to compile for.
+
+    Args:
+      topology: such as v5e:16x16.
+
+    Returns:
+      One device for each chip.
+
+    Raises:
+      InputError: no TPU compiler is installed, or it knows no such slice.
+    """
+    from jax.experimental import topologies
+
+    chip_of(topology)
+    if importlib.util.find_spec("libtpu") is None:
+        raise InputError('--plan needs the TPU compiler: pip install -e ".[tpu]".')
+    os.environ["TPU_SKIP_MDS_QUERY"] = "1"  # libtpu asks Google's servers otherwise
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", topology.partition(":")[0])
+    try:
+        return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    except Exception as error:
+        raise InputError(f"there is no TPU slice {topology!r} ({sentence(error)}).") from error
+
+
+def _batch(experiment: Experiment, mesh: jax.sharding.Mesh) -> dict:
+    rows = partial(jax.ShapeDtypeStruct, sharding=parallel.rows(mesh))
+    batch = {"x": rows((experiment.batch_size, *experiment.shape), jnp.float32)}
+    if experiment.num_classes:
+        batch["label"] = rows((experiment.batch_size,), jnp.int32)
+    return batch
+
+
+def cost(experiment: Experiment, devices: list[Any], mesh: str = "") -> Cost:
+    """Compile the training step for the devices, and read what it needs.
+
+    Args:
+      experiment: whose step it is.
+      devices: from `devices_of`.
+      mesh: sizes of the axes, as for `parallel.make_mesh`.
+
+    Returns:
+      The cost for each chip.
+
+    Raises:
+      InputError: the mesh or batch does not divide over the devices.
+    """
+    grid = parallel.make_mesh(mesh, devices)
+    state = parallel.abstract(partial(initial_state, experiment), grid, jax.random.key(0))
+    batch = _batch(experiment, grid)
+    key = jax.eval_shape(jax.random.key, 0)
+    step, _ = compiled_step(experiment, parallel.jit_form, state, grid)
+    traced = step.trace(state, key, batch)
+    forward = jax.make_jaxpr(experiment.loss)(state.params, key, batch, **state.context)
+    chips = len(devices)
+    flops = matmul_flops(traced.jaxpr.jaxpr) / chips
+    model_flops = 3 * matmul_flops(forward.jaxpr) / chips
+    shape = dict(grid.shape)
+    try:
+        compiled = traced.lower(lowering_platforms=("tpu",)).compile()
+    except jax.errors.JaxRuntimeError as error:
+        used = re.search(r"[Uu]sed ([\d.]+)([GM]) of ([\d.]+)([GM]) hbm", str(error))
+        if not used:
+            raise
+        memory, limit = _size(*used.groups()[:2]), _size(*used.groups()[2:])
+        return Cost(shape, memory, limit, flops, model_flops, None, [])
+    text, m = compiled.as_text(), compiled.memory_analysis()
+    memory = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
+    memory += m.temp_size_in_bytes + m.generated_code_size_in_bytes
+    found = collectives(text, chips)
+    return Cost(shape, memory, None, flops, model_flops, hbm_bytes(text), found)
+
+
+def _size(number: str, unit: str) -> float:
+    return float(number) * 2 ** {"G": 30, "M": 20}[unit]

@@ -1,0 +1,61 @@
+"""A run whose start costs little: digits, and a network of two layers, for tests that restart."""
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from diffjax import losses, models, schedules, weighting
+from diffjax.config import Experiment, Sampling
+from diffjax.data import digits
+from diffjax.parameterization import make_denoiser, predict_v
+
+
+class Net(nn.Module):
+    """Two layers over the pixels, the time and the label."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x, t, cond, train):
+        label = jax.nn.one_hot(cond["label"], 10)
+        h = jnp.concatenate([x.reshape(x.shape[0], -1), t[:, None] / 1000, label], axis=1)
+        h = nn.Dropout(0.1, deterministic=not train)(nn.tanh(nn.Dense(self.width)(h)))
+        return nn.Dense(64)(h).reshape(x.shape)
+
+
+def get_config(
+    steps: int = 400, batch_size: int = 16, width: int = 256, accumulate: int = 1, seed: int = 0
+) -> Experiment:
+    """The experiment.
+
+    Args:
+      steps: training steps.
+      batch_size: images per step.
+      width: of the hidden layer.
+      accumulate: pieces a batch is cut into.
+      seed: of everything random in training.
+    """
+    schedule, shape = schedules.vp_cosine(), (8, 8, 1)
+    module = Net(width)
+    net, density = models.network(module), weighting.stratified(schedule)
+
+    def init(key):
+        label = {"label": jnp.zeros(1, int)}
+        return module.init(key, jnp.zeros((1, *shape)), jnp.zeros(1), label, False)["params"]
+
+    return Experiment(
+        source=digits,
+        init=init,
+        loss=losses.denoising_loss(net, schedule, predict_v, weighting.snr_plus_one, density),
+        optimizer=optax.adam(1e-3),
+        denoiser=lambda params: make_denoiser(net, params, schedule, predict_v),
+        schedule=schedule,
+        shape=shape,
+        num_classes=10,
+        steps=steps,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        seed=seed,
+        sampling=Sampling(steps=4),
+    )
