@@ -1,4 +1,7 @@
-"""Draw samples from a trained model: `python sample.py WORKDIR [flags]`."""
+"""Draw samples from a trained model: `python sample.py WORKDIR [flags]`.
+
+Or from weights published elsewhere: `python sample.py --pretrained FOLDER [flags]`.
+"""
 
 import inspect
 import time
@@ -25,6 +28,8 @@ def flags(
     npz: Path | None = None,
     gif: Path | None = None,
     list_samplers: bool = False,
+    pretrained: Path | None = None,
+    autoencoder: Path | None = None,
     mesh: str = "",
 ):
     """Flags of every sampler; a sampler's own options are flags beside them.
@@ -43,6 +48,9 @@ def flags(
       npz: file for `samples` (uint8, NHWC) and `labels`.
       gif: animation of the denoising of the first samples, 100 at most.
       list_samplers: print every sampler with its order, calls, paper and flags, and stop.
+      pretrained: weights published elsewhere, in place of a workdir: a folder with config.json
+        and *.safetensors of diffusers, ADM, EDM or DiT.
+      autoencoder: folder of a published autoencoder, which turns latents into images.
       mesh: sizes of the axes data, fsdp and tensor, such as data=4,fsdp=2; default all
         devices along data. It does not change the samples.
     """
@@ -55,7 +63,8 @@ def main(argv):
 
     argv = list(argv)
     workdir = Path(argv.pop(0)) if argv and not argv[0].startswith("-") else None
-    experiment = config.recall(workdir) if workdir else None
+    published_at = cli.peek(argv, "--pretrained", None)
+    experiment, weights = source(workdir, published_at)
     usual = (experiment.sampling if experiment else config.Sampling())._asdict()
     usual.update(sampler=usual["sampler"].__name__, grid=usual["grid"].__name__)
     name = cli.peek(argv, "--sampler", usual["sampler"])
@@ -74,14 +83,37 @@ def main(argv):
         argv,
         defaults=usual,
     )
-    if workdir is None:
-        raise cli.InputError("give the workdir of a trained model: python sample.py runs/digits")
+    if experiment is None:
+        raise cli.InputError(
+            "give the workdir of a trained model, as in `python sample.py runs/digits`, or "
+            "--pretrained with a folder of published weights."
+        )
     check(asked, experiment)
     options = cli.keywords(constructor, options, known, taken)
     cli.processes(**processes)
     make_grid = cli.choose("grid", asked["grid"], cli.constructors(grids, Grid))
     ts = make_grid(experiment.schedule, asked["steps"])
-    generate(workdir, experiment, constructor, options, ts, asked)
+    generate(weights, experiment, constructor, options, ts, asked)
+
+
+def source(workdir, published_at):
+    """What to draw from, and a function to its weights: of a workdir, or published ones."""
+    import jax
+
+    from diffjax import config, parallel
+    from diffjax.published import published
+    from diffjax.types import InputError
+
+    if workdir and published_at:
+        raise InputError(f"give a workdir or --pretrained; got {workdir} and {published_at}.")
+    if workdir:
+        experiment = config.recall(workdir)
+        return experiment, partial(restore_ema, workdir, experiment)
+    if published_at:
+        model, params = published(published_at)
+        place = lambda mesh, step, say: jax.device_put(params, parallel.replicated(mesh))  # noqa: E731
+        return model, lambda *asked: (place(*asked), f"weights of {published_at}")
+    return None, None
 
 
 def check(asked, experiment):
@@ -99,7 +131,7 @@ def check(asked, experiment):
             raise InputError(f"the folder {path.parent} for {path.name} does not exist; make it.")
 
 
-def generate(workdir, experiment, constructor, options, ts, asked):
+def generate(weights, experiment, constructor, options, ts, asked):
     """Draw all samples in batches of one compiled function, and write them."""
     import jax
     import numpy as np
@@ -107,11 +139,13 @@ def generate(workdir, experiment, constructor, options, ts, asked):
 
     from diffjax import images, parallel
     from diffjax.generate import make_draw
+    from diffjax.published import decoder
     from diffjax.samplers import sample_path
 
     say = print if parallel.is_main() else (lambda text: None)
     mesh = parallel.make_mesh(asked["mesh"])
-    params, step = restore_ema(workdir, experiment, mesh, asked["step"], say)
+    params, named = weights(mesh, asked["step"], say)
+    decode = decoder(asked["autoencoder"]) if asked["autoencoder"] else (lambda x: x)
     num, batch = asked["num"], min(asked["num"], asked["batch_size"])
     scale = asked["guidance_scale"]
     labels = np.arange(num) % max(experiment.num_classes, 1)
@@ -130,14 +164,14 @@ def generate(workdir, experiment, constructor, options, ts, asked):
     call(draw, 0, batch)
     began, parts = time.perf_counter(), []
     for first in range(0, num, batch):
-        parts.append(call(draw, first, batch)[: num - first])
+        parts.append(np.asarray(decode(call(draw, first, batch)[: num - first])))
         if first == 0:
             rate = batch / (time.perf_counter() - began)
             bar.clear()
             say(
                 f"{mesh.size} {jax.devices()[0].device_kind}, {constructor.__name__}, "
                 f"{len(ts) - 1} steps, {rate:,.0f} images/s once compiled; "
-                f"guidance scale {scale:g}, checkpoint {step}"
+                f"guidance scale {scale:g}, {named}"
             )
             bar.set_description("sampling")
         bar.update(len(parts[-1]))
@@ -157,13 +191,14 @@ def generate(workdir, experiment, constructor, options, ts, asked):
         print(f"arrays `samples` and `labels` in {asked['npz']}")
     if asked["gif"]:
         shown = labels[: path.shape[1]]
-        frames = [images.grid(*sheet(frame, shown)) for frame in images.to_uint8(path)]
+        frames = [images.to_uint8(np.asarray(decode(frame))) for frame in path]
+        frames = [images.grid(*sheet(frame, shown)) for frame in frames]
         images.save_gif(asked["gif"], frames)
         print(f"animation of {len(shown)} samples in {asked['gif']}")
 
 
 def restore_ema(workdir, experiment, mesh, step, say):
-    """The EMA parameters of a checkpoint, and its step."""
+    """The EMA parameters of a checkpoint, and what to call them."""
     import jax
 
     from diffjax import checkpoint, config, parallel
@@ -181,7 +216,7 @@ def restore_ema(workdir, experiment, mesh, step, say):
         raise InputError(f"{workdir} has no checkpoints yet; train with python train.py.")
     for sentence in restored.damaged:
         say(f"sample.py: warning: {sentence}; using {restored.step}")
-    return restored.state.ema_params, restored.step
+    return restored.state.ema_params, f"checkpoint {restored.step}"
 
 
 def sheet(samples, labels):

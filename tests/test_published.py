@@ -1,0 +1,87 @@
+"""Published networks through sample.py: their shapes, their guidance, and what is refused."""
+
+import jax
+import numpy as np
+import pytest
+from nets import reference, write_folder
+from PIL import Image
+from scripts import run
+
+from diffjax.published import decoder, published
+
+NAMES = {
+    "adm_unet": "adm",
+    "edm_ddpmpp": "edm",
+    "dit": "dit",
+    "diffusers_unet2d": None,
+    "diffusers_autoencoder_kl": None,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """name -> a folder of a golden network, as `pretrained.load` wants it."""
+    made = tmp_path_factory.mktemp("published")
+
+    def make(name):
+        config, tensors, _ = reference(name)
+        tensors.pop("pos_embed", None)
+        named = {"architecture": NAMES[name]} if NAMES[name] else {}
+        return write_folder(made / name, named | config, tensors)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes", "guided"),
+    [
+        ("adm_unet", (16, 16, 3), 10, False),
+        ("edm_ddpmpp", (16, 16, 3), 10, True),
+        ("dit", (8, 8, 4), 10, True),
+        ("diffusers_unet2d", (16, 16, 3), 0, False),
+    ],
+)
+def test_a_folder_says_what_is_drawn(folder, name, shape, classes, guided):
+    model, params = published(folder(name))
+    assert model.shape == shape
+    assert model.num_classes == classes
+    assert (model.guide is not None) == guided
+    x = jax.ShapeDtypeStruct((2, *shape), np.float32)
+    cond = {"label": jax.ShapeDtypeStruct((2,), np.int32)} if classes else None
+    out = jax.eval_shape(lambda x, c: model.denoiser(params)(x, model.schedule.t_max, c), x, cond)
+    assert out.x0.shape == (2, *shape)
+
+
+def test_sample_draws_from_published_weights(folder, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "samples.png"
+    flags = ("--num", "2", "--steps", "1", "--out", out)
+    code, said, _ = run(
+        monkeypatch, capsys, "sample", "--pretrained", folder("diffusers_unet2d"), *flags
+    )
+    assert code == 0
+    assert "weights of" in said
+    assert Image.open(out).size[1] >= 16
+
+
+def test_an_autoencoder_decodes_what_a_latent_was_scaled_from(folder):
+    where = folder("diffusers_autoencoder_kl")
+    config, _, arrays = reference("diffusers_autoencoder_kl")
+    latents = np.moveaxis(arrays["out_mean"], 1, -1) * config["scaling_factor"]
+    decoded = decoder(where)(latents)
+    wanted = np.moveaxis(arrays["out_decoded"], 1, -1)
+    np.testing.assert_allclose(decoded, wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("runs/digits", "--pretrained", "here"), "a workdir or --pretrained"),
+        (("--pretrained", "diffusers_autoencoder_kl"), "expected a denoising network"),
+        (("--pretrained", "nowhere"), "config.json"),
+    ],
+)
+def test_bad_input_is_a_sentence(folder, monkeypatch, capsys, flags, says):
+    flags = [folder(flag) if flag in NAMES else flag for flag in flags]
+    code, _, err = run(monkeypatch, capsys, "sample", *flags)
+    assert code == 2
+    assert says in err
