@@ -63,7 +63,7 @@ def main(argv):
 
     argv = list(argv)
     workdir = Path(argv.pop(0)) if argv and not argv[0].startswith("-") else None
-    published_at = cli.peek(argv, "--pretrained", None)
+    published_at = cli.peek(argv, "--pretrained")
     experiment, weights = source(workdir, published_at)
     usual = (experiment.sampling if experiment else config.Sampling())._asdict()
     usual.update(sampler=usual["sampler"].__name__, grid=usual["grid"].__name__)

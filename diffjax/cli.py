@@ -60,7 +60,7 @@ def at_least_one(values: Mapping[str, Any], names: Sequence[str]) -> None:
             raise InputError(f"--{name.replace('_', '-')} must be at least 1; got {values[name]}.")
 
 
-def peek(argv: Sequence[str], flag: str, default: str) -> str:
+def peek(argv: Sequence[str], flag: str, default: str | None = None) -> str | None:
     """The value that follows a flag, before all the flags are known."""
     for argument, following in zip(argv, [*argv[1:], None], strict=False):
         name, _, value = argument.partition("=")

@@ -122,6 +122,17 @@ def compiled_step(experiment: Experiment, form: Callable, state: TrainState, mes
     return form(make_step, state, mesh, e.batch_size, e.accumulate)
 
 
+class Published(NamedTuple):
+    """A network trained elsewhere: those fields of `Experiment` that sampling needs."""
+
+    denoiser: Callable[[Params], Denoiser]
+    schedule: Schedule
+    shape: tuple[int, ...]
+    sampling: Sampling
+    num_classes: int = 0
+    guide: Callable[[Denoiser, Array], Denoiser] | None = None
+
+
 def load(path: str | Path) -> Callable[..., Experiment]:
     """The `get_config` of a configuration file.
 

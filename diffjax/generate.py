@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffjax import images, parallel
-from diffjax.config import Experiment
+from diffjax.config import Experiment, Published
 from diffjax.diffusion import prior_sample
 from diffjax.samplers import sample
 from diffjax.samplers.checks import check_start
@@ -20,7 +20,7 @@ PREVIEW_COLUMNS = 10
 
 
 def make_draw(
-    experiment: Experiment,
+    experiment: Experiment | Published,
     constructor: Callable[..., Sampler],
     options: dict[str, Any],
     guided: bool = True,

@@ -2,31 +2,19 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 
 from diffjax import grids, guidance, samplers
-from diffjax.config import Sampling
+from diffjax.config import Published, Sampling
 from diffjax.latents import LatentScale
 from diffjax.parameterization import make_denoiser
 from diffjax.pretrained import Autoencoder, Pretrained, load
-from diffjax.types import Array, Denoiser, InputError, Params, Schedule
+from diffjax.types import Array, InputError, Params
 
 SIZES = ("sample_size", "image_size", "img_resolution", "input_size")
 CHANNELS = ("in_channels", "img_channels")
 DEFAULT_SCALE = 0.18215  # of diffusers' AutoencoderKL and VQModel
-
-
-class Published(NamedTuple):
-    """Those fields of `Experiment` that sampling needs, under the same names."""
-
-    denoiser: Callable[[Params], Denoiser]
-    schedule: Schedule
-    shape: tuple[int, ...]
-    num_classes: int
-    guide: Callable[[Denoiser, Array], Denoiser] | None
-    sampling: Sampling = Sampling(samplers.dpmpp_2m, grids.karras, 25)
 
 
 def published(path: str | Path) -> tuple[Published, Params]:
@@ -58,9 +46,9 @@ def published(path: str | Path) -> tuple[Published, Params]:
     def denoiser(params):
         return make_denoiser(model.network, params, model.schedule, model.parameterization)
 
-    found = Published(
-        denoiser, model.schedule, sample_shape(model.config), classes, guide if null else None
-    )
+    shape, guided = sample_shape(model.config), guide if null else None
+    usual = Sampling(samplers.dpmpp_2m, grids.karras, 25)
+    found = Published(denoiser, model.schedule, shape, usual, classes, guided)
     return found, model.params
 
 
