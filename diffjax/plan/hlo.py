@@ -154,38 +154,66 @@ def _moved(program: Program, instruction: Instruction, types: dict[str, str]) ->
     if opcode.endswith("-start"):
         first = _arrays(instruction.type)[:1]
         return sum(size for size, hbm in first if hbm) + sum(map(_bytes, operands))
-    if opcode == "fusion" and (inner := program.get(_called(instruction, "calls")[0])):
-        read = sum(_read(inner, k, type) for k, type in enumerate(operands))
-        return read + _written(inner, instruction.type)
+    if opcode == "fusion" and (inner := _inside(program, instruction)):
+        read = sum(_read(program, inner, k, type) for k, type in enumerate(operands))
+        return read + _written(program, inner, instruction.type)
     return _bytes(instruction.type) + sum(map(_bytes, operands))
 
 
-def _read(inner: list[Instruction], k: int, type: str) -> int:
+def _inside(program: Program, fusion: Instruction) -> list[Instruction]:
+    """What a fusion is made of."""
+    return program.get(_called(fusion, "calls")[0], [])
+
+
+def _read(program: Program, inner: list[Instruction], k: int, type: str) -> int:
     """Bytes that a fusion reads of its k-th operand: of one only sliced, the slices."""
     if not _bytes(type):
         return 0
-    names = [i.name for i in inner if i.opcode == "parameter" and f"parameter({k})" in i.line]
-    users = [i for i in inner if set(names) & set(i.operands)]
-    if users and all(i.opcode == "dynamic-slice" for i in users):
-        return sum(_bytes(i.type, hbm_only=False) for i in users)
-    if users and all(i.opcode == "dynamic-update-slice" and i.operands[0] in names for i in users):
-        return 0
-    return _bytes(type)
+    (name,) = [i.name for i in inner if i.opcode == "parameter" and f"parameter({k})" in i.line]
+    whole = _bytes(type)
+    return min(whole, _used(program, inner, name, whole))
 
 
-def _written(inner: list[Instruction], type: str) -> int:
+def _used(program: Program, inner: list[Instruction], name: str, whole: int) -> int:
+    """Bytes that the users of a value want of it, through bitcasts and fusions in fusions."""
+    total = 0
+    for user in (i for i in inner if name in i.operands):
+        if user.opcode == "dynamic-slice":
+            total += _bytes(user.type, hbm_only=False)
+        elif user.opcode == "bitcast":
+            total += _used(program, inner, user.name, whole)
+        elif user.opcode == "fusion" and (deeper := _inside(program, user)):
+            for k in (k for k, operand in enumerate(user.operands) if operand == name):
+                (parameter,) = [i.name for i in deeper if f"parameter({k})" in i.line]
+                total += _used(program, deeper, parameter, whole)
+        elif user.opcode != "dynamic-update-slice" or user.operands[0] != name:
+            total += whole
+    return total
+
+
+def _written(program: Program, inner: list[Instruction], type: str) -> int:
     """Bytes that a fusion writes: of an array updated in place, the update."""
     by_name = {i.name: i for i in inner}
     root = next(i for i in inner if i.root)
     roots = [by_name.get(o) for o in root.operands] if root.opcode == "tuple" else [root]
     total = 0
     for out, (size, hbm) in zip(roots, _arrays(type), strict=False):
-        while out and out.opcode == "bitcast":
-            out = by_name.get(out.operands[0])
-        if out and out.opcode == "dynamic-update-slice" and out.operands[1] in by_name:
-            size = _bytes(by_name[out.operands[1]].type, hbm_only=False)
-        total += size if hbm else 0
+        if hbm:
+            total += min(size, _updated(program, by_name, out, size))
     return total
+
+
+def _updated(program: Program, by_name: dict, out: Instruction | None, size: int) -> int:
+    """Bytes of a result that are new, through bitcasts and fusions in fusions."""
+    while out and out.opcode == "bitcast":
+        out = by_name.get(out.operands[0])
+    if out and out.opcode == "dynamic-update-slice" and out.operands[1] in by_name:
+        return _bytes(by_name[out.operands[1]].type, hbm_only=False)
+    if out and out.opcode == "fusion" and (inner := _inside(program, out)):
+        root = next(i for i in inner if i.root)
+        if root.opcode != "tuple":
+            return _updated(program, {i.name: i for i in inner}, root, size)
+    return size
 
 
 def collectives(text: str, chips: int) -> list[Collective]:
