@@ -143,6 +143,7 @@ def test_a_configuration_that_is_not_built_here(make, change, words):
 # --- options, and what must not matter ----------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_bfloat16_is_close_and_its_outputs_are_float32():
     params, x = tiny_params()
     rough_and_exact = zip(encode(dtype=jnp.bfloat16)(params, x), encode()(params, x), strict=True)
@@ -170,6 +171,7 @@ def test_logvar_is_bounded():
         np.testing.assert_array_equal(encode()(far, x)[1], bound)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("x64")
 def test_gradient_of_remat_is_that_of_finite_differences():
     """Along a random direction; remat's parameters and values are those without it."""

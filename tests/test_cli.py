@@ -62,6 +62,7 @@ def said(name):
     return of_run
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_calls_of_the_list_are_those_made(name):
     sampler, of_run = SAMPLERS[name](EDM), said(name)

@@ -149,6 +149,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("workers", "start"),
     [(2, 5), *(pytest.param(w, s, marks=pytest.mark.exhaustive) for w, s in [(1, 0), (3, 2)])],

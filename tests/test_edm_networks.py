@@ -142,6 +142,7 @@ def applied(name, **options):
     return jax.jit(network(TINY[name].clone(**options)))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", NAMES)
 def test_gradient_is_that_of_finite_differences(name, x64):
     wide = functools.partial(jax.tree.map, lambda a: np.asarray(a, np.float64))
@@ -185,6 +186,7 @@ def test_the_null_label_and_no_label_are_no_class():
     np.testing.assert_array_equal(one_hot_label(None, 3, 2), 0)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", NAMES)
 def test_remat_changes_nothing_and_dropout_acts_by_its_key(name):
     params = tiny(name)
@@ -335,6 +337,7 @@ def test_the_vp_network_is_given_its_step():
     np.testing.assert_allclose([c.c_skip, c.c_out], [1, -sigma], rtol=1e-6)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("conditional", [True, False])
 def test_the_cifar10_experiment(conditional):
     path = Path(__file__).parents[1] / "configs" / "cifar10_edm.py"

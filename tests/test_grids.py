@@ -154,6 +154,7 @@ def held_out_error(name, ts, sampler=samplers.dpmpp_2m):
     return float(jnp.sqrt(jnp.mean((run(sampler, x, ts) - fine) ** 2)))
 
 
+@pytest.mark.exhaustive
 def test_gits_errs_less_than_the_grid_it_searches():
     schedule, denoiser, _ = problem("edm")
     x = prior_sample(jax.random.key(1), schedule, (256, 2))
@@ -199,7 +200,7 @@ def learned(name, free_end=True, steps=200):
     return learn(prior_sample(jax.random.key(1), schedule, (512, 2)))
 
 
-@pytest.mark.parametrize("name", ["edm", "vp_linear"])
+@pytest.mark.parametrize("name", ["edm", pytest.param("vp_linear", marks=pytest.mark.exhaustive)])
 def test_learned_grid_halves_the_error(name):
     """At 6 calls of DPM++(2M), against the Karras grid of rho 7, on held-out noise."""
     schedule = SCHEDULES[name]

@@ -44,6 +44,7 @@ def test_a_new_network_outputs_zero():
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(lambda s: s.shape, shapes)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("out", [None, 4])
 def test_shapes(out):
     net, params, x = make(out_channels=out)

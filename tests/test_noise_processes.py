@@ -341,6 +341,7 @@ def heun_of(schedule):
     return samplers.heun(schedule), exact_denoiser(TWO_MOONS, schedule)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("x64")
 @ALL
 def test_sampler_of_every_schedule_is_that_of_edm(schedule):
@@ -383,6 +384,7 @@ SAYS = {
 }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(("predicts", "says"), SAYS.values(), ids=SAYS)
 @pytest.mark.parametrize("name", ["vp_linear", *NEW])

@@ -211,6 +211,7 @@ def curved(schedule):
     return denoiser
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", KINDS)
 def test_every_schedule_gives_the_same_solution(name):
     """In x/alpha against sigma/alpha; the step to clean data gives x0_hat (lms aside).
@@ -253,6 +254,7 @@ def from_zero():
     return x, ts, exact, drive(samplers.euler(schedule), denoiser, x, ts)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", KINDS)
 def test_from_zero_terminal_snr(from_zero, name):
     """From alpha 0 a first-order step; the whole is finite and about as good as Euler."""

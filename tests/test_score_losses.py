@@ -167,6 +167,7 @@ def test_learned_uncertainty_of_a_gaussian():
     np.testing.assert_allclose(value(jnp.asarray(3.0), 0.9)[1]["weighted"], plain[0], rtol=1e-6)
 
 
+@pytest.mark.exhaustive
 def test_the_network_of_uncertainty_finds_the_size_of_the_loss():
     """At every noise level: the exact denoiser's weighted error is SNR Var(x0 | x_t)."""
     exact = exact_denoiser(gaussian(np.zeros(3), STD), SCHEDULE)
@@ -264,6 +265,7 @@ def test_bound_is_above_the_distance(schedule, model):
     assert gap[-1] < bound < 10 * gap[-1]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("mean", "std"), [(0.7, STD), (0.0, 0.9)])
 def test_estimated_inputs_of_the_bound_of_a_gaussian(mean, std):
     """Data N(0, STD^2 I) in 3 dimensions, a model of N(mean, std^2 I): both scores are linear."""

@@ -203,6 +203,7 @@ def test_weak_order(x64, name, on):
     assert abs(np.log2(errors[0] / errors[1]) - wanted) < 0.25
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", ROWS)
 def test_from_zero_snr_to_the_prediction(x64, name):
     denoiser = oracles.exact_denoiser(oracles.TWO_MOONS, ZERO_SNR)
@@ -343,6 +344,7 @@ def test_moments(x64, z):
         assert np.isclose(found, wanted, rtol=1e-10)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("predictor", "corrector", "order"), [(1, 1, 1), (1, 2, 2), (3, 3, 3)])
 def test_sa_solver_order(x64, predictor, corrector, order):
     schedule = SCHEDULES["edm"]
@@ -371,6 +373,7 @@ def test_brownian_is_one_path():
     assert np.isclose(part, w[0, 3] - w[0, 1], atol=1e-6)
 
 
+@pytest.mark.exhaustive
 def test_finer_grids_refine_the_sample():
     schedule = SCHEDULES["vp"]
     x = diffusion.prior_sample(jax.random.key(7), schedule, (32, 2))

@@ -132,6 +132,7 @@ def quick(*names):
     return pytest.mark.parametrize("name", [*names, *rest])
 
 
+@pytest.mark.exhaustive
 @quick("uvit")
 def test_scan_and_remat_change_no_value(name):
     """Two blocks at least in every scan."""
@@ -139,6 +140,7 @@ def test_scan_and_remat_change_no_value(name):
     check_forms(module, *example(name))
 
 
+@pytest.mark.exhaustive
 @quick("modern", "mmdit", "uvit")
 def test_gradient(name, x64):
     module = NETWORKS[name].clone(dtype=jnp.float64)

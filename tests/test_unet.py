@@ -120,6 +120,7 @@ def test_masked_tokens_do_not_matter_and_the_others_do():
     assert float(change[1:].max()) < 1e-5
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("make", [pytest.param(labelled, marks=pytest.mark.exhaustive), reader])
 def test_gradient_is_that_of_finite_differences(make, x64):
     """In float64, along one direction of the parameters and the input at once."""
