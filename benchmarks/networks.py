@@ -38,10 +38,14 @@ UNET = {
     "norm_eps": 1e-6,
 }
 SMALL_UNET = UNET | {
+    "sample_size": 8,
     "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
     "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
     "block_out_channels": [32, 64],
 }
+
+
+LARGER = SMALL_UNET | {"sample_size": 32}
 
 
 def dit(width, depth, heads):
@@ -337,7 +341,8 @@ def rows(accelerator, dtype):
             "DiT-XL/2 sampling": lambda t: sampling_row(t, build(DIT_XL, dtype), 32, 50),
         }
     return {
-        "U-Net of 1M sampling": lambda t: sampling_row(t, build(SMALL_UNET, dtype), 1, 50),
+        "U-Net of 1M, 8x8": lambda t: sampling_row(t, build(SMALL_UNET, dtype), 1, 50),
+        "U-Net of 1M, 32x32": lambda t: sampling_row(t, build(LARGER, dtype), 1, 50),
         "DiT-S/2 forward": lambda t: forward_row(t, build(DIT_S, dtype), 4),
         "DiT-S/2 train": lambda t: train_row(t, build(DIT_S, dtype), 4),
         "DDPM CIFAR-10 forward": lambda t: forward_row(t, build(UNET, dtype), 8),
