@@ -11,6 +11,7 @@ MFU counts 2 FLOPs per multiply-add of the matrix products, three times over for
 per token and block of a DiT of width d, with N tokens, 24 d^2 + 4 N d.
 """
 
+import ctypes
 import os
 import statistics
 import sys
@@ -206,7 +207,7 @@ def forward_row(title, pair, batch, flops=None):
     for name, compiled in TORCH.items():
         call = torch_nets.forward(torch_nets.twin(pair.torch_net), compiled)
         contenders[name] = partial(call, *theirs)
-    return Row(f"{title} forward, batch {batch}", contenders, flops and batch * flops)
+    return Row(f"{title}, batch {batch}", contenders, flops and batch * flops)
 
 
 def train_row(title, pair, batch, flops=None):
@@ -224,7 +225,7 @@ def train_row(title, pair, batch, flops=None):
     for name, compiled in TORCH.items():
         call = torch_nets.train_step(torch_nets.twin(pair.torch_net), alpha_bar, compiled)
         contenders[name] = partial(call, theirs[0], theirs[2])
-    return Row(f"{title} train step, batch {batch}", contenders, flops and 3 * batch * flops)
+    return Row(f"{title}, batch {batch}", contenders, flops and 3 * batch * flops)
 
 
 def our_step(module, params, data):
@@ -276,7 +277,7 @@ def sampling_row(title, pair, batch, steps):
     for name, compiled in TORCH.items():
         call = torch_nets.ddim(torch_nets.twin(pair.torch_net), steps, compiled)
         contenders[name] = partial(call, theirs[0], theirs[2])
-    return Row(f"{title} sampling, {steps} steps, batch {batch}", contenders)
+    return Row(f"{title}, {steps} steps, batch {batch}", contenders)
 
 
 def measure(row, rounds, clock, peak_tflops):
@@ -318,6 +319,7 @@ def peak_memory(call):
 
     if torch.cuda.is_available():
         return 0
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what earlier calls freed goes back to the system
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     before = resident("VmRSS")
     finished(call())
@@ -335,18 +337,20 @@ def rows(accelerator, dtype):
     """Title -> maker of a `Row`, smallest first."""
     if accelerator:
         return {
-            "DiT-B/2": lambda t: train_row(t, build(DIT_B, dtype), 64, dit_flops(DIT_B)),
-            "DiT-XL/2": lambda t: train_row(t, build(DIT_XL, dtype), 32, dit_flops(DIT_XL)),
-            "DDPM CIFAR-10": lambda t: train_row(t, build(UNET, dtype), 128),
+            "DiT-B/2 train step": lambda t: train_row(t, build(DIT_B, dtype), 64, dit_flops(DIT_B)),
+            "DiT-XL/2 train step": lambda t: train_row(
+                t, build(DIT_XL, dtype), 32, dit_flops(DIT_XL)
+            ),
+            "DDPM CIFAR-10 train step": lambda t: train_row(t, build(UNET, dtype), 128),
             "DiT-XL/2 sampling": lambda t: sampling_row(t, build(DIT_XL, dtype), 32, 50),
         }
     return {
-        "U-Net of 1M, 8x8": lambda t: sampling_row(t, build(SMALL_UNET, dtype), 1, 50),
-        "U-Net of 1M, 32x32": lambda t: sampling_row(t, build(LARGER, dtype), 1, 50),
+        "U-Net of 1M, 8x8, sampling": lambda t: sampling_row(t, build(SMALL_UNET, dtype), 1, 50),
+        "U-Net of 1M, 32x32, sampling": lambda t: sampling_row(t, build(LARGER, dtype), 1, 50),
         "DiT-S/2 forward": lambda t: forward_row(t, build(DIT_S, dtype), 4),
-        "DiT-S/2 train": lambda t: train_row(t, build(DIT_S, dtype), 4),
+        "DiT-S/2 train step": lambda t: train_row(t, build(DIT_S, dtype), 4),
         "DDPM CIFAR-10 forward": lambda t: forward_row(t, build(UNET, dtype), 8),
-        "DDPM CIFAR-10 train": lambda t: train_row(t, build(UNET, dtype), 8),
+        "DDPM CIFAR-10 train step": lambda t: train_row(t, build(UNET, dtype), 8),
     }
 
 
@@ -356,6 +360,7 @@ def main(argv):
 
     (asked,) = cli.parse("networks.py", __doc__, [flags], argv)
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: asked["threads"]])
+    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # a compilation is counted whole
     # XLA's fusions into the YNN library slow convolutions down; named in the output.
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_experimental_ynn_fusion_type=")
     import jax
