@@ -150,7 +150,7 @@ def problems(workdir):
     return {
         "3 modes, 2-D, EDM": lambda: plane(edm),
         "64 modes, 64-D, EDM": lambda: mixture(edm, tree(64, 6), 0.1),
-        "64 modes, 3072-D, EDM": lambda: mixture(edm, tree(3072, 6), 0.1, test=256, train=32),
+        "64 modes, 3072-D, EDM": lambda: mixture(edm, tree(3072, 6), 0.1, test=256),
         "digits U-Net, cosine": lambda: digits(workdir),
     }
 
