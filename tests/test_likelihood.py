@@ -406,7 +406,7 @@ def evaluate(batches, estimate=lambda key, x, cond: x[:, 0] / 0):
 BAD = {
     "clean end": (lambda: density_on(VP, grids.karras(VP, 5)), "drop the clean end"),
     "increasing": (lambda: density_on(VP, grids.karras(VP, 5)[:-1][::-1]), "decreasing"),
-    "one time": (lambda: density_on(VP, jnp.ones(1)), "at least 2"),
+    "one time": (lambda: density_on(VP, jnp.ones(1)), "n >= 1 steps"),
     "zero SNR": (
         lambda: density_on(ZERO_TERMINAL_SNR, grids.trailing(ZERO_TERMINAL_SNR, 5)[:-1]),
         "zero terminal SNR",
