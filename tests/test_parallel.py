@@ -158,6 +158,7 @@ def test_every_form_trains_the_same(form, one_device):
     assert len(set(map(float, got[2]))) == STEPS  # it did train
 
 
+@pytest.mark.exhaustive
 def test_saved_on_eight_devices_goes_on_on_two_and_one(one_device, tmp_path):
     _trained("fsdp=8", tmp_path / "8", steps=10)
     for form in ("two devices", "one device"):
@@ -204,6 +205,7 @@ def test_shares_of_a_batch(processes, expected):
     assert shares(np.array(processes)) == expected
 
 
+@pytest.mark.exhaustive
 def test_train_py_with_pmap_is_train_py_in_as_many_pieces(monkeypatch, capsys, tmp_path):
     config = Path(__file__).parent / "faults" / "small_run.py"
     common = ("--batch-size", 64, "--steps", 6, "--log-every", 2, "--sample-every", 0, "--workdir")

@@ -33,6 +33,7 @@ def losses(workdir):
     return {line["step"]: line["loss"] for line in map(json.loads, lines)}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_killed_at_random_moments_loses_nothing(tmp_path):
     kills, same = storm.storm(tmp_path, kills=3)
@@ -93,6 +94,7 @@ def pair(script, *arguments, timeout=60):
     return [start(script, *arguments, *flags, "--process-id", i, devices=4) for i in (0, 1)]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_two_processes_train_and_sample_as_one(tmp_path):
     arguments = (storm.CONFIG, *SHORT, "--steps", 20, "--mesh", "data=2,fsdp=4", "--workdir")
@@ -111,6 +113,7 @@ def test_two_processes_train_and_sample_as_one(tmp_path):
     np.testing.assert_array_equal(*(np.load(path)["samples"] for path in out))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "victim"),
