@@ -81,9 +81,8 @@ def gain(problems, calls="6"):
         if "dpmpp_2m, learned" not in rows:
             continue
         before, after = (rows[f"dpmpp_2m, {grid}"][calls][0] for grid in ("karras", "learned"))
-        lines.append(
-            f"- {problem}: {number(before)} to {number(after)}, {1 - after / before:.0%} less"
-        )
+        change = f"{abs(1 - after / before):.0%} {'less' if after < before else 'more'}"
+        lines.append(f"- {problem}: {number(before)} to {number(after)}, {change}")
     return "\n".join(lines)
 
 

@@ -92,6 +92,7 @@ def test_an_option_may_name_another_sampler_and_is_renamed_where_it_must_be():
         cli.keywords(samplers.restart, {"restart_sampler": "huen"}, SAMPLERS, TAKEN)
 
 
+@pytest.mark.exhaustive
 def test_a_constructor_stands_for_its_sampler():
     """In the combinators: the same numbers from the instance, the constructor and the default."""
 

@@ -110,6 +110,7 @@ def test_names_say_the_sizes():
     assert dit_xl_2(width=64, patch_size=4).width == 64
 
 
+@pytest.mark.exhaustive
 def test_scan_and_remat_change_no_value():
     check_forms(dit_s_2(**TINY), *inputs(size=4))
 
@@ -121,6 +122,7 @@ def test_scan_changes_no_value(module, remat):
     check_forms(module, *inputs(size=4), remat=remat)
 
 
+@pytest.mark.exhaustive
 def test_gradient(x64):
     check_gradient(dit_s_2(**TINY, dtype=jnp.float64), *inputs(size=4, dtype=np.float64))
 

@@ -165,6 +165,7 @@ def test_gradient_is_that_of_finite_differences(name, x64):
     np.testing.assert_allclose(sum(jax.tree.leaves(slopes)), difference, rtol=1e-3)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=5, deadline=None)
 @hypothesis.given(order=st.permutations(range(3)), label=st.integers(0, 2))
@@ -227,6 +228,7 @@ def test_a_wide_filter_keeps_linear_ramps_inside():
     np.testing.assert_allclose(large, (i / 2 - 0.25) + 2 * (j / 2 - 0.25), rtol=1e-6)
 
 
+@pytest.mark.exhaustive
 def test_edm2_layers_keep_the_magnitude():
     a, b = jax.random.normal(jax.random.key(0), (2, 4, 8, 8, 64))
     rms = lambda x: float(np.sqrt(np.mean(np.asarray(x) ** 2)))  # noqa: E731

@@ -168,6 +168,7 @@ def test_hybrid_bound_trains_the_variance_alone(k):
     assert mse["eps"] != 0
 
 
+@pytest.mark.exhaustive
 def test_hybrid_loss_is_the_sum_of_its_parts():
     density = weighting.on_steps(weighting.uniform(SCHEDULE), SCHEDULE, T)
     loss = losses.hybrid_loss(hybrid_network, SCHEDULE, predict_eps, density, T)
@@ -180,6 +181,7 @@ def test_hybrid_loss_is_the_sum_of_its_parts():
     np.testing.assert_allclose(plain(PARAMS, jax.random.key(1), BATCH)[0], aux["mse"], rtol=1e-4)
 
 
+@pytest.mark.exhaustive
 def test_bound_prefers_the_right_variance():
     """Of learned fractions, the bound of unit Gaussian data is least at 1, the large variance."""
     schedule = SCHEDULES["linear"]

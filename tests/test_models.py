@@ -33,6 +33,7 @@ def make(**kwargs):
     return jax.jit(network(module)), jax.tree.unflatten(tree, leaves), x
 
 
+@pytest.mark.exhaustive
 def test_a_new_network_outputs_zero():
     net, params, x = make()
     last = jax.tree.map(jnp.zeros_like, params["conv_out"])  # as it is initialised
@@ -73,6 +74,7 @@ def test_time_and_label_matter_and_the_null_label_is_one_more():
     assert params["embedding"]["label"]["embedding"].shape[0] == 4
 
 
+@pytest.mark.exhaustive
 def test_dropout_needs_its_key_and_only_then_acts():
     net, params, x = make(dropout=0.5)
     call = lambda key: net(params, x, jnp.zeros(3), None, key)  # noqa: E731
@@ -81,6 +83,7 @@ def test_dropout_needs_its_key_and_only_then_acts():
     assert float(jnp.abs(a - b).max()) > 1e-3
 
 
+@pytest.mark.exhaustive
 def test_bfloat16_shares_parameters_and_is_close():
     net, params, x = make()
     half, other, _ = make(dtype=jnp.bfloat16)

@@ -58,6 +58,7 @@ def test_same_denoiser(name, predicts, says, weight):
     np.testing.assert_allclose(scalar[2], denoiser(x, jnp.full(6, 0.5), None).x0[2], rtol=1e-12)
 
 
+@pytest.mark.exhaustive
 @KIND
 def test_weighted_loss_is_that_of_the_prediction(predicts, says, weight):
     """A network wrong by 0.1 everywhere, of data that is a point, has the loss 0.01 exactly."""

@@ -79,6 +79,7 @@ def both(schedule):
     return lambda x, t, cond: Prediction(per_sample(mixtures, x, jnp.broadcast_to(t, len(x))))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 @pytest.mark.parametrize(("make", "expected"), ODE.values(), ids=ODE)

@@ -229,6 +229,7 @@ def marginal(schedule, t, std):
     return alpha, alpha**2 * std**2 + schedule.sigma(t) ** 2
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("x64")
 @PROCESS
 def test_bound_of_the_true_score(schedule):
@@ -288,6 +289,7 @@ def test_estimated_inputs_of_the_bound_of_a_gaussian(mean, std):
     np.testing.assert_allclose(*bounds, rtol=0.03)
 
 
+@pytest.mark.exhaustive
 def test_denoiser_of_a_data_set_is_that_of_its_points():
     data = np.random.default_rng(3).standard_normal((7, 2))
     points = Mixture(np.full(7, 1 / 7), data, np.zeros(7))

@@ -143,6 +143,7 @@ def get_config(steps: int = 40, bad_after: int = 5):
 """
 
 
+@pytest.mark.exhaustive
 def test_divergence_stops_and_names_the_last_good_checkpoint(monkeypatch, capsys, tmp_path):
     (tmp_path / "config.py").write_text(CONFIG_NAN.format(root=str(ROOT)))
     with jax.debug_nans(False):

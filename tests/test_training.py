@@ -137,6 +137,7 @@ def test_a_signal_ends_training_after_the_step_it_came_in(number):
     assert signal.getsignal(number) == before
 
 
+@pytest.mark.exhaustive
 def test_bfloat16_compute_keeps_parameters_and_loss_in_float32():
     from configs.digits import get_config
 

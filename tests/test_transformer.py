@@ -147,6 +147,7 @@ def test_gradient(name, x64):
     check_gradient(module, *example(name, jnp.float64))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", NETWORKS)
 def test_shape_of_the_output_and_samples_do_not_mix(name):
     module, (x, t, cond) = NETWORKS[name], example(name)
