@@ -5,7 +5,7 @@ in PyTorch, eager and compiled. The contenders take turns in one process; a rati
 neighbours, and the table shows its median. On a CPU everything runs on one thread in float32
 and CPU time is counted; elsewhere wall time, in bfloat16 unless told otherwise.
 
-    pip install -e ".[bench]" && python benchmarks/networks.py
+    pip install -e ".[bench-torch]" && python benchmarks/networks.py
 
 MFU counts 2 FLOPs per multiply-add of the matrix products, three times over for training:
 per token and block of a DiT of width d, with N tokens, 24 d^2 + 4 N d.
