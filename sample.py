@@ -98,10 +98,7 @@ def main(argv):
 
 def source(workdir, published_at):
     """What to draw from, and a function to its weights: of a workdir, or published ones."""
-    import jax
-
-    from diffjax import config, parallel
-    from diffjax.published import published
+    from diffjax import config
     from diffjax.types import InputError
 
     if workdir and published_at:
@@ -110,10 +107,32 @@ def source(workdir, published_at):
         experiment = config.recall(workdir)
         return experiment, partial(restore_ema, workdir, experiment)
     if published_at:
-        model, params = published(published_at)
-        place = lambda mesh, step, say: jax.device_put(params, parallel.replicated(mesh))  # noqa: E731
-        return model, lambda *asked: (place(*asked), f"weights of {published_at}")
+        return read_published(published_at)
     return None, None
+
+
+def read_published(folder):
+    """What `source` gives, of weights published elsewhere."""
+    import jax
+
+    from diffjax import parallel
+    from diffjax.published import published
+
+    model, params = published(folder)
+
+    def weights(mesh, step, say):
+        return jax.device_put(params, parallel.replicated(mesh)), f"weights of {folder}"
+
+    return model, weights
+
+
+def read_decoder(folder):
+    """From a network's samples to images: a published autoencoder, or nothing to do."""
+    if folder is None:
+        return lambda x: x
+    from diffjax.published import decoder
+
+    return decoder(folder)
 
 
 def check(asked, experiment):
@@ -139,13 +158,12 @@ def generate(weights, experiment, constructor, options, ts, asked):
 
     from diffjax import images, parallel
     from diffjax.generate import make_draw
-    from diffjax.published import decoder
     from diffjax.samplers import sample_path
 
     say = print if parallel.is_main() else (lambda text: None)
     mesh = parallel.make_mesh(asked["mesh"])
     params, named = weights(mesh, asked["step"], say)
-    decode = decoder(asked["autoencoder"]) if asked["autoencoder"] else (lambda x: x)
+    decode = read_decoder(asked["autoencoder"])
     num, batch = asked["num"], min(asked["num"], asked["batch_size"])
     scale = asked["guidance_scale"]
     labels = np.arange(num) % max(experiment.num_classes, 1)

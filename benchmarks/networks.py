@@ -11,6 +11,7 @@ MFU counts 2 FLOPs per multiply-add of the matrix products, three times over for
 per token and block of a DiT of width d, with N tokens, 24 d^2 + 4 N d.
 """
 
+import copy
 import ctypes
 import os
 import statistics
@@ -205,7 +206,7 @@ def forward_row(title, pair, batch, flops=None):
             run = jax.jit(lambda p, *a, m=module: m.apply({"params": p}, *a))
             contenders[name] = partial(run, params, x, t, cond)
     for name, compiled in TORCH.items():
-        call = torch_nets.forward(torch_nets.twin(pair.torch_net), compiled)
+        call = torch_nets.forward(copy.deepcopy(pair.torch_net), compiled)
         contenders[name] = partial(call, *theirs)
     return Row(f"{title}, batch {batch}", contenders, flops and batch * flops)
 
@@ -223,7 +224,7 @@ def train_row(title, pair, batch, flops=None):
     alpha_bar = torch.tensor((1 - schedules.linear_betas(1000)).cumprod())
     alpha_bar = alpha_bar.to(theirs[0].device, theirs[0].dtype)
     for name, compiled in TORCH.items():
-        call = torch_nets.train_step(torch_nets.twin(pair.torch_net), alpha_bar, compiled)
+        call = torch_nets.train_step(copy.deepcopy(pair.torch_net), alpha_bar, compiled)
         contenders[name] = partial(call, theirs[0], theirs[2])
     return Row(f"{title}, batch {batch}", contenders, flops and 3 * batch * flops)
 
@@ -275,7 +276,7 @@ def sampling_row(title, pair, batch, steps):
 
     contenders = {"diffjax": partial(draw, pair.params, x, ts)}
     for name, compiled in TORCH.items():
-        call = torch_nets.ddim(torch_nets.twin(pair.torch_net), steps, compiled)
+        call = torch_nets.ddim(copy.deepcopy(pair.torch_net), steps, compiled)
         contenders[name] = partial(call, theirs[0], theirs[2])
     return Row(f"{title}, {steps} steps, batch {batch}", contenders)
 

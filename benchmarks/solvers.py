@@ -124,13 +124,9 @@ def mixture(schedule, means, std, **rest):
 def digits(workdir):
     """The trained model of a workdir, without guidance."""
     from diffjax import checkpoint, config
-    from diffjax.training import init_state
 
     experiment = config.recall(workdir)
-    like = jax.eval_shape(
-        lambda key: init_state(experiment.init(key), experiment.optimizer, experiment.context),
-        jax.random.key(0),
-    )
+    like = jax.eval_shape(partial(config.initial_state, experiment), jax.random.key(0))
     manager = checkpoint.reader(workdir / "checkpoints")
     params = checkpoint.restore(manager, like).state.ema_params
     sizes = {"test": 64, "train": 16, "steps": 0, "fine": 64}

@@ -4,7 +4,6 @@ DDPM's U-Net is diffusers' own; the DiT is written here under the names of the p
 weights, with PyTorch's fused attention.
 """
 
-import copy
 import math
 
 import torch
@@ -130,8 +129,3 @@ def ddim(net, steps, compiled):
         return x
 
     return draw
-
-
-def twin(net):
-    """A copy, for a contender of its own."""
-    return copy.deepcopy(net)
