@@ -12,11 +12,10 @@ from diffjax.models.edm_blocks import (
     Block,
     Init,
     Inits,
-    downsample,
+    down_and_up,
     group_norm,
     linear,
     one_hot_label,
-    upsample,
 )
 from diffjax.models.layers import Dtype, sinusoidal_embedding
 from diffjax.types import Array, Cond
@@ -65,27 +64,10 @@ class DhariwalUNet(nn.Module):
         out_channels = self.out_channels or x.shape[-1]
         block = self.block(self.embed(t, cond or {}), train)
         widths = [self.channels * multiplier for multiplier in self.multipliers]
-        last = len(widths) - 1
+        join = lambda h, skip: jnp.concatenate([h, skip], axis=-1)  # noqa: E731
 
         h = linear(x, widths[0], "enc_0_conv", INITS.main, self.dtype, (3, 3))
-        skips = [h]
-        for level, width in enumerate(widths):
-            if level > 0:
-                h = block(h, f"enc_{level}_down", h.shape[-1], resample=downsample)
-                skips.append(h)
-            for i in range(self.blocks):
-                h = block(h, f"enc_{level}_block{i}", width, level in self.attention_levels)
-                skips.append(h)
-
-        h = block(h, f"dec_{last}_in0", h.shape[-1], attends=True)
-        h = block(h, f"dec_{last}_in1", h.shape[-1])
-        for level, width in reversed(list(enumerate(widths))):
-            if level < last:
-                h = block(h, f"dec_{level}_up", h.shape[-1], resample=upsample)
-            for i in range(self.blocks + 1):
-                h = jnp.concatenate([h, skips.pop()], axis=-1)
-                h = block(h, f"dec_{level}_block{i}", width, level in self.attention_levels)
-
+        h = down_and_up(h, block, join, widths, self.blocks, self.attention_levels)
         h = nn.silu(group_norm(h, "out_norm", EPSILON))
         dtype = jnp.promote_types(self.dtype, jnp.float32)
         return linear(h, out_channels, "out_conv", INITS.last, dtype, (3, 3))

@@ -15,7 +15,7 @@ import optax
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from diffjax.models.edm_blocks import Taps, downsample, one_hot_label, upsample
+from diffjax.models.edm_blocks import Taps, down_and_up, downsample, one_hot_label, upsample
 from diffjax.models.fourier import MPFourier
 from diffjax.models.layers import Dtype, attention
 from diffjax.types import Array, Cond, Params
@@ -241,28 +241,12 @@ class EDM2UNet(nn.Module):
         if self.is_initializing() and self.logvar_channels:
             self.logvar(t)
         widths = [self.channels * multiplier for multiplier in self.multipliers]
-        last = len(widths) - 1
-        down, up = partial(downsample, taps=self.taps), partial(upsample, taps=self.taps)
+        join = partial(mp_cat, t=self.concat_balance)
+        resample = partial(downsample, taps=self.taps), partial(upsample, taps=self.taps)
 
         h = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1).astype(self.dtype)
         h = MPConv(widths[0], (3, 3), name="enc_0_conv")(h)
-        skips = [h]
-        for level, width in enumerate(widths):
-            if level > 0:
-                h = block(h, f"enc_{level}_down", h.shape[-1], resample=down)
-                skips.append(h)
-            for i in range(self.blocks):
-                h = block(h, f"enc_{level}_block{i}", width, level in self.attention_levels)
-                skips.append(h)
-
-        h = block(h, f"dec_{last}_in0", h.shape[-1], attends=True)
-        h = block(h, f"dec_{last}_in1", h.shape[-1])
-        for level, width in reversed(list(enumerate(widths))):
-            if level < last:
-                h = block(h, f"dec_{level}_up", h.shape[-1], resample=up)
-            for i in range(self.blocks + 1):
-                h = mp_cat(h, skips.pop(), self.concat_balance)
-                h = block(h, f"dec_{level}_block{i}", width, level in self.attention_levels)
+        h = down_and_up(h, block, join, widths, self.blocks, self.attention_levels, resample)
 
         gain = self.param("out_gain", nn.initializers.zeros, ())
         h = h.astype(jnp.promote_types(h.dtype, jnp.float32))
