@@ -181,7 +181,7 @@ def test_learned_times_stay_ordered(logits):
 
 
 @cache
-def learned(name, free_end=True, steps=200):
+def learned(name, steps=200, **rest):
     schedule, denoiser, _ = problem(name)
 
     @jax.jit
@@ -194,7 +194,7 @@ def learned(name, free_end=True, steps=200):
             grids.karras(schedule, STEPS),
             x,
             steps=steps,
-            free_end=free_end,
+            **rest,
         )
 
     return learn(prior_sample(jax.random.key(1), schedule, (512, 2)))
@@ -210,6 +210,49 @@ def test_learned_grid_halves_the_error(name):
     assert (ts[0], ts[-1]) == (karras[0], karras[-1])
     assert errors[-1] < errors[0]
     assert held_out_error(name, ts) < 0.5 * held_out_error(name, karras)
+
+
+def test_a_learned_grid_is_never_worse_than_its_start():
+    """With a learning rate that leaps away, the start comes back, to the bit."""
+    schedule, denoiser, _ = problem("edm")
+    ts = learned("edm")[0]
+    x = prior_sample(jax.random.key(1), schedule, (512, 2))
+    sampler = samplers.dpmpp_2m(schedule)
+    again, errors = jax.jit(
+        lambda x: samplers.learn_grid(
+            jax.random.key(2), denoiser, sampler, schedule, ts, x, steps=4, learning_rate=1.0
+        )
+    )(x)
+    assert errors[-1] > errors[0]
+    np.testing.assert_array_equal(again, ts)
+
+
+def test_smoothed_gradient_of_a_quadratic():
+    """Exact in the mean for a quadratic: eps eps^T has mean I. 4,000 pairs: within 5 std."""
+    point = {"a": jnp.asarray([1.0, -2.0]), "b": jnp.asarray(0.5)}
+    loss = lambda p: jnp.sum(jnp.asarray([3.0, 1.0]) * p["a"] ** 2) + p["b"]  # noqa: E731
+    value, slope = samplers.smoothed(pairs=4000, width=0.3)(loss, point, jax.random.key(0))
+    exact_value, exact = samplers.backpropagated(loss, point, jax.random.key(0))
+    assert value == exact_value == 7.5
+    deviation = 5 * np.sqrt(2 * (36 + 16 + 1) / 4000)
+    np.testing.assert_allclose(slope["a"], exact["a"], atol=deviation)
+    np.testing.assert_allclose(slope["b"], exact["b"], atol=deviation)
+
+
+def test_smoothed_gradient_sees_a_jump():
+    """The slope of E[point + width eps > 0] at 0 is 1 / (sqrt(2 pi) width); its own is 0."""
+    loss = lambda p: jnp.where(p > 0, 1.0, 0.0)  # noqa: E731
+    zero, key = jnp.asarray(0.0), jax.random.key(0)
+    assert samplers.backpropagated(loss, zero, key)[1] == 0
+    slope = samplers.smoothed(pairs=4000, width=0.5)(loss, zero, key)[1]
+    np.testing.assert_allclose(slope, 1 / (np.sqrt(2 * np.pi) * 0.5), rtol=0.08)
+
+
+@pytest.mark.exhaustive
+def test_grid_learned_from_forward_runs():
+    schedule = SCHEDULES["edm"]
+    ts, _ = learned("edm", steps=60, learning_rate=0.2, gradient=samplers.smoothed())
+    assert held_out_error("edm", ts) < 0.5 * held_out_error("edm", grids.karras(schedule, STEPS))
 
 
 @pytest.mark.exhaustive

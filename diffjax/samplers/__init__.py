@@ -13,7 +13,7 @@ from diffjax.samplers.dpm_solver import dpm_solver, dpmpp_2m, dpmpp_2s, dpmpp_mu
 from diffjax.samplers.euler_ancestral import dpmpp_2s_ancestral, euler_ancestral
 from diffjax.samplers.interpolation import interpolate, interpolate_samples
 from diffjax.samplers.langevin import langevin, predictor_corrector
-from diffjax.samplers.learned_grid import learn_grid
+from diffjax.samplers.learned_grid import backpropagated, learn_grid, smoothed
 from diffjax.samplers.loop import count_calls, encode, sample, sample_path, sample_truncated
 from diffjax.samplers.multistep import lms, plms
 from diffjax.samplers.restart import RestartInterval, restart
@@ -31,6 +31,7 @@ __all__ = [
     "amed",
     "amed_loss",
     "ancestral",
+    "backpropagated",
     "brownian",
     "brownian_increment",
     "count_calls",
@@ -67,5 +68,6 @@ __all__ = [
     "sample_brownian",
     "sample_path",
     "sample_truncated",
+    "smoothed",
     "unipc",
 ]

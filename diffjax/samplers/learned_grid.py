@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.flatten_util import ravel_pytree
 
 from diffjax.grids import karras
 from diffjax.samplers.checks import count
@@ -26,7 +27,49 @@ from diffjax.types import (
     Schedule,
 )
 
-SLACK = 0.02  # of the log-SNR range, where learning begins: the room below the last noisy time
+ROOM = 0.2  # of the log-SNR range, where learning begins: what is below the last noisy time
+
+# (loss, point, key) -> the loss there and its gradient
+Gradient = Callable[[Callable[[PyTree], Array], PyTree, PRNGKeyArray], tuple[Array, PyTree]]
+
+
+def backpropagated(
+    loss: Callable[[PyTree], Array], point: PyTree, key: PRNGKeyArray
+) -> tuple[Array, PyTree]:
+    """The loss and its gradient by reverse mode, back through the scan of the sampler.
+
+    The memory is that of all steps of the network. Blind to samples that jump from one mode of
+    the data to another: the loss is a step there, and steps have no slope.
+    """
+    return jax.value_and_grad(loss)(point)
+
+
+def smoothed(pairs: int = 6, width: float = 0.2) -> Gradient:
+    """The gradient of E loss(point + width eps), from antithetic pairs of forward runs.
+
+    g = mean over pairs of eps (loss(point + width eps) - loss(point - width eps)) / (2 width),
+    eps ~ N(0, I): Salimans et al. 2017, "Evolution strategies", Section 2.1. No backward pass: the
+    memory of one run, 2 pairs + 1 runs a step. It sees the jumps that `backpropagated` does not.
+
+    Args:
+      pairs: of perturbed points; more for less noise.
+      width: of the perturbation; in log-shares of a learned grid.
+
+    Returns:
+      (loss, point, key) -> the loss at the point, and the estimate.
+    """
+
+    def gradient(loss, point, key):
+        flat, unravel = ravel_pytree(point)
+
+        def along(eps):
+            ahead, behind = (loss(unravel(flat + s * width * eps)) for s in (1, -1))
+            return eps * (ahead - behind) / (2 * width)
+
+        draws = jax.random.normal(key, (pairs, *flat.shape), flat.dtype)
+        return loss(point), unravel(jnp.mean(lax.map(along, draws), axis=0))
+
+    return gradient
 
 
 def ordered_logsnrs(logits: Array, low: Scalar, high: Scalar) -> Array:
@@ -51,7 +94,7 @@ def _logits(logsnrs: Array, high: Array, free_end: bool) -> Array:
     shares = jnp.diff(logsnrs) / (high - logsnrs[0])
     if not free_end:
         return jnp.log(shares)
-    room = jnp.maximum(1 - jnp.sum(shares), SLACK)
+    room = jnp.maximum(1 - jnp.sum(shares), ROOM)
     return jnp.log(jnp.append(shares * (1 - room) / jnp.sum(shares), room))
 
 
@@ -65,8 +108,9 @@ def learn_grid(
     cond: Cond = None,
     target: Samples | None = None,
     steps: int = 300,
-    learning_rate: float = 0.05,
+    learning_rate: float = 0.1,
     free_end: bool = True,
+    gradient: Gradient = backpropagated,
 ) -> tuple[Array, Array]:
     """Times that bring a sampler of few steps nearest to the fine solution, by gradient.
 
@@ -77,20 +121,23 @@ def learn_grid(
     a network's params as arguments.
 
     Args:
-      key: of the sampler's noise; a deterministic sampler, which this is for, ignores it.
+      key: of the sampler's noise, which a deterministic sampler, which this is for, ignores,
+        and of the draws of `gradient`.
       denoiser: (x_t, t, cond) -> Prediction.
       sampler: the sampler to fit, differentiable in its times.
       schedule: the noise schedule.
       ts: n + 1 decreasing times where learning begins, at least 3, the last clean.
-      x: noise at ts[0]; some hundreds of samples, more for data of many modes.
+      x: noise at ts[0]; some hundreds of samples, thousands for data of many modes.
       cond: condition of each sample, or None.
       target: the fine solution from x; default Heun of 128 steps.
       steps: of Adam, each one run of the sampler and its gradient.
       learning_rate: of Adam at its start, in the logits; it falls to 0 by a cosine.
       free_end: whether the last noisy time may move, up to t_min; else it stays.
+      gradient: `backpropagated`, or `smoothed(...)` where memory is short or samples jump.
 
     Returns:
-      The best n + 1 times found, and the root mean square at each step (steps,).
+      The best n + 1 times found, ts if none was better, and the root mean square at each step
+      (steps,).
 
     Raises:
       InputError: fewer than 3 times, or a start without a finite log-SNR.
@@ -107,12 +154,21 @@ def learn_grid(
         inner = ordered_logsnrs(logits, logsnrs[0], high)[1 : ts.shape[0] - 1]
         return jnp.concatenate([ts[:1], schedule.t_from_logsnr(inner), ts[-1:]])
 
-    def log_error(logits):
-        out = sample(key, denoiser, sampler, x, grid(logits), cond)
+    noise_key, descent_key = jax.random.split(key)
+
+    def log_error(times):
+        out = sample(noise_key, denoiser, sampler, x, times, cond)
         return jnp.log(jnp.mean((out - target) ** 2)) / 2
 
-    best, losses = descend(log_error, _logits(logsnrs, high, free_end), steps, learning_rate)
-    return grid(best), jnp.exp(losses)
+    best, losses = descend(
+        descent_key,
+        lambda logits: log_error(grid(logits)),
+        _logits(logsnrs, high, free_end),
+        steps,
+        learning_rate,
+        gradient,
+    )
+    return jnp.where(jnp.min(losses) < log_error(ts), grid(best), ts), jnp.exp(losses)
 
 
 def _noisy_logsnrs(schedule: Schedule, ts: Grid) -> Array:
@@ -129,7 +185,12 @@ def _noisy_logsnrs(schedule: Schedule, ts: Grid) -> Array:
 
 
 def descend(
-    loss: Callable[[PyTree], Array], start: PyTree, steps: int = 300, learning_rate: float = 0.05
+    key: PRNGKeyArray,
+    loss: Callable[[PyTree], Array],
+    start: PyTree,
+    steps: int = 300,
+    learning_rate: float = 0.1,
+    gradient: Gradient = backpropagated,
 ) -> tuple[PyTree, Array]:
     """Adam with a cosine decay on a few numbers: the best argument seen, and every loss (steps,).
 
@@ -137,14 +198,14 @@ def descend(
     """
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 
-    def update(carry, _):
+    def update(carry, key):
         point, state, best, least = carry
-        value, gradient = jax.value_and_grad(loss)(point)
+        value, slope = gradient(loss, point, key)
         best = jax.tree.map(lambda new, old: jnp.where(value < least, new, old), point, best)
-        change, state = optimizer.update(gradient, state)
+        change, state = optimizer.update(slope, state)
         return (optax.apply_updates(point, change), state, best, jnp.minimum(value, least)), value
 
     least = jnp.asarray(jnp.inf, jax.eval_shape(loss, start).dtype)
     carry = (start, optimizer.init(start), start, least)
-    (_, _, best, _), losses = lax.scan(update, carry, None, length=steps)
+    (_, _, best, _), losses = lax.scan(update, carry, jax.random.split(key, steps))
     return best, losses
