@@ -24,3 +24,9 @@ def x64():
 
 
 pytest_plugins = ["scripts"]
+
+
+def pytest_collection_modifyitems(items):
+    """Files that start processes come first, so that no worker ends with one alone."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)

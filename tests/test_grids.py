@@ -212,6 +212,7 @@ def test_learned_grid_halves_the_error(name):
     assert held_out_error(name, ts) < 0.5 * held_out_error(name, karras)
 
 
+@pytest.mark.exhaustive
 def test_a_learned_grid_is_never_worse_than_its_start():
     """With a learning rate that leaps away, the start comes back, to the bit."""
     schedule, denoiser, _ = problem("edm")

@@ -133,7 +133,8 @@ def _trained(form, folder=None, start=0, steps=STEPS):
         step = parallel.pmap_step(make(divide=parallel.over_devices))
         batches = deal(batches, pieces=8, devices=8)
     else:
-        step, batches = parallel.jit_step(make(), state, mesh), parallel.feed(batches, mesh)
+        step = make(divide=partial(parallel.gathered, mesh=mesh))
+        step, batches = parallel.jit_step(step, state, mesh), parallel.feed(batches, mesh)
     manager = folder and checkpoint.manager(folder)
     if start:
         state = checkpoint.restore(manager, state).state

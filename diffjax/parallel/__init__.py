@@ -4,6 +4,7 @@ from diffjax.parallel.distributed import connect, is_main, stop_together
 from diffjax.parallel.mesh import (
     abstract,
     feed,
+    gathered,
     init_sharded,
     jit_form,
     jit_step,
@@ -22,6 +23,7 @@ __all__ = [
     "abstract",
     "connect",
     "feed",
+    "gathered",
     "init_sharded",
     "is_main",
     "jit_form",

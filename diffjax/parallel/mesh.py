@@ -1,7 +1,8 @@
 """Meshes of devices with axes data, fsdp and tensor, and one rule that shards any state.
 
 The batch is cut along data and fsdp. Large arrays of the state are cut along fsdp, and
-their last axis along tensor. XLA inserts the communication; no other code knows of it.
+their last axis along tensor. The parameters are put together along fsdp for a gradient, which
+is cut again after it. XLA inserts the communication; no other code knows of it.
 """
 
 import math
@@ -10,9 +11,11 @@ from functools import partial
 
 import jax
 import numpy as np
+from jax import lax
 from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from diffjax.training import Gradient, in_turn
 from diffjax.types import InputError, PRNGKeyArray, PyTree
 
 AXES = ("data", "fsdp", "tensor")
@@ -138,6 +141,37 @@ def abstract(init: Callable[..., PyTree], mesh: Mesh, *args: PyTree) -> PyTree:
     return jax.tree.map(place, like, shardings(like, mesh))
 
 
+def gathered(gradient: Gradient, pieces: int, mesh: Mesh) -> Gradient:
+    """`training.in_turn` with whole parameters and the batch cut: ZeRO-3, Rajbhandari et al. 2020.
+
+    Left alone, XLA may keep the parameters cut and send activations instead, which is more
+    wherever an example's are larger than its share of the parameters.
+
+    Args:
+      gradient: of one piece.
+      pieces: their number.
+      mesh: from `make_mesh`.
+
+    Returns:
+      The gradient function of the whole batch; its gradients are cut as the parameters are.
+    """
+
+    def constrained(params, key, batch, context):
+        cut = shardings(params, mesh)
+        joined = jax.tree.map(lambda s: NamedSharding(mesh, without_fsdp(s.spec)), cut)
+        params = lax.with_sharding_constraint(params, joined)
+        batch = lax.with_sharding_constraint(batch, rows(mesh))
+        value, aux, grads, context = gradient(params, key, batch, context)
+        return value, aux, lax.with_sharding_constraint(grads, cut), context
+
+    return in_turn(constrained, pieces)
+
+
+def without_fsdp(spec: PartitionSpec) -> PartitionSpec:
+    """The same partition, whole along fsdp."""
+    return PartitionSpec(*(None if name == "fsdp" else name for name in spec))
+
+
 def jit_step(step: Callable, state: PyTree, mesh: Mesh) -> Callable:
     """A training step compiled for the mesh, with the state donated.
 
@@ -177,7 +211,8 @@ def jit_form(
       InputError: the batch does not divide over the mesh.
     """
     check_batch(batch_size, accumulate, mesh)
-    return jit_step(make_step(accumulate=accumulate), state, mesh), partial(feed, mesh=mesh)
+    step = make_step(accumulate=accumulate, divide=partial(gathered, mesh=mesh))
+    return jit_step(step, state, mesh), partial(feed, mesh=mesh)
 
 
 def keys(seed: int, number: int, mesh: Mesh) -> tuple[PRNGKeyArray, ...]:

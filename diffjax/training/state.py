@@ -158,7 +158,8 @@ def make_train_step(
       optimizer: an Optax transformation.
       ema_decay: limit of the EMA's decay, in [0, 1).
       accumulate: pieces that a batch is cut into, one gradient at a time; they divide B.
-      divide: who computes the pieces: `in_turn`, or `parallel.over_devices` inside a pmap.
+      divide: who computes the pieces: `in_turn`, on a mesh `parallel.gathered`, inside a pmap
+        `parallel.over_devices`.
 
     Returns:
       step(state, key, batch) -> (state, metrics). Jit it with `donate_argnums=0`.
