@@ -18,6 +18,7 @@ def flags(
     log_every: int = 50,
     sample_every: int = 500,
     keep_checkpoints: int = 3,
+    workers: int | None = None,
     parallel: Literal["jit", "pmap"] = "jit",
     mesh: str = "",
     plan: str = "",
@@ -30,6 +31,8 @@ def flags(
       log_every: steps between lines of metrics.jsonl; the last step is always logged.
       sample_every: steps between sample grids; 0 for only the one at the end.
       keep_checkpoints: how many of the newest to keep.
+      workers: processes that read the data, 0 for a thread; default 0 for data in memory,
+        else one per core, at most 8. They change no batch.
       parallel: jit shards batch and state over the mesh; pmap copies the state to each
         device, and draws as with --accumulate of at least as many pieces as devices.
       mesh: sizes of the axes data, fsdp and tensor, such as data=4,fsdp=2; default all
@@ -112,6 +115,7 @@ def train(experiment, workdir, run):
             start,
             experiment.flip,
             *parallel.share_of_batch(mesh),
+            workers=run["workers"],
         )
     )
     log = training.open_log(workdir, start) if parallel.is_main() else training.no_log()
