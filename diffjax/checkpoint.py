@@ -136,20 +136,50 @@ def _not_saved(manager: Any, error: Exception) -> str:
 
 
 def _restore_step(manager: Any, step: int, like: PyTree) -> PyTree:
-    """One step, checked; any exception or a ValueError that names the damaged leaves."""
+    """One step, checked; any exception or a ValueError that names the damaged leaves.
+
+    Every process raises or none does: which step to go on from is one decision.
+    """
+    folder, got, problem = Path(manager.directory) / str(step), None, None
+    try:
+        got = _read(folder, like)
+    except Exception as error:  # Orbax raises bare Exceptions for truncated files
+        problem = error
+    if not _everywhere(problem is None):
+        raise problem or ValueError("another process could not read its part")
+    state, sums = got
+    found = checksums(state)
+    wrong = [name for name, value in sums.items() if found.get(name) != value]
+    if wrong or found.keys() != sums.keys():
+        raise ValueError(f"checksum mismatch in {', '.join(wrong[:3]) or 'the list of leaves'}")
+    return state
+
+
+def _read(folder: Path, like: PyTree) -> tuple[PyTree, dict[str, int]]:
+    """This process's part of a step and the checksums of the whole, waiting for no other."""
     import orbax.checkpoint as ocp
 
-    got = manager.restore(
-        step,
-        args=ocp.args.Composite(
-            state=ocp.args.StandardRestore(like), checksums=ocp.args.JsonRestore()
-        ),
-    )
-    found = checksums(got.state)
-    wrong = [name for name, value in got.checksums.items() if found.get(name) != value]
-    if wrong or found.keys() != got.checksums.keys():
-        raise ValueError(f"checksum mismatch in {', '.join(wrong[:3]) or 'the list of leaves'}")
-    return got.state
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(me, {me}, barrier_sync_key_prefix=f"process_{me}")
+
+    def item(name, handler, args):
+        reading = ocp.Checkpointer(handler, multiprocessing_options=alone)
+        try:
+            return reading.restore(folder / name, args=args)
+        finally:
+            reading.close()
+
+    state = item("state", ocp.StandardCheckpointHandler(), ocp.args.StandardRestore(like))
+    return state, item("checksums", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
+
+
+def _everywhere(fine: bool) -> bool:
+    """Whether it is so for every process."""
+    if jax.process_count() == 1:
+        return fine
+    from jax.experimental.multihost_utils import process_allgather
+
+    return bool(process_allgather(np.asarray(fine)).all())
 
 
 def restore(manager: Any, like: PyTree, step: int | None = None) -> Restored | None:
@@ -177,7 +207,7 @@ def restore(manager: Any, like: PyTree, step: int | None = None) -> Restored | N
     for candidate in candidates:
         try:
             return Restored(candidate, _restore_step(manager, candidate, like), damaged)
-        except Exception as error:  # Orbax raises bare Exceptions for truncated files
+        except Exception as error:
             damaged.append(f"checkpoint {candidate} is damaged ({sentence(error)[:200]})")
     if damaged:
         raise InputError(

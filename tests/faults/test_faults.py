@@ -115,6 +115,24 @@ def test_two_processes_train_and_sample_as_one(tmp_path):
 
 @pytest.mark.exhaustive
 @pytest.mark.slow
+@pytest.mark.parametrize("owner", [0, 1])
+def test_two_processes_agree_which_checkpoint_is_damaged(owner, tmp_path):
+    """A truncated file that holds the shards of one of them: both go back to the step before."""
+    arguments = (storm.CONFIG, *SHORT, "--steps", 20, "--mesh", "fsdp=8", "--workdir", tmp_path)
+    for process in pair("train", *arguments):
+        finish(process)
+    files = (tmp_path / "checkpoints" / "20" / "state").glob(f"ocdbt.process_{owner}/d/*")
+    largest = max(files, key=lambda path: path.stat().st_size)
+    os.truncate(largest, largest.stat().st_size // 2)
+    before = losses(tmp_path)
+    said = [finish(process) for process in pair("train", *arguments)]
+    assert "checkpoint 20 is damaged" in said[0][1]
+    assert "at step 10" in said[0][0]
+    assert losses(tmp_path) == before
+
+
+@pytest.mark.exhaustive
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "victim"),
     [
