@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from configs.digits import get_config
 from diffjax import parallel, plan
 from diffjax.plan.hlo import _group, _turns, parse
+from diffjax.plan.step import needed
 from diffjax.types import InputError
 
 F32 = 4
@@ -154,6 +155,23 @@ def test_the_text_of_the_tpu_compiler():
 def test_a_slice_that_is_not_one_is_refused(text):
     with pytest.raises(InputError, match="v5e, v5p, v6e"):
         plan.chip_of(text)
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("Ran out of memory: Used 17.50G of 15.75G hbm. Exceeded by 1.75G.", (17.5, 15.75)),
+        (
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+            "temporaries (20.31G) exceeds available HBM (15.75G).",
+            (20.31, 15.75),
+        ),
+        ("INTERNAL: something else", None),
+    ],
+)
+def test_the_compilers_refusals(said, found):
+    """Texts that libtpu 0.0.42 was seen to print."""
+    assert needed(said) == (found and tuple(gib * 2**30 for gib in found))
 
 
 def test_without_the_compiler_the_plan_says_what_to_install(monkeypatch):

@@ -68,8 +68,9 @@ def _introduction(name: str, experiment: Experiment) -> str:
         "nothing was run. All figures are per chip and step: FLOPs of matrix products and "
         "convolutions, bytes read and written in HBM, bytes sent to other chips (ring "
         "algorithms). Each time is the work over the chip's published peak, bandwidth or total "
-        "link bandwidth. The bound on MFU takes the longest of the three as the step, all "
-        "overlapped: no run can exceed it, and real ones stay below."
+        "link bandwidth. Bytes of HBM are those of the operands and results of the compiled "
+        "program's instructions, an estimate. The bound on MFU takes the longest of the three as "
+        "the step, all overlapped; real runs stay below it."
     )
 
 

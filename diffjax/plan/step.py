@@ -106,16 +106,31 @@ def cost(experiment: Experiment, devices: list[Any], mesh: str = "") -> Cost:
     try:
         compiled = traced.lower(lowering_platforms=("tpu",)).compile()
     except jax.errors.JaxRuntimeError as error:
-        used = re.search(r"[Uu]sed ([\d.]+)([GM]) of ([\d.]+)([GM]) hbm", str(error))
-        if not used:
+        used = needed(str(error))
+        if used is None:
             raise
-        memory, limit = _size(*used.groups()[:2]), _size(*used.groups()[2:])
+        memory, limit = used
         return Cost(shape, memory, limit, flops, model_flops, None, [])
     text, m = compiled.as_text(), compiled.memory_analysis()
     memory = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
     memory += m.temp_size_in_bytes + m.generated_code_size_in_bytes
     found = collectives(text, chips)
     return Cost(shape, memory, None, flops, model_flops, hbm_bytes(text), found)
+
+
+REFUSALS = (
+    r"[Uu]sed ([\d.]+)([GM]) of ([\d.]+)([GM]) hbm",
+    r"required for HLO temporaries \(([\d.]+)([GM])\) exceeds available HBM \(([\d.]+)([GM])\)",
+)
+"""The compiler's words for a program that does not fit: what it needs, and what there is."""
+
+
+def needed(message: str) -> tuple[float, float] | None:
+    """Bytes needed and bytes there are, from the compiler's refusal; None for another error."""
+    for refusal in REFUSALS:
+        if found := re.search(refusal, message):
+            return _size(*found.groups()[:2]), _size(*found.groups()[2:])
+    return None
 
 
 def _size(number: str, unit: str) -> float:

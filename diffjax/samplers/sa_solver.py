@@ -35,7 +35,7 @@ def _adams_step(schedule, x, x0s, nodes, t, s, noise, eta):
     weights = integrals(shifted, known, start + jnp.where(h < HUGE, h, 1), density)[1:]
     first_order = jnp.append(moments((1 + eta) * h, 1)[0], jnp.zeros(nodes.shape[0] - 1))
     weights = jnp.where(h < HUGE, weights, first_order)
-    data = jnp.tensordot(weights.astype(x.dtype), jnp.stack(x0s), 1)
+    data = sum(w * x0 for w, x0 in zip(weights.astype(x.dtype), x0s, strict=True))
     return exponential_step(schedule, x, data, t, s, noise, eta)
 
 

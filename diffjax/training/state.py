@@ -110,22 +110,26 @@ def mean_over(
       (value, aux, grads, context), the means and the last context.
     """
 
-    def each(context, inputs):
-        value, aux, grads, context = gradient(params, *inputs, context)
-        return context, (value, aux, grads)
+    def each(carry, inputs):
+        total, context = carry
+        *found, context = gradient(params, *inputs, context)
+        return (jax.tree.map(jnp.add, total, found), context), None
 
-    def scan(context, inputs, unroll):
-        return jax.lax.scan(each, context, inputs, unroll=unroll)
+    def scan(carry, inputs, unroll):
+        return jax.lax.scan(each, carry, inputs, unroll=unroll)[0]
 
+    key, piece = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), (keys, pieces))
+    *shapes, _ = jax.eval_shape(gradient, params, key, piece, context)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     # XLA's CPU backend computes the gradient of a convolution's kernel some 100 times
     # slower inside a loop, so that there the loop is unrolled.
-    context, out = jax.lax.platform_dependent(
-        context,
+    total, context = jax.lax.platform_dependent(
+        (zeros, context),
         (keys, pieces),
         cpu=partial(scan, unroll=len(keys)),
         default=partial(scan, unroll=1),
     )
-    return *jax.tree.map(lambda a: jnp.mean(a, axis=0), out), context
+    return *jax.tree.map(lambda a: a / len(keys), total), context
 
 
 def _gradient(loss: LossFn) -> Gradient:
