@@ -84,7 +84,7 @@ class DiT(nn.Module):
 def train_step(net, alpha_bar, compiled):
     """A step as users write it: q-sample, mean squared error, clipping, Adam, EMA."""
     net = net.train()
-    model = torch.compile(net) if compiled else net
+    model = torch.compile(net, dynamic=False) if compiled else net
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
     ema = [p.detach().clone() for p in net.parameters()]
 
@@ -107,7 +107,7 @@ def train_step(net, alpha_bar, compiled):
 
 def forward(net, compiled):
     """The network under no_grad."""
-    model = torch.compile(net.eval()) if compiled else net.eval()
+    model = torch.compile(net.eval(), dynamic=False) if compiled else net.eval()
 
     def call(x, t, label):
         with torch.no_grad():
