@@ -3,9 +3,9 @@
     python -m diffjax.data.prepare fashion_mnist
     python train.py configs/fashion_mnist.py
 
-A U-Net predicts v on the cosine schedule (Salimans & Ho 2022), half of the images mirrored
-and the label dropped for a tenth of them. Real data and sizes for a first look; on an
-accelerator give it more: --steps 50000 --channels 64 --blocks 2.
+A U-Net predicts v on the cosine schedule (Salimans & Ho 2022), with the label dropped for a
+tenth of the images. Real data and sizes for a first look; on an accelerator give it more:
+--steps 50000 --channels 64 --blocks 2.
 """
 
 from typing import Literal
@@ -96,7 +96,6 @@ def get_config(
         batch_size=batch_size,
         accumulate=accumulate,
         ema_decay=ema_decay,
-        flip=True,
         seed=seed,
         sampling=Sampling(grid=grids.trailing, steps=50, guidance_scale=1.5),
     )

@@ -22,8 +22,7 @@ import optax
 from diffjax import grids, guidance, losses, samplers, schedules, weighting
 from diffjax.config import Experiment, Sampling
 from diffjax.data import Arrays, Source
-from diffjax.models import network
-from diffjax.models.dit import dit_xl_2
+from diffjax.models import dit_xl_2, network
 from diffjax.parameterization import at_steps, make_denoiser, predict_eps
 
 CLASSES, T = 1000, 1000

@@ -2,8 +2,25 @@
 
 from diffjax.models.autoencoder import AutoencoderKL, Decoder, Encoder, kl_f8
 from diffjax.models.classifier import Classifier, adm_classifier
+from diffjax.models.dhariwal import DhariwalUNet
 from diffjax.models.discriminator import PatchDiscriminator
-from diffjax.models.dit import DiT
+from diffjax.models.dit import (
+    DiT,
+    dit_b_2,
+    dit_b_4,
+    dit_b_8,
+    dit_l_2,
+    dit_l_4,
+    dit_l_8,
+    dit_s_2,
+    dit_s_4,
+    dit_s_8,
+    dit_xl_2,
+    dit_xl_4,
+    dit_xl_8,
+)
+from diffjax.models.edm import SongUNet, ddpmpp_cifar10, ncsnpp_cifar10
+from diffjax.models.edm2 import EDM2UNet, edm2_l, edm2_m, edm2_s, edm2_xl, edm2_xs, edm2_xxl
 from diffjax.models.logsnr import MonotoneLogSNR
 from diffjax.models.mlp import ResidualMLP
 from diffjax.models.mmdit import MMDiT
@@ -31,12 +48,15 @@ __all__ = [
     "AutoencoderKL",
     "Classifier",
     "Decoder",
+    "DhariwalUNet",
     "DiT",
+    "EDM2UNet",
     "Encoder",
     "MMDiT",
     "MonotoneLogSNR",
     "PatchDiscriminator",
     "ResidualMLP",
+    "SongUNet",
     "UNet",
     "UViT",
     "Uncertainty",
@@ -48,9 +68,29 @@ __all__ = [
     "ddpm_celebahq256",
     "ddpm_cifar10",
     "ddpm_unet",
+    "ddpmpp_cifar10",
+    "dit_b_2",
+    "dit_b_4",
+    "dit_b_8",
+    "dit_l_2",
+    "dit_l_4",
+    "dit_l_8",
+    "dit_s_2",
+    "dit_s_4",
+    "dit_s_8",
+    "dit_xl_2",
+    "dit_xl_4",
+    "dit_xl_8",
+    "edm2_l",
+    "edm2_m",
+    "edm2_s",
+    "edm2_xl",
+    "edm2_xs",
+    "edm2_xxl",
     "free_u",
     "kl_f8",
     "latent_unet",
+    "ncsnpp_cifar10",
     "network",
     "skip_tuning",
     "stable_diffusion_v1",
