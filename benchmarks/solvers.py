@@ -133,7 +133,8 @@ def digits(workdir):
     params = checkpoint.restore(manager, like).state.ema_params
     sizes = {"classes": experiment.num_classes, "test": 64, "train": 32, "fine": 64}
     schedule, shape = experiment.schedule, experiment.shape
-    return Problem(schedule, experiment.denoiser, params, shape, FORWARD, **sizes)
+    descent = FORWARD | {"steps": 25}
+    return Problem(schedule, experiment.denoiser, params, shape, descent, **sizes)
 
 
 def plane(schedule):
