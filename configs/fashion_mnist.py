@@ -24,7 +24,7 @@ CLASSES = 10
 
 
 def get_config(
-    steps: int = 1700,
+    steps: int = 1300,
     batch_size: int = 64,
     lr: float = 2e-3,
     warmup: int = 100,
