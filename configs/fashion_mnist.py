@@ -1,4 +1,4 @@
-"""Fashion-MNIST, 28x28 clothes in ten classes: 20 minutes on two CPU cores.
+"""Fashion-MNIST, 28x28 clothes in ten classes: about 20 minutes on two CPU cores.
 
     python -m diffjax.data.prepare fashion_mnist
     python train.py configs/fashion_mnist.py
