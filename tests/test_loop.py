@@ -103,6 +103,7 @@ def test_path_ends_at_the_sample():
     )
 
 
+@pytest.mark.exhaustive
 def test_truncated_sample_is_the_mean_of_x0():
     sampler, x = samplers.ancestral(SCHEDULE), noise(3)
     ts = grids.trailing(SCHEDULE, 5)[:-1]

@@ -62,6 +62,7 @@ def bound():
     )
 
 
+@pytest.mark.exhaustive
 def test_bound_of_gaussian_data():
     x0, ts, result = bound()
     np.testing.assert_allclose(result.total, result.prior + result.terms.sum(0), rtol=1e-5)
@@ -200,6 +201,7 @@ def test_bound_prefers_the_right_variance():
     assert np.argmin(values) == 3, values
 
 
+@pytest.mark.exhaustive
 def test_denoising_loss_of_the_best_network():
     """The exact denoiser's loss is E Var(x0 | x_t); density state and importance pass through."""
     schedule, n = SCHEDULES["vp_linear"], 20_000

@@ -54,6 +54,7 @@ def test_shapes(out):
     assert y.dtype == jnp.float32
 
 
+@pytest.mark.exhaustive
 def test_samples_of_a_batch_do_not_mix():
     net, params, x = make()
     t, order = jnp.array([1.0, 500.0, 900.0]), jnp.array([2, 0, 1])
@@ -62,6 +63,7 @@ def test_samples_of_a_batch_do_not_mix():
     )
 
 
+@pytest.mark.exhaustive
 def test_time_and_label_matter_and_the_null_label_is_one_more():
     net, params, x = make(num_classes=3)
     call = lambda t, label: net(  # noqa: E731

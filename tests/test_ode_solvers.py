@@ -339,6 +339,7 @@ def test_amed_is_dpm_2_until_it_is_fitted():
     np.testing.assert_allclose(*paths, rtol=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_amed_learns_from_a_fine_trajectory():
     """By gradients through the scan; the fitted solver is better on noise it has not seen."""
     denoiser = oracles.exact_denoiser(oracles.TWO_MOONS, EDM)

@@ -152,7 +152,10 @@ def one_device():
     return _trained("one device")
 
 
-@pytest.mark.parametrize("form", ["data=8", "fsdp=8", "data=2,fsdp=2,tensor=2", "pmap"])
+LONGER = [pytest.param(form, marks=pytest.mark.exhaustive) for form in ("data=8", "fsdp=8")]
+
+
+@pytest.mark.parametrize("form", [*LONGER, "data=2,fsdp=2,tensor=2", "pmap"])
 def test_every_form_trains_the_same(form, one_device):
     got = _trained(form)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=0, atol=1e-6), got, one_device)

@@ -76,6 +76,7 @@ def test_weighted_loss_is_that_of_the_prediction(predicts, says, weight):
     assert set(aux) == {"context"}
 
 
+@pytest.mark.exhaustive
 def test_losses_agree_under_their_weights():
     """Any weight of x0 is the same loss for all three networks of one (wrong) denoiser."""
     values = []
@@ -128,6 +129,7 @@ def guide(scale, t=0.5, calls=None):
     return guidance.classifier_free(labelled(calls), scale, NULL)(X.astype(float), t, LABELS)
 
 
+@pytest.mark.exhaustive
 def test_scale_1_is_conditional_and_0_is_not():
     x = X.astype(float)
     conditional = labelled()(x, 0.5, LABELS)

@@ -22,6 +22,7 @@ def test_training_writes_what_the_readme_promises(trained):
     assert out.strip().endswith(f"python sample.py {workdir} --num 100 --out samples.png")
 
 
+@pytest.mark.exhaustive
 def test_a_finished_run_is_not_trained_again(trained, monkeypatch, capsys):
     workdir, _ = trained
     before = (workdir / "metrics.jsonl").read_text()
@@ -74,6 +75,7 @@ def test_writes_png_npz_and_gif(trained, monkeypatch, capsys, tmp_path):
     assert height > 4 * width  # one row per class, two samples each
 
 
+@pytest.mark.exhaustive
 def test_seed_label_and_batch_size(trained, monkeypatch, capsys, tmp_path):
     args = (monkeypatch, capsys, trained[0], tmp_path, "--num", "7", "--label", "3")
     one, labels, _ = draw(*args, "--seed", "5")

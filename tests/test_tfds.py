@@ -90,6 +90,7 @@ assert "tensorflow" not in sys.modules
 """
 
 
+@pytest.mark.exhaustive
 @debian
 def test_no_tensorflow_at_run_time(prepared, tmp_path):
     """With one installed that stops whoever imports it."""

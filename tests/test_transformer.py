@@ -218,6 +218,7 @@ def test_long_skips_reach_their_counterparts():
     assert float(jnp.abs(y - apply(module, silent, x, t, cond)).max()) > 1e-3
 
 
+@pytest.mark.exhaustive
 def test_errors_say_what_is_wanted():
     x, t, cond = inputs(size=4)
     key = jax.random.key(0)
