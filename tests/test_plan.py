@@ -170,7 +170,7 @@ def test_a_slice_that_is_not_one_is_refused(text):
     ],
 )
 def test_the_compilers_refusals(said, found):
-    """Texts that libtpu 0.0.42 was seen to print."""
+    """libtpu 0.0.42 said the second of a real plan; the first is the other wording we read."""
     assert needed(said) == (found and tuple(gib * 2**30 for gib in found))
 
 

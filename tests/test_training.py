@@ -154,3 +154,14 @@ def test_bfloat16_compute_keeps_parameters_and_loss_in_float32():
     assert 0 < abs(float(value - reference)) < 0.02 * float(reference) or value == reference
     text = jax.jit(loss).lower(params, jax.random.key(1)).as_text()
     assert "bf16" in text
+
+
+def test_pieces_average_counts_and_flags_too():
+    """Of four pieces one has a flag, and they count 0 to 3: a quarter, and 1.5."""
+
+    def gradient(params, key, piece, context):
+        return params * 0.0, {"flag": piece == 3, "count": piece}, params, context
+
+    keys, pieces = jax.random.split(jax.random.key(0), 4), jnp.arange(4)
+    _, aux, grads, _ = training.mean_over(gradient, jnp.float32(2), keys, pieces, {})
+    assert (float(aux["flag"]), float(aux["count"]), float(grads)) == (0.25, 1.5, 2.0)

@@ -168,7 +168,7 @@ def learn_grid(
         learning_rate,
         gradient,
     )
-    return jnp.where(jnp.min(losses) < log_error(ts), grid(best), ts), jnp.exp(losses)
+    return jnp.where(jnp.nanmin(losses) < log_error(ts), grid(best), ts), jnp.exp(losses)
 
 
 def _noisy_logsnrs(schedule: Schedule, ts: Grid) -> Array:

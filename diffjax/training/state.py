@@ -120,7 +120,7 @@ def mean_over(
 
     key, piece = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), (keys, pieces))
     *shapes, _ = jax.eval_shape(gradient, params, key, piece, context)
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.result_type(leaf, float)), shapes)
     # XLA's CPU backend computes the gradient of a convolution's kernel some 100 times
     # slower inside a loop, so that there the loop is unrolled.
     total, context = jax.lax.platform_dependent(
