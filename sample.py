@@ -9,9 +9,8 @@ from functools import partial
 from pathlib import Path
 
 GIF_SAMPLES = 100
-ADAPTIVE = """calls: of the denoiser per step, at the defaults; an option named there sets them.
-samplers.adaptive_ode and samplers.adaptive_sde choose their own steps and have no grid: they
-are library calls, each of which reports the number of its calls."""
+LIST_NOTE = """calls: of the denoiser per step, at the defaults; an option named there sets them. A
+sampler without (-) chooses its own steps, and sampling says how many calls they were."""
 
 
 def flags(
@@ -36,7 +35,7 @@ def flags(
 
     Args:
       num: number of samples.
-      steps: steps of the sampler.
+      steps: steps of the sampler; an adaptive one chooses its own.
       sampler: name of a sampler; --list-samplers shows them all.
       grid: name of a function of diffjax.grids, such as trailing or karras.
       guidance_scale: 1 is no guidance.
@@ -58,8 +57,8 @@ def flags(
 
 def main(argv):
     """Read the flags, restore the EMA weights, draw, and write the pictures."""
-    from diffjax import cli, config, grids, samplers
-    from diffjax.types import Grid, Sampler
+    from diffjax import cli, config, generate, grids, samplers
+    from diffjax.types import AdaptiveSampler, Grid, Sampler
 
     argv = list(argv)
     workdir = Path(argv.pop(0)) if argv and not argv[0].startswith("-") else None
@@ -70,10 +69,12 @@ def main(argv):
     name = cli.peek(argv, "--sampler", usual["sampler"])
     if name == usual["sampler"]:
         usual.update(usual.pop("options"))
-    known = cli.constructors(samplers, Sampler)
+    stepped = cli.constructors(samplers, Sampler)
+    adaptive = cli.constructors(samplers, AdaptiveSampler)
+    known = dict(sorted((stepped | adaptive).items()))
     taken = [name for f in (flags, cli.processes) for name in inspect.signature(f).parameters]
     if "--list-samplers" in argv:
-        print(f"{cli.describe(known, taken)}\n\n{ADAPTIVE}")
+        print(f"{cli.describe(known, taken)}\n\n{LIST_NOTE}")
         return
     constructor = cli.choose("sampler", name, known)
     asked, processes, options = cli.parse(
@@ -89,11 +90,15 @@ def main(argv):
             "--pretrained with a folder of published weights."
         )
     check(asked, experiment)
-    options = cli.keywords(constructor, options, known, taken)
+    options = cli.keywords(constructor, options, stepped, taken)
     cli.processes(**processes)
     make_grid = cli.choose("grid", asked["grid"], cli.constructors(grids, Grid))
-    ts = make_grid(experiment.schedule, asked["steps"])
-    generate(weights, experiment, constructor, options, ts, asked)
+    ts, loop = make_grid(experiment.schedule, asked["steps"]), generate.on_grid
+    if name in adaptive:
+        if asked["gif"]:
+            raise cli.InputError(f"{name} has no grid for --gif to show; leave out one of them.")
+        ts, loop = grids.trailing(experiment.schedule, 1), generate.without_grid
+    write(weights, experiment, constructor, options, ts, loop, asked)
 
 
 def source(workdir, published_at):
@@ -150,7 +155,7 @@ def check(asked, experiment):
             raise InputError(f"the folder {path.parent} for {path.name} does not exist; make it.")
 
 
-def generate(weights, experiment, constructor, options, ts, asked):
+def write(weights, experiment, constructor, options, ts, loop, asked):
     """Draw all samples in batches of one compiled function, and write them."""
     import jax
     import numpy as np
@@ -176,19 +181,20 @@ def generate(weights, experiment, constructor, options, ts, asked):
         wanted = np.resize(labels[first : first + size], size) if experiment.num_classes else None
         return draw(params, jax.random.clone(key), ts, size, wanted, scale, first)
 
-    draw = make_draw(experiment, constructor, options, guided=scale != 1, mesh=mesh)
+    draw = make_draw(experiment, constructor, options, scale != 1, loop.draw, mesh)
     silent = not parallel.is_main()
     bar = tqdm(total=num, unit=" images", desc="compiling", leave=False, disable=silent)
     call(draw, 0, batch)
     began, parts = time.perf_counter(), []
     for first in range(0, num, batch):
-        parts.append(np.asarray(decode(call(draw, first, batch)[: num - first])))
+        samples, spent = call(draw, first, batch)
+        parts.append(np.asarray(decode(samples[: num - first])))
         if first == 0:
             rate = batch / (time.perf_counter() - began)
             bar.clear()
             say(
                 f"{mesh.size} {jax.devices()[0].device_kind}, {constructor.__name__}, "
-                f"{len(ts) - 1} steps, {rate:,.0f} images/s once compiled; "
+                f"{spent} {loop.unit}, {rate:,.0f} images/s once compiled; "
                 f"guidance scale {scale:g}, {named}"
             )
             bar.set_description("sampling")

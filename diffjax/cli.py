@@ -179,7 +179,7 @@ class Facts(NamedTuple):
 
     Attributes:
       order: of accuracy, weak where it is that of the moments; - where there is none.
-      calls: of the denoiser per step.
+      calls: of the denoiser per step; - where it chooses its own steps.
       paper: where it is from.
     """
 
@@ -202,7 +202,8 @@ def facts(constructor: Callable) -> Facts:
     text = inspect.getdoc(constructor)
     returns = " ".join(text.partition("Returns:")[2].split())
     order, calls = ORDER.search(returns), CALLS.search(returns)
-    words = re.split(r"( |, )", calls[1].strip("`") + calls[2].replace(" and ", ", "))
+    counted = calls[1].strip("`") + calls[2].replace(" and ", ", ") if calls else "-"
+    words = re.split(r"( |, )", counted)
     return Facts(
         order=order[2] + " weak" * bool(order[1]) if order else "-",
         calls="".join(NUMBERS.get(word, word) for word in words),

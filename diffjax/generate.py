@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,19 +14,47 @@ from diffjax.config import Experiment, Published
 from diffjax.diffusion import prior_sample
 from diffjax.samplers import sample
 from diffjax.samplers.checks import check_start
-from diffjax.types import Array, Grid, Params, PRNGKeyArray, Sampler
+from diffjax.types import (
+    AdaptiveSampler,
+    Array,
+    Grid,
+    Params,
+    PRNGKeyArray,
+    PyTree,
+    Sampler,
+    Samples,
+)
 
 PREVIEW_COLUMNS = 10
 
 
+class Loop(NamedTuple):
+    """A loop for `make_draw` that also says what it spent.
+
+    Attributes:
+      draw: (key, denoiser, sampler, x, ts, cond, first) -> (samples, what was spent).
+      unit: of what was spent.
+    """
+
+    draw: Callable[..., tuple[Samples, Array | int]]
+    unit: str
+
+
+on_grid = Loop(lambda *args: (sample(*args), args[4].shape[0] - 1), "steps")
+without_grid = Loop(
+    lambda key, denoiser, sampler, x, ts, *rest: sampler(key, denoiser, x, *rest),
+    "denoiser calls",
+)
+
+
 def make_draw(
     experiment: Experiment | Published,
-    constructor: Callable[..., Sampler],
+    constructor: Callable[..., Sampler | AdaptiveSampler],
     options: dict[str, Any],
     guided: bool = True,
-    loop: Callable[..., Array] = sample,
+    loop: Callable[..., PyTree] = sample,
     mesh: Mesh | None = None,
-) -> Callable[..., np.ndarray]:
+) -> Callable[..., PyTree]:
     """A jitted function that draws a batch of samples.
 
     Everything that a user turns is an argument of it: parameters, key, labels, scale, grid
@@ -34,15 +62,16 @@ def make_draw(
 
     Args:
       experiment: gives denoiser, guidance, schedule and shape.
-      constructor: of `diffjax.samplers`.
+      constructor: of `diffjax.samplers`, of a kind that the loop takes.
       options: its keywords; floats among them become traced values.
       guided: whether to apply the experiment's guidance, which doubles the work.
-      loop: `sample`, `sample_path` or `sample_truncated`.
+      loop: `sample`, `sample_path`, `sample_truncated`, or the draw of a `Loop`.
       mesh: whose devices share the batch, None for one device. A batch that does not divide
         is drawn larger and cut; the result is whole on every device.
 
     Returns:
-      draw(params, key, ts, batch=, label=None, scale=1., first=0) -> samples (B, ...).
+      draw(params, key, ts, batch=, label=None, scale=1., first=0) -> what the loop returns,
+      such as samples (B, ...), as NumPy arrays.
     """
     constructor(experiment.schedule, **options)  # refuses bad options while they are concrete
     numbers = {k: v for k, v in options.items() if isinstance(v, float)}
@@ -74,6 +103,11 @@ def make_draw(
         cond = None if label is None else {"label": jnp.asarray(label)}
         jax.eval_shape(lambda p: check_start(experiment.denoiser(p), x, ts, cond), params)
 
+    def cut(array, batch):
+        """Without the rows that were drawn for the mesh alone; a path has the times before them."""
+        rows = array.ndim - 1 - len(experiment.shape)
+        return array if rows < 0 else array[(slice(None),) * rows + (slice(batch),)]
+
     def draw(
         params: Params,
         key: PRNGKeyArray,
@@ -82,14 +116,14 @@ def make_draw(
         label: Array | np.ndarray | None = None,
         scale: float = 1.0,
         first: int = 0,
-    ) -> np.ndarray:
+    ) -> PyTree:
         ask(params, ts, label, batch)
         size = -(-batch // shards) * shards
         label = None if label is None else np.resize(label, size)
         numeric = jax.tree.map(np.float32, numbers)
         ts, scale = np.asarray(ts), np.float32(scale)  # of no device, as many processes need them
-        x = np.asarray(run(params, key, ts, label, scale, first, numeric, batch=size))
-        return x[:batch] if x.ndim == 1 + len(experiment.shape) else x[:, :batch]
+        drawn = run(params, key, ts, label, scale, first, numeric, batch=size)
+        return jax.tree.map(lambda leaf: cut(np.asarray(leaf), batch), drawn)
 
     return draw
 

@@ -116,6 +116,11 @@ class Sampler(NamedTuple):
     draws: int = 0
 
 
+AdaptiveSampler = Callable[[PRNGKeyArray, Denoiser, Samples, Cond, Index], tuple[Samples, Array]]
+"""(key, denoiser, noise at t_max, condition, index of the first sample) -> (samples, denoiser
+calls): a sampler that chooses its own steps."""
+
+
 class TimeDensity(NamedTuple):
     """How training times are drawn, as a pure state machine.
 

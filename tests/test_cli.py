@@ -8,7 +8,7 @@ import pytest
 from test_ode_solvers import SOLVERS
 
 from diffjax import cli, grids, samplers, schedules
-from diffjax.types import InputError, Prediction, Sampler
+from diffjax.types import AdaptiveSampler, InputError, Prediction, Sampler
 
 SAMPLERS = cli.constructors(samplers, Sampler)
 TAKEN = ("sampler", "steps")  # flags of sample.py
@@ -44,6 +44,9 @@ WANTED = [
 
 def test_flags_reach_every_sampler():
     assert set(WANTED) | {"ddim", "ancestral", "midpoint"} == set(SAMPLERS)
+    adaptive = cli.constructors(samplers, AdaptiveSampler)
+    assert set(adaptive) == {"adaptive_ode", "adaptive_sde"}
+    assert {cli.facts(constructor).calls for constructor in adaptive.values()} == {"-"}
 
 
 def said(name):

@@ -320,7 +320,9 @@ def test_adaptive_ode(name):
         return exact(x, t, cond)
 
     x = diffusion.prior_sample(jax.random.key(1), schedule, (32, 2))
-    result, calls = jax.jit(lambda x: samplers.adaptive_ode(denoiser, schedule, x))(x)
+    result, calls = jax.jit(
+        lambda x: samplers.adaptive_ode(schedule)(jax.random.key(0), denoiser, x)
+    )(x)
     jax.effects_barrier()
     assert len(made) == calls < 100
     ts = grids.trailing(schedule, 1000) if name not in SCHEDULES else grids.karras(schedule, 300)
@@ -336,7 +338,9 @@ def test_tolerance_bounds_the_error():
     denoiser = exact_denoiser(mixture, schedule)
     x = diffusion.prior_sample(jax.random.key(1), schedule, (32, 2))
     exact = gaussian_flow([0.3, -0.1], 0.4, schedule, x, schedule.t_max, 0.0)
-    solve = jax.jit(lambda x, tol: samplers.adaptive_ode(denoiser, schedule, x, None, tol, tol))
+    solve = jax.jit(
+        lambda x, tol: samplers.adaptive_ode(schedule, tol, tol)(jax.random.key(0), denoiser, x)
+    )
     loose, tight = (solve(x, jnp.asarray(tol)) for tol in (1e-2, 1e-5))
     errors = [float(jnp.abs(result - exact).max()) for result, _ in (loose, tight)]
     assert errors[0] < 0.2
@@ -422,9 +426,9 @@ BAD = {
         lambda: evaluate([{"x": POINT}], lambda key, x, cond: np.full(2, np.inf)),
         "not finite",
     ),
-    "tolerance": (lambda: samplers.adaptive_ode(VP_EXACT, VP, POINT, relative=-1.0), "relative"),
-    "max_steps": (lambda: samplers.adaptive_ode(VP_EXACT, VP, POINT, max_steps=0), "max_steps"),
-    "solver": (lambda: samplers.adaptive_ode(VP_EXACT, VP, POINT, solver="rk45"), "Runge-Kutta"),
+    "tolerance": (lambda: samplers.adaptive_ode(VP, relative=-1.0), "relative"),
+    "max_steps": (lambda: samplers.adaptive_ode(VP, max_steps=0), "max_steps"),
+    "solver": (lambda: samplers.adaptive_ode(VP, solver="rk45"), "Runge-Kutta"),
 }
 
 
@@ -437,4 +441,4 @@ def test_bad_input(call, says):
 def test_without_diffrax(monkeypatch):
     monkeypatch.setitem(sys.modules, "diffrax", None)
     with pytest.raises(InputError, match=r"diffjax\[ode\]"):
-        samplers.adaptive_ode(VP_EXACT, VP, POINT)
+        samplers.adaptive_ode(VP)

@@ -1,6 +1,7 @@
 """What a finished run leaves, and what sample.py makes of it."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -102,9 +103,23 @@ def test_every_kind_of_sampler(flags, trained, monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "flags",
+    [
+        ("--sampler", "adaptive_ode", "--relative", "0.1", "--absolute", "0.1"),
+        ("--sampler", "adaptive_sde", "--relative", "0.5", "--absolute", "0.5"),
+    ],
+)
+def test_samplers_that_choose_their_own_steps(flags, trained, monkeypatch, capsys, tmp_path):
+    samples, _, out = draw(monkeypatch, capsys, trained[0], tmp_path, "--num", "3", *flags)
+    assert samples.shape == (3, 8, 8, 1)
+    assert re.search(rf"{flags[1]}, \d+ denoiser calls, ", out.splitlines()[0])
+
+
+@pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["--sampler", "dimm"], "Did you mean ddim?"),
+        (["--sampler", "adaptive_sde", "--gif", "a.gif"], "adaptive_sde has no grid for --gif"),
         (["--grid", "karas"], "Did you mean karras?"),
         (["--label", "10"], "from 0 to 9; got 10"),
         (["--num", "0"], "--num must be at least 1"),

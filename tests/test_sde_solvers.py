@@ -421,8 +421,8 @@ def test_adaptive(schedule):
     @jax.jit
     def run(x, relative, first):
         key = jax.random.key(10)
-        options = {"relative": relative, "absolute": relative / 2, "first": first}
-        return samplers.adaptive_sde(key, denoiser, schedule, x, **options)
+        sampler = samplers.adaptive_sde(schedule, relative, relative / 2)
+        return sampler(key, denoiser, x, first=first)
 
     (found, many), (loose, few) = run(x, 0.05, 0), run(x, 0.5, 0)
     assert 20 < few < many < 1000
@@ -434,6 +434,4 @@ def test_adaptive(schedule):
 @pytest.mark.parametrize("bad", [{"relative": -1.0}, {"absolute": -1.0}, {"max_steps": 0}])
 def test_adaptive_bad_arguments(bad):
     with pytest.raises(InputError, match="got"):
-        samplers.adaptive_sde(
-            jax.random.key(0), lambda x, t, c: x, SCHEDULES["vp"], jnp.ones((1, 1)), **bad
-        )
+        samplers.adaptive_sde(SCHEDULES["vp"], **bad)

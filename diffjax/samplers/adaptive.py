@@ -11,12 +11,8 @@ from diffjax.samplers.brownian import interval_noise
 from diffjax.samplers.checks import at_least, check_start, count
 from diffjax.samplers.euler_ancestral import ancestral_step
 from diffjax.types import (
+    AdaptiveSampler,
     Array,
-    Cond,
-    Denoiser,
-    Index,
-    PRNGKeyArray,
-    Samples,
     Scalar,
     Schedule,
     per_sample,
@@ -83,40 +79,33 @@ def _leave_zero_snr(schedule, denoise, keys, x, t, width):
 
 
 def adaptive_sde(
-    key: PRNGKeyArray,
-    denoiser: Denoiser,
     schedule: Schedule,
-    x: Samples,
-    cond: Cond = None,
     relative: Scalar = 0.02,
     absolute: Scalar = 0.0078,
-    first: Index = 0,
     max_steps: int = 10_000,
-) -> tuple[Samples, Array]:
-    """The adaptive solver of Jolicoeur-Martineau et al. 2021 ("Gotta go fast"), Alg. 1.
+) -> AdaptiveSampler:
+    """From t_max to t_min on the reverse SDE, then x0_hat: Jolicoeur-Martineau et al. 2021, Alg. 1.
 
-    From t_max to t_min on the reverse SDE, then x0_hat. A step h is Euler-Maruyama x' and
-    stochastic improved Euler x'' with the same noise; with
-    E = rms((x' - x'')/max(absolute, relative |x'|, relative |x' before|)) it is accepted, as
-    x'', where E <= 1, and the next h is 0.9 h E^-0.9. Each sample has a step of its own.
+    "Gotta go fast". A step h is Euler-Maruyama x' and stochastic improved Euler x'' with the
+    same noise; with E = rms((x' - x'')/max(absolute, relative |x'|, relative |x' before|)) it
+    is accepted, as x'', where E <= 1, and the next h is 0.9 h E^-0.9. Each sample has a step
+    of its own.
 
     The paper draws new noise after a rejection, which keeps the steps whose noise was small: in
     two dimensions the result comes out up to 17% too wide, more so at tighter tolerances. Here
     each sample follows one Brownian path, whose increments a shorter step only resolves.
 
     Args:
-      key: consumed whole.
-      denoiser: (x_t, t, cond) -> Prediction, called with t (B,).
       schedule: the noise schedule.
-      x: noise at t_max, from `prior_sample` with another key.
-      cond: condition of each sample, or None.
       relative: relative tolerance; the paper's range is 0.01 to 0.1.
       absolute: absolute tolerance, by default one of 256 levels of [-1, 1].
-      first: index of the first sample, when one draw is made in several batches.
       max_steps: attempts after which x0_hat is returned from wherever a sample is.
 
     Returns:
-      Samples, and the number of denoiser calls on the batch: 2 per attempt and 1 at the end.
+      A stochastic sampler that chooses its own steps: call it as in
+      `samples, calls = adaptive_sde(schedule)(key, denoiser, x, cond, first)` with x from
+      `prior_sample` and another key. calls are of the denoiser, on the batch: 2 per attempt
+      and 1 at the end.
 
     Raises:
       InputError: a negative tolerance, or max_steps is not a positive integer.
@@ -124,21 +113,24 @@ def adaptive_sde(
     at_least("relative", relative)
     at_least("absolute", absolute)
     count("max_steps", max_steps)
-    check_start(denoiser, x, np.asarray([schedule.t_max]), cond)
 
-    def denoise(x, t):
-        return denoiser(x, t, cond)
+    def draw(key, denoiser, x, cond=None, first=0):
+        check_start(denoiser, x, np.asarray([schedule.t_max]), cond)
 
-    keys = sample_keys(key, x.shape[0], first)
-    t = jnp.full(x.shape[:1], schedule.t_max, float)
-    width = jnp.full_like(t, FIRST_STEP * (schedule.t_max - schedule.t_min))
-    x, t, calls = _leave_zero_snr(schedule, denoise, keys, x, t, width)
+        def denoise(x, t):
+            return denoiser(x, t, cond)
 
-    def going(run):
-        return jnp.any(run.width > 0) & (run.attempts <= max_steps)
+        def going(run):
+            return jnp.any(run.width > 0) & (run.attempts <= max_steps)
 
-    def attempt(run):
-        return _attempt(schedule, denoise, keys, absolute, relative, run)
+        def attempt(run):
+            return _attempt(schedule, denoise, keys, absolute, relative, run)
 
-    run = lax.while_loop(going, attempt, _Run(x, x, t, width, jnp.asarray(1)))
-    return denoise(run.x, run.t).x0, calls + 2 * (run.attempts - 1) + 1
+        keys = sample_keys(key, x.shape[0], first)
+        t = jnp.full(x.shape[:1], schedule.t_max, float)
+        width = jnp.full_like(t, FIRST_STEP * (schedule.t_max - schedule.t_min))
+        x, t, calls = _leave_zero_snr(schedule, denoise, keys, x, t, width)
+        run = lax.while_loop(going, attempt, _Run(x, x, t, width, jnp.asarray(1)))
+        return denoise(run.x, run.t).x0, calls + 2 * (run.attempts - 1) + 1
+
+    return draw

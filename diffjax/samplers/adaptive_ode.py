@@ -10,12 +10,10 @@ import numpy as np
 from diffjax.samplers.checks import at_least, check_start, count
 from diffjax.samplers.flow import angle, angular_flow, radius
 from diffjax.types import (
+    AdaptiveSampler,
     Array,
-    Cond,
-    Denoiser,
     InputError,
     PyTree,
-    Samples,
     Scalar,
     Schedule,
     per_sample,
@@ -31,6 +29,18 @@ def import_diffrax() -> Any:
     except ImportError as error:
         raise InputError('an adaptive ODE needs diffrax: pip install "diffjax[ode]".') from error
     return diffrax
+
+
+def embedded(relative: Scalar, absolute: Scalar, solver: Any, max_steps: int) -> Any:
+    """The solver, Tsit5 by default, after a look at what came with it: `adaptive_ode` has both."""
+    diffrax = import_diffrax()
+    at_least("relative", relative)
+    at_least("absolute", absolute)
+    count("max_steps", max_steps)
+    solver = diffrax.Tsit5() if solver is None else solver
+    if not isinstance(solver, diffrax.AbstractERK):
+        raise InputError(f"solver must be an explicit Runge-Kutta method of diffrax; got {solver}.")
+    return solver
 
 
 def solve(
@@ -51,13 +61,7 @@ def solve(
     Raises:
       InputError: as for `adaptive_ode`.
     """
-    diffrax = import_diffrax()
-    at_least("relative", relative)
-    at_least("absolute", absolute)
-    count("max_steps", max_steps)
-    solver = diffrax.Tsit5() if solver is None else solver
-    if not isinstance(solver, diffrax.AbstractERK):
-        raise InputError(f"solver must be an explicit Runge-Kutta method of diffrax; got {solver}.")
+    diffrax, solver = import_diffrax(), embedded(relative, absolute, solver, max_steps)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(lambda t, y, _: field(y, t)),
         solver,
@@ -75,15 +79,12 @@ def solve(
 
 
 def adaptive_ode(
-    denoiser: Denoiser,
     schedule: Schedule,
-    x: Samples,
-    cond: Cond = None,
     relative: Scalar = 1e-4,
     absolute: Scalar = 1e-4,
     solver: Any = None,
     max_steps: int = 4096,
-) -> tuple[Samples, Array]:
+) -> AdaptiveSampler:
     """An embedded Runge-Kutta method from t_max to t_min, then x0_hat: Song et al. 2021, Eq. 13.
 
     The steps, one for the whole batch, are chosen by diffrax's PID controller so that the
@@ -91,27 +92,31 @@ def adaptive_ode(
     coordinates of `samplers.flow`, which are finite at zero terminal SNR too.
 
     Args:
-      denoiser: (x_t, t, cond) -> Prediction.
       schedule: the noise schedule.
-      x: noise at t_max, from `prior_sample`.
-      cond: condition of each sample, or None.
       relative: relative tolerance per step; may be traced.
       absolute: absolute tolerance per step, in units of the data; may be traced.
       solver: of diffrax, with an error estimate; default `diffrax.Tsit5()`.
       max_steps: attempts after which diffrax raises.
 
     Returns:
-      Samples, and the number of denoiser calls on the batch.
+      A deterministic sampler of order 5 that chooses its own steps: call it as in
+      `samples, calls = adaptive_ode(schedule)(key, denoiser, x, cond, first)` with x from
+      `prior_sample`; key and first are not used. calls are of the denoiser, on the batch.
 
     Raises:
       InputError: diffrax is missing, a tolerance is negative, max_steps is not a positive
         integer, or the solver is not an explicit Runge-Kutta method.
     """
-    check_start(denoiser, x, np.asarray([schedule.t_max]), cond)
-    first, last = jnp.asarray(schedule.t_max), jnp.asarray(schedule.t_min)
-    flow = angular_flow(schedule, lambda x, t: denoiser(x, t, cond))
-    z = x / per_sample(radius(schedule, first), x)
-    ends = angle(schedule, first), angle(schedule, last)
-    z, calls = solve(flow, z, *ends, relative, absolute, solver, max_steps)
-    x = per_sample(radius(schedule, last), x) * z
-    return denoiser(x, last, cond).x0, calls + 1
+    solver = embedded(relative, absolute, solver, max_steps)
+
+    def draw(key, denoiser, x, cond=None, first=0):
+        check_start(denoiser, x, np.asarray([schedule.t_max]), cond)
+        begin, end = jnp.asarray(schedule.t_max), jnp.asarray(schedule.t_min)
+        flow = angular_flow(schedule, lambda x, t: denoiser(x, t, cond))
+        z = x / per_sample(radius(schedule, begin), x)
+        ends = angle(schedule, begin), angle(schedule, end)
+        z, calls = solve(flow, z, *ends, relative, absolute, solver, max_steps)
+        x = per_sample(radius(schedule, end), x) * z
+        return denoiser(x, end, cond).x0, calls + 1
+
+    return draw
