@@ -47,9 +47,10 @@ ODE = {
 }
 LEARNED = ("dpmpp_2m", "unipc 3")  # that get a learned grid
 BACKWARD = {"steps": 300}
-# Forward runs only: a network's backward pass within a loop is slow on a CPU, and in many
-# dimensions what is left of the error is samples that end in another mode, which have no slope.
-FORWARD = {"steps": 50, "learning_rate": 0.2, "gradient": samplers.smoothed(pairs=4)}
+# Forward runs only: in many dimensions what is left of the error is samples that end in another
+# mode, which have no slope, and a network's backward pass within a loop is slow on a CPU.
+FORWARD = {"steps": 150, "gradient": samplers.smoothed(pairs=8)}
+BRIEF = {"steps": 60, "learning_rate": 0.2, "gradient": samplers.smoothed(pairs=4)}
 SDE_CALLS = (10, 20, 50, 100)
 SDE = {
     "ancestral": samplers.ancestral,
@@ -83,6 +84,9 @@ class Problem(NamedTuple):
       test: samples that errors are of.
       train: samples to learn from.
       fine: steps of Heun's method for the fine solution.
+      parallel: dimensions beside those of shape in which x_t only changes its length, which is
+        the last coordinate of x; see `in_span`.
+      learning: the same problem in other coordinates to learn in; None is this one.
     """
 
     schedule: Any
@@ -94,10 +98,15 @@ class Problem(NamedTuple):
     test: int = 2048
     train: int = 2048
     fine: int = 400
+    parallel: int = 0
+    learning: Any = None
 
     def noise(self, seed, n):
         """Noise at t_max, and conditions."""
         x = prior_sample(jax.random.key(seed), self.schedule, (n, *self.shape))
+        if self.parallel:
+            squared = jax.random.chisquare(jax.random.key(~seed), self.parallel, shape=(n,))
+            x = x.at[:, -1].set(self.schedule.sigma(self.schedule.t_max) * jnp.sqrt(squared))
         return x, {"label": jnp.arange(n) % self.classes} if self.classes else None
 
     def run(self, params, sampler, ts, x, cond, seed=0):
@@ -123,6 +132,26 @@ def mixture(schedule, means, std, descent=BACKWARD, **sizes):
     return Problem(schedule, denoiser, means, means.shape[1:], descent, **sizes)
 
 
+def in_span(problem):
+    """The same mixture in the span of its means, exactly, at a fraction of the work.
+
+    x0_hat is a mean of the modes plus a multiple of x_t - alpha_t that mean: beyond the span x_t
+    only changes its length, by the same factor for all samples. So the coordinates are those of
+    an orthonormal basis of the span, and that length.
+    """
+    means = np.asarray(problem.params, np.float64)
+    basis, _ = np.linalg.qr(means.T)
+    inside = jnp.asarray(np.pad(means @ basis, ((0, 0), (0, 1))), jnp.float32)
+    beyond = means.shape[1] - basis.shape[1]
+    return problem._replace(params=inside, shape=inside.shape[1:], parallel=beyond)
+
+
+def images(schedule):
+    """64 modes in 3072 dimensions, learned from 8,192 samples in the span of the modes."""
+    problem = mixture(schedule, tree(3072, 6), 0.1, FORWARD, train=8192)
+    return problem._replace(learning=in_span(problem))
+
+
 def digits(workdir):
     """The trained model of a workdir, without guidance."""
     from diffjax import checkpoint, config
@@ -131,10 +160,9 @@ def digits(workdir):
     like = jax.eval_shape(partial(config.initial_state, experiment), jax.random.key(0))
     manager = checkpoint.reader(workdir / "checkpoints")
     params = checkpoint.restore(manager, like).state.ema_params
-    sizes = {"classes": experiment.num_classes, "test": 64, "train": 32, "fine": 64}
+    sizes = {"classes": experiment.num_classes, "test": 64, "train": 96, "fine": 64}
     schedule, shape = experiment.schedule, experiment.shape
-    descent = FORWARD | {"steps": 25}
-    return Problem(schedule, experiment.denoiser, params, shape, descent, **sizes)
+    return Problem(schedule, experiment.denoiser, params, shape, BRIEF, **sizes)
 
 
 def plane(schedule):
@@ -148,8 +176,8 @@ def problems(workdir):
     edm = schedules.edm()
     return {
         "3 modes, 2-D, EDM": lambda: plane(edm),
-        "64 modes, 64-D, EDM": lambda: mixture(edm, tree(64, 6), 0.1),
-        "64 modes, 3072-D, EDM": lambda: mixture(edm, tree(3072, 6), 0.1, FORWARD, train=1024),
+        "64 modes, 64-D, EDM": lambda: mixture(edm, tree(64, 6), 0.1, FORWARD, train=4096),
+        "64 modes, 3072-D, EDM": lambda: images(edm),
         "digits U-Net, cosine": lambda: digits(workdir),
     }
 
@@ -178,73 +206,81 @@ def rms(a, b):
 
 def measure_ode(problem, rows):
     """Add rows {"solver, grid": {calls: [error, calls spent]}}; yields after each solver."""
-    schedule = problem.schedule
-    solve = jax.jit(
-        lambda params, x, cond: problem.run(
-            params, samplers.heun(schedule), grids.karras(schedule, problem.fine), x, cond
-        )
-    )
-    sets = [problem.noise(seed, n) for seed, n in ((1, problem.test), (2, problem.train))]
-    test, train = ((x, cond, solve(problem.params, x, cond)) for x, cond in sets)
+    learning = problem.learning or problem
+    test = with_solution(problem, *problem.noise(1, problem.test))
+    train = with_solution(learning, *learning.noise(2, learning.train))
     missing = [name for name in ODE if f"{name}, karras" not in rows]
     for name in tqdm(missing):
         make, found = ODE[name], {}
         for calls in LEARNED_CALLS if name in LEARNED else CALLS:
             n, spent = steps_within(make, calls)
-            errors = measure_solver(problem, name, make, n, test, train)
+            errors = measure_solver(problem, learning, name, make, n, test, train)
             for grid, error in errors.items():
                 found.setdefault(f"{name}, {grid}", {})[str(calls)] = [float(error), spent]
         rows |= found
         yield
 
 
-def measure_solver(problem, name, make, n, test, train):
-    """Errors of one solver in n steps on each grid, and what can be learned."""
-    schedule, params = problem.schedule, problem.params
+def with_solution(problem, x, cond):
+    """Noise, conditions, and the fine solution from there."""
+    ts, sampler = grids.karras(problem.schedule, problem.fine), samplers.heun(problem.schedule)
+    solve = jax.jit(lambda params, x, cond: problem.run(params, sampler, ts, x, cond))
+    return x, cond, solve(problem.params, x, cond)
+
+
+def errors_of(problem, make):
+    """(sampler's learned offsets, ts, x, cond, target) -> root mean square."""
 
     @jax.jit
-    def error(params, ts, x, cond, target):
-        return rms(problem.run(params, make(schedule), ts, x, cond), target)
+    def error(params, offsets, ts, x, cond, target):
+        sampler = samplers.decoupled(problem.schedule, make, offsets)
+        return rms(problem.run(params, sampler, ts, x, cond), target)
 
-    tables = {grid.__name__: grid(schedule, n) for grid in GRIDS}
-    errors = {grid: error(params, ts, *test) for grid, ts in tables.items()}
+    return partial(error, problem.params)
+
+
+def measure_solver(problem, learning, name, make, n, test, train):
+    """Errors of one solver in n steps on each grid, and what can be learned."""
+    tables = {grid.__name__: grid(problem.schedule, n) for grid in GRIDS}
+    error, error_to_learn = errors_of(problem, make), errors_of(learning, make)
+    errors = {grid: error(0.0, ts, *test) for grid, ts in tables.items()}
     if name in LEARNED:
-        start = min(tables.values(), key=lambda ts: error(params, ts, *train))
-        errors["learned"] = error(params, learn(problem, make, start, train), *test)
+        start = min(tables.values(), key=lambda ts: error_to_learn(0.0, ts, *train))
+        times, (ts, offsets) = learn(learning, make(problem.schedule), start, train)
+        errors["learned"] = error(0.0, times, *test)
+        errors["decoupled"] = error(offsets, ts, *test)
     if name == "dpm_2":
-        errors["amed"] = fit_amed(problem, tables["karras"], test, train)
+        fitted = partial(samplers.amed, params=fit_amed(learning, tables["karras"], train))
+        errors["amed"] = errors_of(problem, fitted)(0.0, tables["karras"], *test)
     return errors
 
 
-def learn(problem, make, ts, train):
-    """Learned times."""
+def learn(problem, sampler, ts, train):
+    """Learned times; and those of sampler and denoiser apart, with the offsets between them."""
 
     @jax.jit
     def times(params, x, cond, target):
-        denoiser, schedule = problem.denoiser(params), problem.schedule
-        key, sampler = jax.random.key(0), make(problem.schedule)
-        return samplers.learn_grid(
-            key, denoiser, sampler, schedule, ts, x, cond, target, **problem.descent
-        )[0]
+        fixed = problem.denoiser(params), sampler, problem.schedule, ts, x, cond, target
+        coupled = samplers.learn_grid(jax.random.key(0), *fixed, **problem.descent)
+        apart = samplers.learn_decoupled_grid(jax.random.key(0), *fixed, **problem.descent)
+        return coupled[0], apart[:2]
 
     return times(problem.params, *train)
 
 
-def fit_amed(problem, ts, test, train):
-    """Error of `amed` on a grid with its parameters fitted there."""
-    size, schedule = ts.shape[0] - 1, problem.schedule
-
-    def error(params, learned, x, cond, target):
-        return rms(problem.run(params, samplers.amed(schedule, learned), ts, x, cond), target)
+def fit_amed(problem, ts, train):
+    """Parameters of `amed` fitted to a grid."""
 
     @jax.jit
     def fit(params, x, cond, target):
-        loss = lambda learned: jnp.log(error(params, learned, x, cond, target))  # noqa: E731
-        start = samplers.Amed(jnp.zeros(size), jnp.ones(size))
+        def loss(learned):
+            sampler = samplers.amed(problem.schedule, learned)
+            return jnp.log(rms(problem.run(params, sampler, ts, x, cond), target))
+
+        start = samplers.Amed(jnp.zeros(len(ts) - 1), jnp.ones(len(ts) - 1))
         return descend(jax.random.key(0), loss, start, **problem.descent)[0]
 
-    learned = fit(problem.params, *train)
-    return jax.jit(error)(problem.params, learned, *test)
+    return fit(problem.params, *train)
 
 
 def measure_sde(problem, rows, n=8192):

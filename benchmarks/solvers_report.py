@@ -11,8 +11,9 @@ PUBLIC = {  # emphasised: colour and marker
 }
 OURS = {
     "dpm_2, amed": ("#e69f00", "D"),
-    "dpmpp_2m, learned": ("#d1495b", "o"),
-    "unipc 3, learned": ("#7a1f3d", "^"),
+    "dpmpp_2m, learned": ("#f08a97", "o"),
+    "dpmpp_2m, decoupled": ("#d1495b", "o"),
+    "unipc 3, decoupled": ("#7a1f3d", "^"),
 }
 NAMES = {
     "heun, karras": "Heun",
@@ -21,13 +22,14 @@ NAMES = {
     "deis 3, karras": "DEIS-3",
     "dpm_2, amed": "AMED, fitted",
     "dpmpp_2m, learned": "DPM-Solver++(2M), learned grid",
-    "unipc 3, learned": "UniPC-3, learned grid",
+    "dpmpp_2m, decoupled": "DPM-Solver++(2M), decoupled",
+    "unipc 3, decoupled": "UniPC-3, decoupled",
 }
 
 
 def is_public(row):
     """Whether nothing in it is learned."""
-    return not row.endswith((", learned", ", amed"))
+    return not row.endswith((", learned", ", decoupled", ", amed"))
 
 
 def best(rows, calls, wanted):
@@ -75,14 +77,14 @@ def summary(problems, calls):
 
 
 def gain(problems, calls="6"):
-    """Sentences: what learned times save DPM-Solver++(2M) at few calls."""
-    lines = []
+    """Markdown: what learned times save DPM-Solver++(2M) at few calls."""
+    lines = ["| problem | Karras | learned | | decoupled | |", "|---|---:|---:|---:|---:|---:|"]
     for problem, rows in problems.items():
-        if "dpmpp_2m, learned" not in rows:
-            continue
-        before, after = (rows[f"dpmpp_2m, {grid}"][calls][0] for grid in ("karras", "learned"))
-        change = f"{abs(1 - after / before):.0%} {'less' if after < before else 'more'}"
-        lines.append(f"- {problem}: {number(before)} to {number(after)}, {change}")
+        cells = [rows[f"dpmpp_2m, {grid}"][calls][0] for grid in ("karras", "learned", "decoupled")]
+        shown = [number(cells[0])]
+        for error in cells[1:]:
+            shown += [number(error), f"{error / cells[0] - 1:+.0%}"]
+        lines.append(f"| {problem} | " + " | ".join(shown) + " |")
     return "\n".join(lines)
 
 
@@ -161,14 +163,17 @@ Written by `python benchmarks/solvers.py runs/digits`, which also drew the pictu
 square per element to the fine solution of the probability flow (Heun of hundreds of steps) from
 the same noise, at equal numbers of denoiser calls. A solver that cannot spend exactly that
 number takes the most steps within it; the calls it spent are then in brackets. *learned* is
-`samplers.learn_grid` from the best of the grids of the table, *amed* is `samplers.amed` fitted
-on the Karras grid, both on other noise than the errors are of: by back-propagation in 2 and 64
-dimensions, from forward runs alone (`samplers.smoothed`) in 3072 and for the digits model. Dashed
-lines are the solvers of k-diffusion and diffusers as published, on the Karras grid.
+`samplers.learn_grid` from the best of three grids (Karras, even in log-SNR, even in VP time),
+*decoupled* is `samplers.learn_decoupled_grid` from there, which also learns at which noise level
+to ask the denoiser, and *amed* is `samplers.amed` fitted on the Karras grid: all on other noise
+than the errors are of, in the plane by back-propagation and elsewhere from forward runs alone
+(`samplers.smoothed`). Dashed lines are the solvers of k-diffusion and diffusers as published, on
+the Karras grid.
 
 ![Error against calls]({picture})
 
-DPM-Solver++(2M) in 6 calls, from the Karras grid to learned times:
+DPM-Solver++(2M) in 6 calls, from the Karras grid to learned times, and to times that are learned
+apart for sampler and denoiser:
 
 {gain}
 

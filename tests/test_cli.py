@@ -43,7 +43,7 @@ WANTED = [
 
 
 def test_flags_reach_every_sampler():
-    assert set(WANTED) | {"ddim", "ancestral", "midpoint"} == set(SAMPLERS)
+    assert set(WANTED) | {"ddim", "ancestral", "midpoint", "decoupled"} == set(SAMPLERS)
     adaptive = cli.constructors(samplers, AdaptiveSampler)
     assert set(adaptive) == {"adaptive_ode", "adaptive_sde"}
     assert {cli.facts(constructor).calls for constructor in adaptive.values()} == {"-"}

@@ -213,19 +213,21 @@ def test_learned_grid_halves_the_error(name):
 
 
 @pytest.mark.exhaustive
-def test_a_learned_grid_is_never_worse_than_its_start():
+@pytest.mark.parametrize("learn", [samplers.learn_grid, samplers.learn_decoupled_grid])
+def test_a_learned_grid_is_never_worse_than_its_start(learn):
     """With a learning rate that leaps away, the start comes back, to the bit."""
     schedule, denoiser, _ = problem("edm")
     ts = learned("edm")[0]
     x = prior_sample(jax.random.key(1), schedule, (512, 2))
     sampler = samplers.dpmpp_2m(schedule)
-    again, errors = jax.jit(
-        lambda x: samplers.learn_grid(
+    again, *offsets, errors = jax.jit(
+        lambda x: learn(
             jax.random.key(2), denoiser, sampler, schedule, ts, x, steps=4, learning_rate=1.0
         )
     )(x)
     assert errors[-1] > errors[0]
     np.testing.assert_array_equal(again, ts)
+    assert not np.any(offsets)
 
 
 def test_smoothed_gradient_of_a_quadratic():

@@ -7,13 +7,19 @@ from diffjax.samplers.ancestral import ancestral
 from diffjax.samplers.brownian import along_brownian, brownian, brownian_increment, sample_brownian
 from diffjax.samplers.churn import edm_stochastic
 from diffjax.samplers.ddim import ddim
+from diffjax.samplers.decoupled import decoupled
 from diffjax.samplers.deis import deis
 from diffjax.samplers.dpm_sde import dpmpp_2m_sde, dpmpp_3m_sde, dpmpp_sde
 from diffjax.samplers.dpm_solver import dpm_solver, dpmpp_2m, dpmpp_2s, dpmpp_multistep
 from diffjax.samplers.euler_ancestral import dpmpp_2s_ancestral, euler_ancestral
 from diffjax.samplers.interpolation import interpolate, interpolate_samples
 from diffjax.samplers.langevin import langevin, predictor_corrector
-from diffjax.samplers.learned_grid import backpropagated, learn_grid, smoothed
+from diffjax.samplers.learned_grid import (
+    backpropagated,
+    learn_decoupled_grid,
+    learn_grid,
+    smoothed,
+)
 from diffjax.samplers.loop import count_calls, encode, sample, sample_path, sample_truncated
 from diffjax.samplers.multistep import lms, plms
 from diffjax.samplers.restart import RestartInterval, restart
@@ -36,6 +42,7 @@ __all__ = [
     "brownian_increment",
     "count_calls",
     "ddim",
+    "decoupled",
     "deis",
     "dpm_2",
     "dpm_solver",
@@ -55,6 +62,7 @@ __all__ = [
     "interpolate",
     "interpolate_samples",
     "langevin",
+    "learn_decoupled_grid",
     "learn_grid",
     "lms",
     "midpoint",

@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 from diffjax.grids import karras
 from diffjax.samplers.checks import count
+from diffjax.samplers.decoupled import decoupled
 from diffjax.samplers.loop import sample
 from diffjax.samplers.runge_kutta import heun
 from diffjax.schedules import logsnr
@@ -143,32 +144,83 @@ def learn_grid(
       InputError: fewer than 3 times, or a start without a finite log-SNR.
     """
     count("steps", steps)
-    ts = jnp.asarray(ts)
+    grid, logits = _movable(schedule, jnp.asarray(ts), free_end)
+    noise_key, descent_key = jax.random.split(key)
+    error = _log_error(noise_key, denoiser, schedule, ts, x, cond, target)
+    best, losses = descend(
+        descent_key,
+        lambda logits: error(sampler, grid(logits)),
+        logits,
+        steps,
+        learning_rate,
+        gradient,
+    )
+    better = jnp.nanmin(losses) < error(sampler, ts)
+    return jnp.where(better, grid(best), ts), jnp.exp(losses)
+
+
+def learn_decoupled_grid(
+    key: PRNGKeyArray,
+    denoiser: Denoiser,
+    sampler: Sampler,
+    schedule: Schedule,
+    ts: Grid,
+    x: Samples,
+    cond: Cond = None,
+    target: Samples | None = None,
+    steps: int = 300,
+    learning_rate: float = 0.1,
+    free_end: bool = True,
+    gradient: Gradient = backpropagated,
+) -> tuple[Array, Array, Array]:
+    """Times of the sampler and, apart from them, those about which the denoiser is asked.
+
+    As `learn_grid`, which has the arguments and errors, over the offsets of `decoupled` too:
+    the decoupled time steps of Tong et al. 2024 (LD3). For a sampler that is not stochastic,
+    as many calls, and smaller errors where calls are few.
+
+    Returns:
+      The times (n + 1,), the offsets (n,), and the root mean square at each step (steps,). Use
+      them as `sample(key, denoiser, decoupled(schedule, sampler, offsets), x, times)`.
+    """
+    count("steps", steps)
+    grid, logits = _movable(schedule, jnp.asarray(ts), free_end)
+    noise_key, descent_key = jax.random.split(key)
+    error = _log_error(noise_key, denoiser, schedule, ts, x, cond, target)
+
+    def at(point):
+        logits, offsets = point
+        return error(decoupled(schedule, sampler, offsets), grid(logits))
+
+    start = logits, jnp.zeros(ts.shape[0] - 1)
+    (logits, offsets), losses = descend(descent_key, at, start, steps, learning_rate, gradient)
+    better = jnp.nanmin(losses) < error(sampler, ts)
+    return jnp.where(better, grid(logits), ts), jnp.where(better, offsets, 0), jnp.exp(losses)
+
+
+def _movable(schedule: Schedule, ts: Grid, free_end: bool) -> tuple[Callable, Array]:
+    """Logits -> a grid, and the logits of ts, with room at the end if it is free."""
     logsnrs = _noisy_logsnrs(schedule, ts)
-    if target is None:
-        fine = karras(schedule, 128).at[0].set(ts[0])
-        target = sample(jax.random.key(0), denoiser, heun(schedule), x, fine, cond)
     high = jnp.maximum(logsnr(schedule, schedule.t_min), logsnrs[-1]) if free_end else logsnrs[-1]
 
     def grid(logits):
         inner = ordered_logsnrs(logits, logsnrs[0], high)[1 : ts.shape[0] - 1]
         return jnp.concatenate([ts[:1], schedule.t_from_logsnr(inner), ts[-1:]])
 
-    noise_key, descent_key = jax.random.split(key)
+    return grid, _logits(logsnrs, high, free_end)
 
-    def log_error(times):
-        out = sample(noise_key, denoiser, sampler, x, times, cond)
+
+def _log_error(key, denoiser, schedule, ts, x, cond, target) -> Callable[[Sampler, Grid], Array]:
+    """(sampler, grid) -> log of the root mean square to the fine solution from x at ts[0]."""
+    if target is None:
+        fine = karras(schedule, 128).at[0].set(ts[0])
+        target = sample(jax.random.key(0), denoiser, heun(schedule), x, fine, cond)
+
+    def error(sampler, ts):
+        out = sample(key, denoiser, sampler, x, ts, cond)
         return jnp.log(jnp.mean((out - target) ** 2)) / 2
 
-    best, losses = descend(
-        descent_key,
-        lambda logits: log_error(grid(logits)),
-        _logits(logsnrs, high, free_end),
-        steps,
-        learning_rate,
-        gradient,
-    )
-    return jnp.where(jnp.nanmin(losses) < log_error(ts), grid(best), ts), jnp.exp(losses)
+    return error
 
 
 def _noisy_logsnrs(schedule: Schedule, ts: Grid) -> Array:
