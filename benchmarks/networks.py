@@ -179,6 +179,16 @@ def finished(value):
     return jax.block_until_ready(value)
 
 
+def shapes(module, pair):
+    """Of the parameters of a form of our network."""
+    import jax
+    import jax.numpy as jnp
+
+    cond = {"label": jnp.zeros(1, int)} if pair.labels else None
+    given = jnp.zeros((1, *pair.shape)), jnp.zeros(1), cond
+    return jax.eval_shape(module.init, jax.random.key(0), *given)["params"]
+
+
 def variants(pair):
     """Ours as it is and with its options: title -> (module, params)."""
     ours = {"diffjax": (pair.module, pair.params)}
@@ -186,8 +196,9 @@ def variants(pair):
     if hasattr(pair.module, "scan_blocks"):
         from diffjax.models.stacking import stack_blocks
 
-        stacked = stack_blocks(pair.params)
-        ours["diffjax, scan"] = (pair.module.clone(scan_blocks=True), stacked)
+        scanned = pair.module.clone(scan_blocks=True)
+        stacked = stack_blocks(pair.params, shapes(scanned, pair))
+        ours["diffjax, scan"] = (scanned, stacked)
         both = pair.module.clone(scan_blocks=True, remat=True)
         ours["diffjax, scan, remat"] = (both, stacked)
     ours["diffjax, bfloat16"] = (computing_in(pair.module, "bfloat16"), pair.params)

@@ -160,7 +160,7 @@ def digits(workdir):
     like = jax.eval_shape(partial(config.initial_state, experiment), jax.random.key(0))
     manager = checkpoint.reader(workdir / "checkpoints")
     params = checkpoint.restore(manager, like).state.ema_params
-    sizes = {"classes": experiment.num_classes, "test": 64, "train": 96, "fine": 64}
+    sizes = {"classes": experiment.num_classes, "test": 64, "train": 64, "fine": 64}
     schedule, shape = experiment.schedule, experiment.shape
     return Problem(schedule, experiment.denoiser, params, shape, BRIEF, **sizes)
 

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 from diffjax.latents import nearest_codes
 from diffjax.models import VAE, AutoencoderKL, Decoder, Encoder, PatchDiscriminator, VQModel, kl_f8
+from diffjax.models.stacking import stack_blocks, unstack_blocks
 from diffjax.pretrained import load, save_safetensors
 from diffjax.pretrained.autoencoder import autoencoder_kl, vq_model
 from diffjax.pretrained.naming import count
@@ -194,6 +195,27 @@ def test_gradient_of_remat_is_that_of_finite_differences():
     (above, _), (below, _) = along(1e-5), along(-1e-5)
     np.testing.assert_allclose(gradient, (above - below) / 2e-5, rtol=1e-6)
     np.testing.assert_allclose(value, plain, rtol=1e-4)
+
+
+@pytest.mark.exhaustive
+def test_runs_of_equal_blocks_in_a_scan_change_no_value():
+    """Parameters of encoder and decoder are a level down in the tree."""
+    options = {"channels": (4, 8), "blocks": 3, "groups": 2, "attention_levels": (1,)}
+    module, scanned = (
+        AutoencoderKL(
+            Encoder(4, scan_blocks=scan, **options), Decoder(2, scan_blocks=scan, **options), 2
+        )
+        for scan in (False, True)
+    )
+    x = jax.random.normal(jax.random.key(1), (2, 8, 8, 2))
+    params = jax.jit(module.init)(jax.random.key(2), x)["params"]
+    like = jax.eval_shape(scanned.init, jax.random.key(0), x)["params"]
+    assert {"down_0_0_to_2", "down_1_0", "down_1_0_attention"} <= set(like["encoder"])
+    stacked = stack_blocks(params, like)
+    assert jax.tree.map(jnp.shape, stacked) == jax.tree.map(jnp.shape, like)
+    y, z = (jax.jit(m.apply)({"params": p}, x) for m, p in ((module, params), (scanned, stacked)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), y, z)
+    jax.tree.map(np.testing.assert_array_equal, unstack_blocks(stacked), params)
 
 
 def test_codes_decode_to_themselves_and_train():

@@ -14,11 +14,13 @@ import pytest
 from flax.traverse_util import flatten_dict
 from hypothesis import settings
 from hypothesis import strategies as st
+from tiny import check_forms
 
 from diffjax import config
 from diffjax.models import dhariwal, edm, edm2, network
 from diffjax.models.edm_blocks import downsample, one_hot_label, upsample
 from diffjax.models.fourier import FourierFeatures, MPFourier
+from diffjax.models.stacking import stack_blocks, unstack_blocks
 from diffjax.parameterization import make_denoiser
 from diffjax.pretrained import load, save_safetensors
 from diffjax.pretrained.architecture import shapes
@@ -196,6 +198,23 @@ def test_remat_changes_nothing_and_dropout_acts_by_its_key(name):
     scale = float(jnp.abs(a).max())
     assert float(jnp.abs(a - b).max()) > 1e-2 * scale
     np.testing.assert_allclose(run(0, remat=True) / scale, a / scale, atol=1e-5)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_of_equal_blocks_in_a_scan_change_no_value(name):
+    check_forms(TINY[name].clone(blocks=3, dropout=0.0), *INPUTS)
+
+
+def test_forced_norm_of_stacked_weights_is_that_of_each():
+    rng = np.random.default_rng(0)
+    weights = [{"conv": {"weight": jnp.asarray(rng.standard_normal((3, 3, 4, 5)))}} for _ in "ab"]
+    apart = {f"enc_0_block{i}": weight for i, weight in enumerate(weights)}
+    stacked = stack_blocks(apart, ["enc_0_block0_to_1"])
+    forced = unstack_blocks(edm2.force_norm(stacked))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), forced, edm2.force_norm(apart)
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

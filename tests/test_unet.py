@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import check_forms
 
 from diffjax import models
 from diffjax.models import resnet, unet_presets
@@ -154,6 +155,50 @@ def test_remat_changes_no_parameter_and_no_value():
     np.testing.assert_allclose(z, y, atol=1e-5)
     text = str(jax.make_jaxpr(models.network(other))(params, X, T, cond, None))
     assert text.count("remat") >= 5
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("remat", [False, True])
+def test_runs_of_equal_layers_in_a_scan_change_no_value(remat):
+    """Two runs on the way down, two on the way up, one layer alone where the width changes."""
+    module = models.adm_unet(**LABELLED | {"blocks": 3})
+    check_forms(module, X, T, {"label": jnp.arange(3)}, remat=remat)
+    shapes = jax.eval_shape(
+        module.clone(scan_blocks=True).init, jax.random.key(0), X, T, {"label": jnp.arange(3)}
+    )
+    names = {name for name in shapes["params"] if name.startswith(("down_", "up_"))}
+    assert names == {
+        *("down_0_0_to_2", "down_1_0", "down_1_1_to_2"),
+        *("up_1_0_to_2", "up_1_3", "up_0_0", "up_0_1_to_3"),
+    }
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        models.skip_tuning(jnp.linspace(0.6, 0.9, 4)),
+        pytest.param(models.free_u((1.4,), (0.8,)), marks=pytest.mark.exhaustive),
+    ],
+    ids=["skip_tuning", "free_u"],
+)
+def test_rules_for_skips_act_within_a_scan(rule):
+    module = models.latent_unet(8, (1,), 3, (), heads=2)
+    module = module.clone(style=module.style._replace(groups=4))
+    params = drawn(module, X, T, READER_COND)
+    scanned = module.clone(scan_blocks=True)
+    shapes = jax.eval_shape(scanned.init, jax.random.key(0), X, T, READER_COND)["params"]
+    run = lambda module, params: jax.jit(models.network(module, skip=rule))(  # noqa: E731
+        params, X, T, READER_COND, None
+    )
+    y = run(module, params)
+    np.testing.assert_allclose(run(scanned, models.stack_blocks(params, shapes)), y, atol=1e-5)
+    assert jnp.abs(y - models.network(module)(params, X, T, READER_COND, None)).max() > 1e-3
+
+
+@pytest.mark.exhaustive
+def test_classifier_in_a_scan_changes_no_value():
+    module = models.adm_classifier(3, 8, (1, 2), 3, (1,), head_channels=8)
+    check_forms(module, X, T, None)
 
 
 def test_bfloat16_reader_is_close_and_gives_float32():

@@ -4,10 +4,13 @@ Images and latents are NHWC. Parameters are float32; `dtype` is the type of the
 computation, and norms, softmax and outputs are float32 at least.
 """
 
+from functools import partial
+
 import jax.numpy as jnp
 from flax import linen as nn
 
 from diffjax.models.layers import Dtype, GroupNorm, attention, full
+from diffjax.models.stacking import repeat_runs
 from diffjax.types import Array
 
 EPSILON = 1e-6
@@ -60,6 +63,8 @@ class Trunk(nn.Module):
       groups: of the group norms; divides every width.
       dtype: type of the computation, float32 or bfloat16.
       remat: compute blocks again in the backward pass instead of keeping their insides.
+      scan_blocks: compile one block for each run of equal ones at a level without attention; see
+        `stack_blocks`.
     """
 
     out_channels: int
@@ -70,6 +75,7 @@ class Trunk(nn.Module):
     groups: int = 32
     dtype: Dtype = jnp.float32
     remat: bool = False
+    scan_blocks: bool = False
 
     def block(self, x, features, name):
         """A residual block to `features` channels."""
@@ -83,10 +89,15 @@ class Trunk(nn.Module):
 
     def level(self, x, level, blocks, name):
         """The blocks of one resolution, called `name`_0, `name`_1, ..."""
+        features = self.channels[level]
+        if level not in self.attention_levels:
+            make = partial(ResidualBlock, features, self.groups, self.dtype)
+            widths = [x.shape[-1], *[features] * blocks][:blocks]
+            options = {"name": f"{name}_", "remat": self.remat, "scan": self.scan_blocks}
+            return repeat_runs(make, lambda block, x, _: (block(x), None), x, widths, **options)[0]
         for i in range(blocks):
-            x = self.block(x, self.channels[level], f"{name}_{i}")
-            if level in self.attention_levels:
-                x = self.attend(x, f"{name}_{i}_attention")
+            x = self.block(x, features, f"{name}_{i}")
+            x = self.attend(x, f"{name}_{i}_attention")
         return x
 
     def middle(self, x):
@@ -186,7 +197,7 @@ def kl_f8(latent_channels: int = 4, quant_convs: bool = True, **kwargs) -> Autoe
     Args:
       latent_channels: 4 (Stable Diffusion 1, 2 and XL) or 16 (3, FLUX).
       quant_convs: False for the latter two.
-      **kwargs: `dtype` and `remat` of `Encoder` and `Decoder`.
+      **kwargs: `dtype`, `remat` and `scan_blocks` of `Encoder` and `Decoder`.
     """
     return AutoencoderKL(
         Encoder(2 * latent_channels, **kwargs),

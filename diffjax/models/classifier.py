@@ -68,7 +68,7 @@ class Classifier(nn.Module):
       middle: as in `UNet`.
       pool: style -> module from the last activations to the logits.
       style: shared by all blocks.
-      remat: as in `UNet`.
+      remat, scan_blocks: as in `UNet`.
     """
 
     channels: int
@@ -77,6 +77,7 @@ class Classifier(nn.Module):
     pool: Callable[..., Any]
     style: Style = Style()
     remat: bool = False
+    scan_blocks: bool = False
 
     @nn.compact
     def __call__(self, x: Array, t: Array, cond: Cond = None, train: bool = False) -> Array:
@@ -85,8 +86,9 @@ class Classifier(nn.Module):
         style, c = self.style, self.channels
         embedding = Embedding(c, 4 * c, 0, False, 0.0, style.dtype, name="embedding")(t, cond)
         h = conv3x3(self.down[0].channels, style.dtype, "conv_in")(x)
-        h, _ = way_down(style, self.down, self.remat, h, embedding, None, train)
-        h = middle(style, self.middle, self.remat, h, embedding, None, train)
+        options = {"remat": self.remat, "scan": self.scan_blocks}
+        h, _ = way_down(style, self.down, options, h, embedding, None, train)
+        h = middle(style, self.middle, options, h, embedding, None, train)
         return self.pool(style, name="pool")(h.astype(full(style.dtype)))
 
 

@@ -5,6 +5,8 @@ are NHWC; parameters are float32; `dtype` is the type of the computation, and no
 embedding and output stay float32.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -12,11 +14,11 @@ from diffjax.models.edm_blocks import (
     Block,
     Init,
     Inits,
-    down_and_up,
     group_norm,
     linear,
     one_hot_label,
 )
+from diffjax.models.edm_walk import Walk, concatenate
 from diffjax.models.layers import Dtype, sinusoidal_embedding
 from diffjax.types import Array, Cond
 
@@ -43,6 +45,7 @@ class DhariwalUNet(nn.Module):
       dropout: rate inside residual blocks.
       dtype: type of the computation, float32 or bfloat16.
       remat: compute each block again in the backward pass instead of keeping its inside.
+      scan_blocks: compile one block for each run of equal ones; see `stack_blocks`.
     """
 
     channels: int = 192
@@ -57,17 +60,19 @@ class DhariwalUNet(nn.Module):
     dropout: float = 0.1
     dtype: Dtype = jnp.float32
     remat: bool = False
+    scan_blocks: bool = False
 
     @nn.compact
     def __call__(self, x: Array, t: Array, cond: Cond = None, train: bool = False) -> Array:
         """x (B, H, W, C), t (B,), cond {"label": (B,), "augment": (B, D)} -> (B, H, W, out)."""
         out_channels = self.out_channels or x.shape[-1]
-        block = self.block(self.embed(t, cond or {}), train)
+        embedding = self.embed(t, cond or {})
+        call = lambda block, h: block(h, embedding, train)  # noqa: E731
+        walk = Walk(self.make, call, concatenate, self.remat, self.scan_blocks)
         widths = [self.channels * multiplier for multiplier in self.multipliers]
-        join = lambda h, skip: jnp.concatenate([h, skip], axis=-1)  # noqa: E731
 
         h = linear(x, widths[0], "enc_0_conv", INITS.main, self.dtype, (3, 3))
-        h = down_and_up(h, block, join, widths, self.blocks, self.attention_levels)
+        h = walk.down_and_up(h, widths, self.blocks, self.attention_levels)
         h = nn.silu(group_norm(h, "out_norm", EPSILON))
         dtype = jnp.promote_types(self.dtype, jnp.float32)
         return linear(h, out_channels, "out_conv", INITS.last, dtype, (3, 3))
@@ -86,27 +91,21 @@ class DhariwalUNet(nn.Module):
             h = h + linear(label, width, "map_label", LABEL, use_bias=False)
         return nn.silu(h)
 
-    def block(self, embedding: Array, train: bool):
-        """(x, name, features, attends, resample) -> a block of this network applied to x."""
-        kind = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
-
-        def apply(x, name, features, attends=False, resample=None):
-            module = kind(
-                features=features,
-                resample=resample,
-                heads=features // self.head_channels if attends else 0,
-                dropout=self.dropout,
-                skip_scale=1.0,
-                epsilon=EPSILON,
-                adaptive=True,
-                project_resampled=False,
-                inits=INITS,
-                dtype=self.dtype,
-                name=name,
-            )
-            return module(x, embedding, train)
-
-        return apply
+    def make(self, features: int, attends: bool, resample: Any, name: str) -> Block:
+        """A block of this network."""
+        return Block(
+            features=features,
+            resample=resample,
+            heads=features // self.head_channels if attends else 0,
+            dropout=self.dropout,
+            skip_scale=1.0,
+            epsilon=EPSILON,
+            adaptive=True,
+            project_resampled=False,
+            inits=INITS,
+            dtype=self.dtype,
+            name=name,
+        )
 
 
 def adm_imagenet64(**options) -> DhariwalUNet:

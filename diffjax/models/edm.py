@@ -6,7 +6,7 @@ and output stay float32.
 """
 
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +23,7 @@ from diffjax.models.edm_blocks import (
     one_hot_label,
     upsample,
 )
+from diffjax.models.edm_walk import Walk, concatenate
 from diffjax.models.fourier import FourierFeatures
 from diffjax.models.layers import Dtype, sinusoidal_embedding
 from diffjax.types import Array, Cond
@@ -58,6 +59,7 @@ class SongUNet(nn.Module):
       stored_frequencies: the Fourier frequencies are among the parameters, without gradient.
       dtype: type of the computation, float32 or bfloat16.
       remat: compute each block again in the backward pass instead of keeping its inside.
+      scan_blocks: compile one block for each run of equal ones; see `stack_blocks`.
     """
 
     channels: int = 128
@@ -77,13 +79,15 @@ class SongUNet(nn.Module):
     stored_frequencies: bool = False
     dtype: Dtype = jnp.float32
     remat: bool = False
+    scan_blocks: bool = False
 
     @nn.compact
     def __call__(self, x: Array, t: Array, cond: Cond = None, train: bool = False) -> Array:
         """x (B, H, W, C), t (B,), cond {"label": (B,), "augment": (B, D)} -> (B, H, W, out)."""
         out_channels = self.out_channels or x.shape[-1]
         embedding = self.embed(t, cond or {})
-        block = self.block(embedding, train)
+        call = lambda block, h: block(h, embedding, train)  # noqa: E731
+        walk = Walk(self.make, call, concatenate, self.remat, self.scan_blocks)
         last = len(self.multipliers) - 1
         down, up = partial(downsample, taps=self.taps), partial(upsample, taps=self.taps)
 
@@ -92,25 +96,24 @@ class SongUNet(nn.Module):
         skips = [h]
         for level, multiplier in enumerate(self.multipliers):
             if level > 0:
-                h = block(h, f"enc_{level}_down", h.shape[-1], resample=down)
+                h = walk.one(h, f"enc_{level}_down", h.shape[-1], resample=down)
                 h, image = self.add_image(h, image, level)
                 skips.append(h)
-            for i in range(self.blocks):
-                attends = level in self.attention_levels
-                h = block(h, f"enc_{level}_block{i}", self.channels * multiplier, attends)
-                skips.append(h)
+            attends, features = level in self.attention_levels, self.channels * multiplier
+            h, more = walk.down(h, f"enc_{level}_block", features, attends, self.blocks)
+            skips += more
 
-        h = block(h, f"dec_{last}_in0", h.shape[-1], attends=True)
-        h = block(h, f"dec_{last}_in1", h.shape[-1])
+        h = walk.one(h, f"dec_{last}_in0", h.shape[-1], attends=True)
+        h = walk.one(h, f"dec_{last}_in1", h.shape[-1])
         out = None
         for level, multiplier in reversed(list(enumerate(self.multipliers))):
             if level < last:
-                h = block(h, f"dec_{level}_up", h.shape[-1], resample=up)
+                h = walk.one(h, f"dec_{level}_up", h.shape[-1], resample=up)
                 out = None if out is None else up(out)
-            for i in range(self.blocks + 1):
-                attends = i == self.blocks and level in self.attention_levels
-                h = jnp.concatenate([h, skips.pop()], axis=-1)
-                h = block(h, f"dec_{level}_block{i}", self.channels * multiplier, attends)
+            name, features = f"dec_{level}_block", self.channels * multiplier
+            h = walk.up(h, name, features, False, [skips.pop() for _ in range(self.blocks)])
+            h = concatenate(h, skips.pop())  # for the only block that may attend
+            h = walk.one(h, f"{name}{self.blocks}", features, level in self.attention_levels)
             if level == 0 or self.decoder == "skip":
                 more = self.to_image(h, level, out_channels)
                 out = more if out is None else out + more
@@ -134,27 +137,21 @@ class SongUNet(nn.Module):
         h = nn.silu(linear(h, width, "map_layer0", INITS.main))
         return nn.silu(linear(h, width, "map_layer1", INITS.main))
 
-    def block(self, embedding: Array, train: bool):
-        """(x, name, features, attends, resample) -> a block of this network applied to x."""
-        kind = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
-
-        def apply(x, name, features, attends=False, resample=None):
-            module = kind(
-                features=features,
-                resample=resample,
-                heads=int(attends),
-                dropout=self.dropout,
-                skip_scale=np.sqrt(0.5),
-                epsilon=EPSILON,
-                adaptive=False,
-                project_resampled=True,
-                inits=INITS,
-                dtype=self.dtype,
-                name=name,
-            )
-            return module(x, embedding, train)
-
-        return apply
+    def make(self, features: int, attends: bool, resample: Any, name: str) -> Block:
+        """A block of this network."""
+        return Block(
+            features=features,
+            resample=resample,
+            heads=int(attends),
+            dropout=self.dropout,
+            skip_scale=np.sqrt(0.5),
+            epsilon=EPSILON,
+            adaptive=False,
+            project_resampled=True,
+            inits=INITS,
+            dtype=self.dtype,
+            name=name,
+        )
 
     def add_image(self, h: Array, image: Array, level: int) -> tuple[Array, Array]:
         """What a level of the encoder is given of the image, and the image for the next."""

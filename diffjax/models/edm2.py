@@ -7,6 +7,7 @@ softmax, embedding and output stay float32.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +16,11 @@ import optax
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from diffjax.models.edm_blocks import Taps, down_and_up, downsample, one_hot_label, upsample
+from diffjax.models.edm_blocks import Taps, downsample, one_hot_label, upsample
+from diffjax.models.edm_walk import Walk
 from diffjax.models.fourier import MPFourier
 from diffjax.models.layers import Dtype, attention
+from diffjax.models.stacking import is_run
 from diffjax.types import Array, Cond, Params
 
 EPSILON = 1e-4
@@ -94,8 +97,13 @@ def force_norm(params: Params) -> Params:
     Returns:
       The same tree; gains and frequencies are untouched.
     """
-    flat = flatten_dict(params)
-    return unflatten_dict({p: _norm_weight(w) if p[-1] == "weight" else w for p, w in flat.items()})
+
+    def forced(path, w):
+        if path[-1] != "weight":
+            return w
+        return jax.vmap(_norm_weight)(w) if any(map(is_run, path)) else _norm_weight(w)
+
+    return unflatten_dict({path: forced(path, w) for path, w in flatten_dict(params).items()})
 
 
 def forced_weight_norm() -> optax.GradientTransformation:
@@ -209,6 +217,7 @@ class EDM2UNet(nn.Module):
       stored_frequencies: the Fourier frequencies are among the parameters, without gradient.
       dtype: type of the computation, float32 or bfloat16.
       remat: compute each block again in the backward pass instead of keeping its inside.
+      scan_blocks: compile one block for each run of equal ones; see `stack_blocks`.
     """
 
     channels: int = 192
@@ -230,6 +239,7 @@ class EDM2UNet(nn.Module):
     stored_frequencies: bool = False
     dtype: Dtype = jnp.float32
     remat: bool = False
+    scan_blocks: bool = False
 
     def setup(self):
         self.logvar = LogVariance(self.logvar_channels, self.stored_frequencies)
@@ -237,16 +247,18 @@ class EDM2UNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, t: Array, cond: Cond = None, train: bool = False) -> Array:
         """x (B, H, W, C), t (B,), cond {"label": (B,)} or None -> (B, H, W, C)."""
-        block = self.block(self.embed(t, cond), train)
+        embedding = self.embed(t, cond)
         if self.is_initializing() and self.logvar_channels:
             self.logvar(t)
         widths = [self.channels * multiplier for multiplier in self.multipliers]
+        call = lambda block, h: block(h, embedding, train)  # noqa: E731
         join = partial(mp_cat, t=self.concat_balance)
+        walk = Walk(self.make, call, join, self.remat, self.scan_blocks)
         resample = partial(downsample, taps=self.taps), partial(upsample, taps=self.taps)
 
         h = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1).astype(self.dtype)
         h = MPConv(widths[0], (3, 3), name="enc_0_conv")(h)
-        h = down_and_up(h, block, join, widths, self.blocks, self.attention_levels, resample)
+        h = walk.down_and_up(h, widths, self.blocks, self.attention_levels, resample)
 
         gain = self.param("out_gain", nn.initializers.zeros, ())
         h = h.astype(jnp.promote_types(h.dtype, jnp.float32))
@@ -267,25 +279,19 @@ class EDM2UNet(nn.Module):
             h = mp_sum(h, MPConv(width, name="emb_label")(label), self.label_balance)
         return mp_silu(h)
 
-    def block(self, embedding: Array, train: bool):
-        """(x, name, features, attends, resample) -> a block of this network applied to x."""
-        kind = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
-
-        def apply(x, name, features, attends=False, resample=None):
-            module = kind(
-                features=features,
-                encodes=name.startswith("enc"),
-                resample=resample,
-                heads=features // self.head_channels if attends else 0,
-                dropout=self.dropout,
-                residual_balance=self.residual_balance,
-                attention_balance=self.attention_balance,
-                clip=self.clip,
-                name=name,
-            )
-            return module(x, embedding, train)
-
-        return apply
+    def make(self, features: int, attends: bool, resample: Any, name: str) -> Block:
+        """A block of this network."""
+        return Block(
+            features=features,
+            encodes=name.startswith("enc"),
+            resample=resample,
+            heads=features // self.head_channels if attends else 0,
+            dropout=self.dropout,
+            residual_balance=self.residual_balance,
+            attention_balance=self.attention_balance,
+            clip=self.clip,
+            name=name,
+        )
 
 
 def edm2_xs(**options) -> EDM2UNet:

@@ -1,6 +1,6 @@
 """The parts of EDM's networks: FIR resampling, initial weights and the residual block."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -188,48 +188,3 @@ class Block(nn.Module):
         qkv = qkv.reshape(b, height * width, 3, self.heads, c // self.heads)
         h = attention(*(qkv[:, :, i] for i in range(3)))
         return linear(h, c, "proj", self.inits.last, self.dtype).reshape(x.shape)
-
-
-def down_and_up(
-    h: Array,
-    block: Callable[..., Array],
-    join: Callable[[Array, Array], Array],
-    widths: Sequence[int],
-    blocks: int,
-    attention_levels: Sequence[int],
-    resample: tuple[Callable[[Array], Array], Callable[[Array], Array]] = (downsample, upsample),
-) -> Array:
-    """The way down to the lowest resolution and back, with a skip from every block.
-
-    Called within a module's `__call__`, whose blocks get the names that it gives them.
-
-    Args:
-      h: output of the first convolution (B, H, W, widths[0]).
-      block: (x, name, features, attends, resample) -> a block applied to x.
-      join: (h, skip) -> the input of a block on the way up.
-      widths: of each level, the full resolution first.
-      blocks: per level on the way down; one more on the way up.
-      attention_levels: levels with self-attention.
-      resample: to the next level, and back from it.
-
-    Returns:
-      (B, H, W, widths[0]).
-    """
-    (down, up), skips, last = resample, [h], len(widths) - 1
-    for level, width in enumerate(widths):
-        if level > 0:
-            h = block(h, f"enc_{level}_down", h.shape[-1], resample=down)
-            skips.append(h)
-        for i in range(blocks):
-            h = block(h, f"enc_{level}_block{i}", width, level in attention_levels)
-            skips.append(h)
-    h = block(h, f"dec_{last}_in0", h.shape[-1], attends=True)
-    h = block(h, f"dec_{last}_in1", h.shape[-1])
-    for level, width in reversed(list(enumerate(widths))):
-        if level < last:
-            h = block(h, f"dec_{level}_up", h.shape[-1], resample=up)
-        for i in range(blocks + 1):
-            h = block(
-                join(h, skips.pop()), f"dec_{level}_block{i}", width, level in attention_levels
-            )
-    return h

@@ -70,6 +70,6 @@ def skip_tuning(factors: Factors) -> SkipRule:
     """
 
     def rule(h, skip, stage, index):
-        return h, skip * jnp.asarray(factors[index], skip.dtype)
+        return h, skip * jnp.asarray(factors, skip.dtype)[index]
 
     return rule

@@ -1,14 +1,18 @@
 """Repeated blocks: one after another, or as one `nn.scan` over stacked parameters."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
+from itertools import groupby
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from diffjax.types import Params
+from diffjax.types import Params, PyTree
+
+RUN = re.compile(r"(.*\D)(\d+)_to_(\d+)")
 
 
 def repeat(
@@ -18,15 +22,16 @@ def repeat(
     depth: int,
     *,
     inputs: Any = None,
-    name: str = "block",
+    name: str = "block_",
+    first: int = 0,
     remat: bool = False,
     scan: bool = False,
 ) -> tuple[Any, Any]:
     """`depth` blocks of one shape, each on the output of the one before.
 
-    To be called in a compact method. The parameters are those of {name}_0, {name}_1, ... or
-    with `scan` those of {name}s, with a leading axis: `stack_blocks` and `unstack_blocks`
-    turn one into the other.
+    To be called in a compact method. The parameters are those of {name}0, {name}1, ... or
+    with `scan` those of {name}0_to_{depth - 1}, with a leading axis: `stack_blocks` and
+    `unstack_blocks` turn one into the other.
 
     Args:
       make: name -> block.
@@ -34,7 +39,8 @@ def repeat(
       carry: what the first block is given.
       depth: number of blocks.
       inputs: one per block, as a list or a leading axis; None where there is none.
-      name: of one block.
+      name: of one block, without its number.
+      first: number of the first block.
       remat: recompute a block in the backward pass instead of keeping what is inside it.
       scan: compile one block for all.
 
@@ -48,33 +54,77 @@ def repeat(
             step, variable_axes={"params": 0}, split_rngs={"params": True, "dropout": True},
             length=depth,
         )  # fmt: skip
-        return scanned(make(name=f"{name}s"), carry, inputs)
+        return scanned(make(name=f"{name}{first}_to_{first + depth - 1}"), carry, inputs)
     outputs = []
     for i in range(depth):
         own = None if inputs is None else inputs[i]
-        carry, output = step(make(name=f"{name}_{i}"), carry, own)
+        carry, output = step(make(name=f"{name}{first + i}"), carry, own)
         outputs.append(output)
     return carry, outputs
 
 
-def stack_blocks(params: Params) -> Params:
-    """Parameters for `scan_blocks`: all of block_0, block_1, ... as blocks, by leading axis.
+def repeat_runs(
+    make: Callable[..., nn.Module],
+    step: Callable[[nn.Module, Any, Any], tuple[Any, Any]],
+    carry: Any,
+    kinds: Sequence[Hashable],
+    *,
+    inputs: Sequence[Any] | None = None,
+    scan: bool = False,
+    **options: Any,
+) -> tuple[Any, list[Any]]:
+    """`repeat` of blocks of several shapes: with `scan`, each run of neighbours of one kind.
+
+    Args:
+      make: as in `repeat`, as are step and carry.
+      kinds: one per block, equal where the shapes of all that goes in and out are.
+      inputs: one per block, or None.
+      scan: compile one block for each run; a run of one block keeps its name.
+      **options: `name` and `remat` of `repeat`.
+
+    Returns:
+      (the last carry, the outputs).
+    """
+    outputs, first = [], 0
+    for length in (len(list(run)) for _, run in groupby(kinds)) if scan else [len(kinds)]:
+        own = None if inputs is None else inputs[first : first + length]
+        run = partial(repeat, make, step, depth=length, first=first, **options)
+        if scan and length > 1:
+            own = own and jax.tree.map(lambda *leaves: jnp.stack(leaves), *own)
+            carry, stacked = run(carry=carry, inputs=own, scan=True)
+            more = [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(length)]
+        else:
+            carry, more = run(carry=carry, inputs=own)
+        outputs += more
+        first += length
+    return carry, outputs
+
+
+def is_run(name: str) -> bool:
+    """Whether parameters of this name are those of several blocks, by leading axis."""
+    return RUN.fullmatch(name) is not None
+
+
+def stack_blocks(params: Params, like: PyTree) -> Params:
+    """Parameters for `scan_blocks`: those of a run of equal blocks as one, by leading axis.
 
     Args:
       params: of a network without `scan_blocks`.
+      like: the same network's with it, or their shapes:
+        `jax.eval_shape(module.init, key, x, t)["params"]`.
 
     Returns:
-      Those of the same network with it.
+      Parameters as `like` has them.
     """
-    stacked, groups = {}, {}
-    for name, value in params.items():
-        match = re.fullmatch(r"(.*block)_(\d+)", name)
-        if match:
-            groups.setdefault(f"{match[1]}s", {})[int(match[2])] = value
-        else:
-            stacked[name] = value
-    for name, blocks in groups.items():
-        parts = [blocks[i] for i in range(len(blocks))]
+    if not isinstance(like, Mapping):
+        return params
+    stacked = {}
+    for name in like:
+        match = RUN.fullmatch(name)
+        if not match:
+            stacked[name] = stack_blocks(params[name], like[name])
+            continue
+        parts = [params[f"{match[1]}{i}"] for i in range(int(match[2]), int(match[3]) + 1)]
         stacked[name] = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
     return stacked
 
@@ -88,11 +138,14 @@ def unstack_blocks(params: Params) -> Params:
     Returns:
       Those of the same network without it.
     """
+    if not isinstance(params, Mapping):
+        return params
     apart = {}
     for name, value in params.items():
-        if not re.fullmatch(r".*blocks", name):
-            apart[name] = value
+        match = RUN.fullmatch(name)
+        if not match:
+            apart[name] = unstack_blocks(value)
             continue
-        for i in range(jax.tree.leaves(value)[0].shape[0]):
-            apart[f"{name[:-1]}_{i}"] = jax.tree.map(lambda leaf, i=i: leaf[i], value)
+        for index, i in enumerate(range(int(match[2]), int(match[3]) + 1)):
+            apart[f"{match[1]}{i}"] = jax.tree.map(lambda leaf, k=index: leaf[k], value)
     return apart

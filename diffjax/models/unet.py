@@ -5,6 +5,7 @@ type of the computation. `diffjax.models.unet_presets` has the published ones.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from flax import linen as nn
 
 from diffjax.models.layers import Dtype, full, sinusoidal_embedding
 from diffjax.models.resnet import Resample, ResidualBlock, Style, conv3x3
+from diffjax.models.stacking import repeat, repeat_runs
 from diffjax.models.unet_attention import Attend, Context
 from diffjax.types import Array, Cond, InputError
 
@@ -109,6 +111,7 @@ class UNet(nn.Module):
       frequency_shift: 1 in DDPM, 0 elsewhere.
       style: shared by all blocks.
       remat: recompute a layer's inside in the backward pass, for less memory.
+      scan_blocks: compile one layer for each run of equal ones; see `stack_blocks`.
     """
 
     channels: int
@@ -123,6 +126,7 @@ class UNet(nn.Module):
     frequency_shift: float = 0.0
     style: Style = Style()
     remat: bool = False
+    scan_blocks: bool = False
 
     @nn.compact
     def __call__(
@@ -150,9 +154,10 @@ class UNet(nn.Module):
         style, context = self.style, token_context(cond)
         embedding = self.embed(t, cond)
         h = conv3x3(self.down[0].channels, style.dtype, "conv_in")(x)
-        h, skips = way_down(style, self.down, self.remat, h, embedding, context, train)
-        h = middle(style, self.middle, self.remat, h, embedding, context, train)
-        h = way_up(style, self.up, self.remat, h, skips, skip, embedding, context, train)
+        options = {"remat": self.remat, "scan": self.scan_blocks}
+        h, skips = way_down(style, self.down, options, h, embedding, context, train)
+        h = middle(style, self.middle, options, h, embedding, context, train)
+        h = way_up(style, self.up, options, h, skips, skip, embedding, context, train)
         h = nn.silu(style.norm("norm_out")(h.astype(full(style.dtype))))
         zeros, features = nn.initializers.zeros, self.out_channels or x.shape[-1]
         return conv3x3(features, full(style.dtype), "conv_out", kernel_init=zeros)(h)
@@ -171,52 +176,61 @@ class UNet(nn.Module):
         )(t, cond)
 
 
-def layer_class(remat: bool) -> type[Layer]:
-    """`Layer`, or the same that keeps only its inputs for the backward pass."""
-    return nn.remat(Layer, static_argnums=(4,)) if remat else Layer
-
-
-def way_down(style, levels, remat, h, embedding, context, train):
+def way_down(style, levels, options, h, embedding, context, train):
     """All levels to the lowest resolution; called within a module's `__call__`.
 
     Returns:
       (h, every activation that the way up will join, in order).
     """
-    layer, skips = layer_class(remat), [h]
+
+    def forth(layer, h, _):
+        h = layer(h, embedding, context, train)
+        return h, h
+
+    skips = [h]
     for i, level in enumerate(levels):
-        for j in range(level.blocks):
-            block = layer(style, level.channels, level.attend, name=f"down_{i}_{j}")
-            h = block(h, embedding, context, train)
-            skips.append(h)
+        make = partial(Layer, style, level.channels, level.attend)
+        widths = [h.shape[-1], *[level.channels] * level.blocks][: level.blocks]
+        h, more = repeat_runs(make, forth, h, widths, name=f"down_{i}_", **options)
+        skips += more
         if level.resample is not None:
             h = level.resample(style, name=f"downsample_{i}")(h, embedding, train)
             skips.append(h)
     return h, skips
 
 
-def middle(style, attends, remat, h, embedding, context, train):
+def middle(style, attends, options, h, embedding, context, train):
     """The blocks at the lowest resolution; called within a module's `__call__`."""
     if attends is None:
         return h
-    layer = layer_class(remat)
-    # Attention stands between blocks; a layer begins with its block.
+
+    def forth(layer, h, _):
+        return layer(h, embedding, context, train), None
+
+    # Attention stands between blocks; a layer begins with its block. No two are known to be equal.
     for i, attend in enumerate((*attends, None)):
-        h = layer(style, h.shape[-1], attend, name=f"middle_{i}")(h, embedding, context, train)
+        make = partial(Layer, style, h.shape[-1], attend)
+        h, _ = repeat(make, forth, h, 1, name="middle_", first=i, remat=options["remat"])
     return h
 
 
-def way_up(style, levels, remat, h, skips, skip, embedding, context, train):
+def way_up(style, levels, options, h, skips, skip, embedding, context, train):
     """All levels back to the full resolution; called within a module's `__call__`."""
-    layer, index = layer_class(remat), 0
+    index = 0
     for stage, (i, level) in enumerate(reversed(list(enumerate(levels)))):
-        for j in range(level.blocks):
-            other = skips.pop()
+
+        def back(layer, h, joined, stage=stage):
+            other, index = joined
             if skip is not None:
                 h, other = skip(h, other, stage, index)
-            index += 1
-            h = jnp.concatenate([h, other], axis=-1)
-            block = layer(style, level.channels, level.attend, name=f"up_{i}_{j}")
-            h = block(h, embedding, context, train)
+            return layer(jnp.concatenate([h, other], axis=-1), embedding, context, train), None
+
+        make = partial(Layer, style, level.channels, level.attend)
+        joined = [(skips.pop(), index + j) for j in range(level.blocks)]
+        widths = [h.shape[-1], *[level.channels] * level.blocks][: level.blocks]
+        kinds = [(width, other.shape[-1]) for width, (other, _) in zip(widths, joined, strict=True)]
+        h, _ = repeat_runs(make, back, h, kinds, inputs=joined, name=f"up_{i}_", **options)
+        index += level.blocks
         if level.resample is not None:
             h = level.resample(style, name=f"upsample_{i}")(h, embedding, train)
     return h

@@ -144,11 +144,11 @@ class UViT(nn.Module):
         def back(block, h, skip):
             return block(h, skip, given), None
 
-        h, skips = repeat(make, forth, h, self.depth // 2, name="in_block", **options)
+        h, skips = repeat(make, forth, h, self.depth // 2, name="in_block_", **options)
         h = make(name="middle")(h, given)
         joined = partial(SkipBlock, make, self.skip, self.dtype)
         h, _ = repeat(
-            joined, back, h, self.depth // 2, inputs=skips[::-1], name="out_block", **options
+            joined, back, h, self.depth // 2, inputs=skips[::-1], name="out_block_", **options
         )
         h = affine_norm(name="norm")(h)[:, extra.shape[1] :]
         features = self.out_channels or channels
