@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import check_forms
 
 from diffjax import models
-from diffjax.models import resnet, unet_presets
+from diffjax.models import layers, resnet, unet_presets
 from diffjax.pretrained.naming import count
 from diffjax.types import InputError
 
@@ -199,6 +200,29 @@ def test_rules_for_skips_act_within_a_scan(rule):
 def test_classifier_in_a_scan_changes_no_value():
     module = models.adm_classifier(3, 8, (1, 2), 3, (1,), head_channels=8)
     check_forms(module, X, T, None)
+
+
+@pytest.mark.parametrize(("groups", "shape"), [(4, (2, 5, 3, 8)), (8, (3, 8)), (None, (2, 6, 16))])
+def test_group_norm_is_that_of_flax(x64, groups, shape):
+    """Value and gradient, against its variance in two passes."""
+    rng = np.random.default_rng(0)
+    x, target = 3 + rng.standard_normal(shape), rng.standard_normal(shape)
+    ours = layers.GroupNorm(groups, 1e-3)
+    theirs = nn.GroupNorm(groups or 4, epsilon=1e-3, use_fast_variance=False)
+    params = {name: jnp.asarray(rng.standard_normal(shape[-1:])) for name in ("scale", "bias")}
+
+    @jax.jit
+    def both(params, x):
+        loss = lambda module: lambda p, x: jnp.sum(target * module.apply({"params": p}, x))  # noqa: E731
+        return [jax.value_and_grad(loss(module), (0, 1))(params, x) for module in (ours, theirs)]
+
+    a, b = both(params, jnp.asarray(x))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), a, b)
+
+
+def test_groups_must_divide_the_channels():
+    with pytest.raises(InputError, match="3 groups do not divide 8 channels"):
+        layers.GroupNorm(3).init(jax.random.key(0), jnp.zeros((1, 4, 4, 8)))
 
 
 def test_bfloat16_reader_is_close_and_gives_float32():

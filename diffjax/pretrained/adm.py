@@ -49,12 +49,12 @@ from diffjax.pretrained.unet_names import (
     Path,
     conv_names,
     dense_names,
-    group_norm_names,
     inputs_down,
     inputs_of_layers,
     kernel_names,
     kind,
     merged,
+    scale_names,
 )
 from diffjax.types import InputError
 
@@ -198,10 +198,10 @@ def resamples_of(c: dict[str, Any]) -> tuple[Resample, Resample]:
 def residual_names(theirs: str, ours: Path, skip: bool = False) -> Names:
     """ResBlock."""
     return merged(
-        group_norm_names(f"{theirs}.in_layers.0", (*ours, "norm_in")),
+        scale_names(f"{theirs}.in_layers.0", (*ours, "norm_in")),
         conv_names(f"{theirs}.in_layers.2", (*ours, "conv_in")),
         dense_names(f"{theirs}.emb_layers.1", (*ours, "modulation")),
-        group_norm_names(f"{theirs}.out_layers.0", (*ours, "norm_out")),
+        scale_names(f"{theirs}.out_layers.0", (*ours, "norm_out")),
         conv_names(f"{theirs}.out_layers.3", (*ours, "conv_out")),
         kernel_names(f"{theirs}.skip_connection", (*ours, "skip"), conv_1x1) if skip else {},
     )
@@ -213,7 +213,7 @@ def attention_names(theirs: str, ours: Path, heads: int, width: int, new_order: 
     order = np.arange(3 * width) if new_order else by_head
     qkv, bias = (outputs_reordered(layout, order) for layout in (conv_1d, same))
     return merged(
-        group_norm_names(f"{theirs}.norm", (*ours, "norm")),
+        scale_names(f"{theirs}.norm", (*ours, "norm")),
         kernel_names(f"{theirs}.qkv", (*ours, "qkv"), qkv, bias=bias),
         kernel_names(f"{theirs}.proj_out", (*ours, "projection"), conv_1d),
     )
@@ -281,14 +281,12 @@ def unet_names(module: UNet, new_order: bool) -> Names:
             table |= RESAMPLE_NAMES[level.resample](place, (f"upsample_{i}",))
     if module.num_classes:
         table["label_emb.weight"] = Entry(("embedding", "label", "embedding"))
-    return merged(
-        table, group_norm_names("out.0", ("norm_out",)), conv_names("out.2", ("conv_out",))
-    )
+    return merged(table, scale_names("out.0", ("norm_out",)), conv_names("out.2", ("conv_out",)))
 
 
 def classifier_names(module: Classifier, new_order: bool) -> Names:
     """EncoderUNetModel's tensors among the parameters of our module."""
-    table = down_names(module, new_order) | group_norm_names("out.0", ("pool", "norm"))
+    table = down_names(module, new_order) | scale_names("out.0", ("pool", "norm"))
     if kind(module.pool) is MeanPool:
         return table | kernel_names("out.3", ("pool", "projection"), conv_1x1)
     positions: Layout = dense

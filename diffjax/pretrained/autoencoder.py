@@ -165,8 +165,8 @@ def layer(theirs: str, ours: tuple[str, ...], layout: Layout) -> Names:
 def norm(theirs: str, ours: tuple[str, ...]) -> Names:
     """A group norm."""
     return {
-        f"{theirs}.weight": Entry((*ours, "norm", "scale")),
-        f"{theirs}.bias": Entry((*ours, "norm", "bias")),
+        f"{theirs}.weight": Entry((*ours, "scale")),
+        f"{theirs}.bias": Entry((*ours, "bias")),
     }
 
 

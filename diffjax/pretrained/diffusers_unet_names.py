@@ -13,7 +13,6 @@ from diffjax.pretrained.unet_names import (
     Path,
     conv_names,
     dense_names,
-    group_norm_names,
     inputs_of_layers,
     kernel_names,
     kind,
@@ -66,7 +65,7 @@ def ends_names(module: UNet, cosine_first: bool, vector: str) -> Names:
         conv_names("conv_in", ("conv_in",)),
         kernel_names("time_embedding.linear_1", ("embedding", "time_in"), time_in),
         dense_names("time_embedding.linear_2", ("embedding", "time_out")),
-        group_norm_names("conv_norm_out", ("norm_out",)),
+        scale_names("conv_norm_out", ("norm_out",)),
         conv_names("conv_out", ("conv_out",)),
     )
     if module.num_classes:
@@ -98,10 +97,10 @@ def level_names(
 def residual_names(theirs: str, ours: Path, skip: bool = False) -> Names:
     """ResnetBlock2D."""
     return merged(
-        group_norm_names(f"{theirs}.norm1", (*ours, "norm_in")),
+        scale_names(f"{theirs}.norm1", (*ours, "norm_in")),
         conv_names(f"{theirs}.conv1", (*ours, "conv_in")),
         dense_names(f"{theirs}.time_emb_proj", (*ours, "modulation")),
-        group_norm_names(f"{theirs}.norm2", (*ours, "norm_out")),
+        scale_names(f"{theirs}.norm2", (*ours, "norm_out")),
         conv_names(f"{theirs}.conv2", (*ours, "conv_out")),
         kernel_names(f"{theirs}.conv_shortcut", (*ours, "skip"), conv_1x1) if skip else {},
     )
@@ -128,7 +127,7 @@ def attend_names(theirs: str, ours: Path, attend: Attend | None, linear: bool) -
         return transformer_names(theirs, ours, attend.keywords, linear)
     normed = attend.keywords.get("normed", True)
     return merged(
-        group_norm_names(f"{theirs}.group_norm", (*ours, "norm")) if normed else {},
+        scale_names(f"{theirs}.group_norm", (*ours, "norm")) if normed else {},
         *(
             dense_names(f"{theirs}.to_{letter}", (*ours, "qkv"), (i, 3))
             for i, letter in enumerate("qkv")
@@ -141,7 +140,7 @@ def transformer_names(theirs: str, ours: Path, keywords: dict, linear: bool) -> 
     """Transformer2DModel."""
     layout = dense if linear else conv_1x1
     table = merged(
-        group_norm_names(f"{theirs}.norm", (*ours, "norm")),
+        scale_names(f"{theirs}.norm", (*ours, "norm")),
         kernel_names(f"{theirs}.proj_in", (*ours, "project_in"), layout),
         kernel_names(f"{theirs}.proj_out", (*ours, "project_out"), layout),
     )

@@ -245,7 +245,7 @@ LEAVES = {"kernel": "weight", "scale": "weight", "frequencies": "freqs"}
 
 
 def _name(path: tuple[str, ...], size: int) -> str:
-    *layers, leaf = (part for part in path if part != "norm")
+    *layers, leaf = path
     return ".".join([at_resolution(layers[0], size), *layers[1:], LEAVES.get(leaf, leaf)])
 
 

@@ -36,11 +36,6 @@ def scale_names(theirs: str, ours: Path) -> Names:
     }
 
 
-def group_norm_names(theirs: str, ours: Path) -> Names:
-    """The scale and bias of our `GroupNorm`."""
-    return scale_names(theirs, (*ours, "norm"))
-
-
 def merged(*tables: Names) -> Names:
     """One table of several, whose names all differ."""
     return {name: entry for table in tables for name, entry in table.items()}
