@@ -13,6 +13,7 @@ from diffjax.pretrained import Autoencoder, Pretrained, load
 from diffjax.types import Array, InputError, Params
 
 SIZES = ("sample_size", "image_size", "img_resolution", "input_size")
+READERS = ("UNet2DConditionModel", "SD3Transformer2DModel")  # of a text encoder's tokens
 CHANNELS = ("in_channels", "img_channels")
 DEFAULT_SCALE = 0.18215  # of diffusers' AutoencoderKL and VQModel
 
@@ -31,7 +32,7 @@ def published(path: str | Path) -> tuple[Published, Params]:
     model = load(path)
     if not isinstance(model, Pretrained):
         raise InputError(f"{path} does not draw images; expected a denoising network.")
-    if model.config.get("_class_name") == "UNet2DConditionModel":
+    if model.config.get("_class_name") in READERS:
         raise InputError(
             f"{path} needs the tokens of a text encoder; call it from Python: "
             "diffjax.pretrained.load(path)."

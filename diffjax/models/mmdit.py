@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from diffjax.models.dit import Final, modulation
 from diffjax.models.layers import Dtype, attention
-from diffjax.models.patches import Embedding, patchify, unpatchify
+from diffjax.models.patches import Embedding, VectorEmbedding, patchify, unpatchify
 from diffjax.models.position import Cells, cells, no_rotation, sincos_2d
 from diffjax.models.stacking import repeat
 from diffjax.models.transformer import MLP, QKV, Given, LayerNorm, dense
@@ -99,8 +99,8 @@ class JointBlock(nn.Module):
 class MMDiT(nn.Module):
     """Patches and text tokens in two streams that attend jointly: Esser et al. 2024, section 4.
 
-    The embedding that modulates is of time, and of the label where there are classes; the
-    pooled text vector that Stable Diffusion 3 adds to it is not built.
+    The embedding that modulates is of time, and of a label or a vector, such as the pooled text
+    of Stable Diffusion 3, where the network has been made for them.
 
     Attributes:
       width: channels of a token, divisible by 4.
@@ -108,6 +108,7 @@ class MMDiT(nn.Module):
       heads: attention heads, a divisor of the width.
       patch_size: height and width of a patch.
       num_classes: as in `DiT`.
+      vector: whether a vector (B, V) is taken as a condition.
       out_channels: None for as many as the input.
       block: makes a block, see `JointBlock`.
       position: (cells, width) -> table (T, width) that is added to the patches.
@@ -121,6 +122,7 @@ class MMDiT(nn.Module):
     heads: int = 24
     patch_size: int = 2
     num_classes: int = 0
+    vector: bool = False
     out_channels: int | None = None
     block: Callable[..., nn.Module] = JointBlock
     position: Callable[[Cells, int], Array] = sincos_2d
@@ -130,7 +132,10 @@ class MMDiT(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, t: Array, cond: Cond = None, train: bool = False) -> Array:
-        """x (B, H, W, C), t (B,) in steps, cond with tokens (B, L, E) -> (B, H, W, out)."""
+        """x (B, H, W, C), t (B,) in steps, cond with tokens (B, L, E) -> (B, H, W, out).
+
+        cond may also have a token_mask (B, L), and needs the label or vector it was made for.
+        """
         if not cond or "tokens" not in cond:
             raise InputError('MMDiT needs cond["tokens"] (B, L, E); got none.')
         b, height, width, channels = x.shape
@@ -143,7 +148,10 @@ class MMDiT(nn.Module):
         if mask is not None:
             seen = jnp.ones((b, image.shape[1]), bool)
             mask = jnp.concatenate([seen, mask.astype(bool)], axis=1)
-        given = Given(embed(t, cond), where, mask=mask)
+        embedding = embed(t, cond)
+        if self.vector:
+            embedding = embedding + VectorEmbedding(self.width, self.dtype, name="vector")(cond)
+        given = Given(embedding, where, mask=mask)
         make = partial(self.block, heads=self.heads, dtype=self.dtype)
         step = lambda block, streams, _: (block(streams, given), None)  # noqa: E731
         options = {"remat": self.remat, "scan": self.scan_blocks}

@@ -85,6 +85,26 @@ class LabelEmbedding(nn.Module):
         return table(cond["label"])
 
 
+class VectorEmbedding(nn.Module):
+    """A vector, such as a pooled text, through two dense layers.
+
+    Attributes:
+      width: of the embedding.
+      dtype: type of the computation.
+    """
+
+    width: int
+    dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, cond: Cond) -> Array:
+        """The embedding (B, width) of cond["vector"] (B, V)."""
+        if not cond or "vector" not in cond:
+            raise InputError('this network needs cond["vector"] (B, V); got none.')
+        h = nn.silu(dense(self.width, self.dtype, name="layer_in")(cond["vector"]))
+        return dense(self.width, self.dtype, name="layer_out")(h)
+
+
 class Embedding(nn.Module):
     """The sum of the embeddings of time and label.
 

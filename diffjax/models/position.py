@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax.types import Array
+from diffjax.types import Array, InputError
 
 
 class Cells(NamedTuple):
@@ -48,6 +48,29 @@ def sincos_2d(where: Cells, dim: int, scale: float = 1.0) -> np.ndarray:
     column, row = (np.outer(a / scale, frequencies) for a in (where.column, where.row))
     waves = [np.sin(column), np.cos(column), np.sin(row), np.cos(row)]
     return np.concatenate(waves, axis=1).astype(np.float32)
+
+
+def centred_sincos_2d(where: Cells, dim: int, side: int, scale: float = 1.0) -> np.ndarray:
+    """`sincos_2d` of a grid of side x side, cut out around its middle: Esser et al. 2024, B.1.2.
+
+    A network sees the same positions in the middle of images of any size.
+
+    Args:
+      where: the cells of a whole grid, from `cells`.
+      dim: as in `sincos_2d`, as is scale.
+      side: rows and columns of the grid that is cut.
+
+    Returns:
+      (T, dim) float32.
+
+    Raises:
+      InputError: more than `side` rows or columns.
+    """
+    sizes = [int(coordinate.max()) + 1 for coordinate in where]
+    if max(sizes) > side:
+        raise InputError(f"positions are known for {side} x {side} patches; got {sizes}.")
+    moved = (a + (side - size) // 2 for a, size in zip(where, sizes, strict=True))
+    return sincos_2d(Cells(*moved), dim, scale)
 
 
 def no_position(where: Cells, dim: int) -> np.ndarray:

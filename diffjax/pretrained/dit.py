@@ -94,7 +94,7 @@ def dit(config: dict) -> Architecture:
         learn_sigma=c["learn_sigma"],
         block=partial(Block, mlp=partial(MLP, ratio=float(c["mlp_ratio"]))),
     )
-    names = _patches("x_embedder.proj", c["patch_size"])
+    names = patches_names("x_embedder.proj", c["patch_size"])
     names |= _embedding("t_embedder.mlp.0", "t_embedder.mlp.2", "y_embedder", ("embedding",))
     for i in range(c["depth"]):
         ours, theirs = f"block_{i}", f"blocks.{i}."
@@ -164,7 +164,7 @@ def _diffusers(c: dict, position_scale: float) -> Architecture:
         block=block,
         position=partial(sincos_2d, scale=position_scale),
     )
-    names = _patches("pos_embed.proj", c["patch_size"])
+    names = patches_names("pos_embed.proj", c["patch_size"])
     for i in range(c["num_layers"]):
         names |= _diffusers_block(f"transformer_blocks.{i}.", f"block_{i}", affine, bias)
     names |= _dense("proj_out_1", "final", "modulation")
@@ -210,7 +210,7 @@ def _embedding(time_in: str, time_out: str, label: str, ours: tuple[str, ...]) -
     }
 
 
-def _patches(theirs: str, size: int) -> Names:
+def patches_names(theirs: str, size: int) -> Names:
     """A convolution (D, C, size, size) that does not overlap <-> a dense layer (size^2 C, D)."""
     layout = Layout(
         lambda w: conv.read(w).reshape(-1, w.shape[0]),

@@ -16,6 +16,7 @@ from diffjax.pretrained.naming import to_params, to_tensors
 from diffjax.pretrained.scheduler import FILE as SCHEDULER_FILE
 from diffjax.pretrained.scheduler import KEY as SCHEDULER
 from diffjax.pretrained.scheduler import read_scheduler
+from diffjax.pretrained.sd3 import sd3_transformer
 from diffjax.pretrained.tensors import read_tensors, weight_files
 from diffjax.types import InputError, sentence
 
@@ -27,6 +28,7 @@ ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {
     "dit": dit,
     "DiTTransformer2DModel": dit_transformer_2d,
     "Transformer2DModel": transformer_2d,
+    "SD3Transformer2DModel": sd3_transformer,
     "UNet2DModel": unet2d,
     "UNet2DConditionModel": unet2d_condition,
     "adm": adm,

@@ -1,0 +1,145 @@
+"""Stable Diffusion 3's transformer, as diffusers' SD3Transformer2DModel has it."""
+
+from functools import partial
+
+import jax.numpy as jnp
+import numpy as np
+
+from diffjax.models.mmdit import JointBlock, MMDiT
+from diffjax.models.position import cells, centred_sincos_2d, sincos_2d
+from diffjax.models.transformer import QKV, RMSNorm, no_norm
+from diffjax.parameterization import predict_velocity
+from diffjax.pretrained.architecture import (
+    Architecture,
+    denoising,
+    image_inputs,
+    known_arguments,
+    supported,
+)
+from diffjax.pretrained.dit import patches_names
+from diffjax.pretrained.naming import Entry, Names, dense, outputs_reordered, same
+from diffjax.pretrained.unet_names import dense_names, kernel_names
+from diffjax.schedules import rectified_flow
+from diffjax.types import Array, Coefficients, Schedule
+
+DEFAULTS = {
+    "sample_size": 128,
+    "patch_size": 2,
+    "in_channels": 16,
+    "num_layers": 18,
+    "attention_head_dim": 64,
+    "num_attention_heads": 18,
+    "joint_attention_dim": 4096,
+    "caption_projection_dim": 1152,
+    "pooled_projection_dim": 2048,
+    "out_channels": 16,
+    "pos_embed_max_size": 96,
+    "dual_attention_layers": (),
+    "qk_norm": None,
+}
+QK_NORMS = {None: no_norm, "rms_norm": RMSNorm}
+
+
+def flow(schedule: Schedule, t: Array) -> Coefficients:
+    """The velocity of the straight line, by a network that is given x_t as it is and 1000 t."""
+    return predict_velocity(schedule, t)._replace(c_in=jnp.ones_like(t), c_noise=1000 * t)
+
+
+def sd3_transformer(config: dict) -> Architecture:
+    """diffusers' SD3Transformer2DModel (Stable Diffusion 3 medium, 3.5 large), by its config.json.
+
+    Its conditions are tokens (B, L, joint_attention_dim) and a vector (B, pooled_projection_dim).
+    The schedule is `rectified_flow()`; the shift of the released scheduler is that of
+    `schedules.shifted`, or of the grid.
+
+    Raises:
+      InputError: an argument that it does not have, or a setting that is not built here, such
+        as the second attention of Stable Diffusion 3.5 medium.
+    """
+    c = known_arguments(config, DEFAULTS, "SD3Transformer2DModel")
+    width = c["num_attention_heads"] * c["attention_head_dim"]
+    supported(
+        c | {"dual_attention_layers": tuple(c["dual_attention_layers"])},
+        "SD3Transformer2DModel",
+        dual_attention_layers=((),),
+        qk_norm=tuple(QK_NORMS),
+        caption_projection_dim=(width,),
+    )
+    side = c["pos_embed_max_size"]
+    scale = side / (c["sample_size"] // c["patch_size"])
+    module = MMDiT(
+        width=width,
+        depth=c["num_layers"],
+        heads=c["num_attention_heads"],
+        patch_size=c["patch_size"],
+        out_channels=c["out_channels"] or c["in_channels"],
+        vector=True,
+        block=partial(JointBlock, qkv=partial(QKV, qk_norm=QK_NORMS[c["qk_norm"]])),
+        position=partial(centred_sincos_2d, side=side, scale=scale),
+    )
+    conditions = {
+        "tokens": ((1, c["joint_attention_dim"]), np.float32),
+        "vector": ((c["pooled_projection_dim"],), np.float32),
+    }
+    return Architecture(
+        module,
+        image_inputs(c["patch_size"], c["in_channels"], conditions),
+        _names(c, width),
+        denoising(module, rectified_flow(), flow),
+        {"pos_embed.pos_embed": sincos_2d(cells(side, side), width, scale)[None]},
+    )
+
+
+def _names(c: dict, width: int) -> Names:
+    names = patches_names("pos_embed.proj", c["patch_size"])
+    names |= dense_names("context_embedder", ("text",))
+    for i, layer in ((1, "layer_in"), (2, "layer_out")):
+        time, text = (
+            f"time_text_embed.{kind}_embedder.linear_{i}" for kind in ("timestep", "text")
+        )
+        names |= dense_names(time, ("embedding", "time", layer))
+        names |= dense_names(text, ("vector", layer))
+    last = c["num_layers"] - 1
+    for i in range(last):
+        ours, theirs = (f"block_{i}",), f"transformer_blocks.{i}."
+        names |= _entering(theirs, ours, c["qk_norm"])
+        names |= dense_names(theirs + "norm1_context.linear", (*ours, "text_in", "modulation"))
+        names |= _leaving(theirs, "attn.to_out.0", "ff", (*ours, "image_out"))
+        names |= _leaving(theirs, "attn.to_add_out", "ff_context", (*ours, "text_out"))
+    theirs = f"transformer_blocks.{last}."
+    names |= _entering(theirs, ("last",), c["qk_norm"])
+    names |= _scale_first(theirs + "norm1_context.linear", ("last", "text_in"), width)
+    names |= _leaving(theirs, "attn.to_out.0", "ff", ("last", "image_out"))
+    names |= _scale_first("norm_out.linear", ("final",), width)
+    return names | dense_names("proj_out", ("final", "out"))
+
+
+def _entering(theirs: str, block: tuple[str, ...], qk_norm: str | None) -> Names:
+    """Modulation of the image, and queries, keys and values of both streams."""
+    names = dense_names(theirs + "norm1.linear", (*block, "image_in", "modulation"))
+    streams = {
+        "image_in": (("to_q", "to_k", "to_v"), "norm_"),
+        "text_in": (("add_q_proj", "add_k_proj", "add_v_proj"), "norm_added_"),
+    }
+    for stream, (layers, norm) in streams.items():
+        qkv = (*block, stream, "qkv")
+        for i, layer in enumerate(layers):
+            names |= dense_names(f"{theirs}attn.{layer}", (*qkv, "dense"), (i, 3))
+        for which in "qk" if qk_norm else "":
+            path = (*qkv, f"norm_{which}", "norm", "scale")
+            names[f"{theirs}attn.{norm}{which}.weight"] = Entry(path)
+    return names
+
+
+def _leaving(theirs: str, out: str, mlp: str, ours: tuple[str, ...]) -> Names:
+    """What follows the attention in one stream."""
+    names = dense_names(theirs + out, (*ours, "out"))
+    names |= dense_names(f"{theirs}{mlp}.net.0.proj", (*ours, "mlp", "layer_in"))
+    return names | dense_names(f"{theirs}{mlp}.net.2", (*ours, "mlp", "layer_out"))
+
+
+def _scale_first(theirs: str, ours: tuple[str, ...], width: int) -> Names:
+    """A modulation whose scale precedes its shift; ours has the shift first."""
+    order = np.roll(np.arange(2 * width), width)
+    layout, bias = (outputs_reordered(layout, order) for layout in (dense, same))
+    return kernel_names(theirs, (*ours, "modulation"), layout, bias=bias)
