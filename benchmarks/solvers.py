@@ -84,6 +84,7 @@ class Problem(NamedTuple):
       test: samples that errors are of.
       train: samples to learn from.
       fine: steps of Heun's method for the fine solution.
+      most: calls beyond which nothing is learned.
       parallel: dimensions beside those of shape in which x_t only changes its length, which is
         the last coordinate of x; see `in_span`.
       learning: the same problem in other coordinates to learn in; None is this one.
@@ -98,6 +99,7 @@ class Problem(NamedTuple):
     test: int = 2048
     train: int = 2048
     fine: int = 400
+    most: int = 20
     parallel: int = 0
     learning: Any = None
 
@@ -160,9 +162,9 @@ def digits(workdir):
     like = jax.eval_shape(partial(config.initial_state, experiment), jax.random.key(0))
     manager = checkpoint.reader(workdir / "checkpoints")
     params = checkpoint.restore(manager, like).state.ema_params
-    sizes = {"classes": experiment.num_classes, "test": 64, "train": 64, "fine": 64}
+    sizes = {"classes": experiment.num_classes, "test": 64, "train": 128, "fine": 64}
     schedule, shape = experiment.schedule, experiment.shape
-    return Problem(schedule, experiment.denoiser, params, shape, BRIEF, **sizes)
+    return Problem(schedule, experiment.denoiser, params, shape, BRIEF, most=10, **sizes)
 
 
 def plane(schedule):
@@ -211,10 +213,10 @@ def measure_ode(problem, rows):
     train = with_solution(learning, *learning.noise(2, learning.train))
     missing = [name for name in ODE if f"{name}, karras" not in rows]
     for name in tqdm(missing):
-        make, found = ODE[name], {}
+        found = {}
         for calls in LEARNED_CALLS if name in LEARNED else CALLS:
-            n, spent = steps_within(make, calls)
-            errors = measure_solver(problem, learning, name, make, n, test, train)
+            n, spent = steps_within(ODE[name], calls)
+            errors = measure_solver(problem, learning, name, n, spent, test, train)
             for grid, error in errors.items():
                 found.setdefault(f"{name}, {grid}", {})[str(calls)] = [float(error), spent]
         rows |= found
@@ -239,11 +241,14 @@ def errors_of(problem, make):
     return partial(error, problem.params)
 
 
-def measure_solver(problem, learning, name, make, n, test, train):
+def measure_solver(problem, learning, name, n, spent, test, train):
     """Errors of one solver in n steps on each grid, and what can be learned."""
+    make = ODE[name]
     tables = {grid.__name__: grid(problem.schedule, n) for grid in GRIDS}
     error, error_to_learn = errors_of(problem, make), errors_of(learning, make)
     errors = {grid: error(0.0, ts, *test) for grid, ts in tables.items()}
+    if spent > learning.most:
+        return errors
     if name in LEARNED:
         start = min(tables.values(), key=lambda ts: error_to_learn(0.0, ts, *train))
         times, (ts, offsets) = learn(learning, make(problem.schedule), start, train)

@@ -167,8 +167,8 @@ number takes the most steps within it; the calls it spent are then in brackets. 
 *decoupled* is `samplers.learn_decoupled_grid` from there, which also learns at which noise level
 to ask the denoiser, and *amed* is `samplers.amed` fitted on the Karras grid: all on other noise
 than the errors are of, in the plane by back-propagation and elsewhere from forward runs alone
-(`samplers.smoothed`). Dashed lines are the solvers of k-diffusion and diffusers as published, on
-the Karras grid.
+(`samplers.smoothed`), for the digits model at 10 calls at most. Dashed lines are the solvers of
+k-diffusion and diffusers as published, on the Karras grid.
 
 ![Error against calls]({picture})
 

@@ -100,9 +100,11 @@ class UViT(nn.Module):
       patch_size: height and width of a patch.
       num_classes: size of the label set; the label `num_classes` is the null label.
         0 is without labels.
+      null_label: whether the table of labels has a row for the null label.
       out_channels: None for as many as the input.
       block: makes a block: (heads, dtype, name) -> module of (h, given).
       skip: makes what joins the halves: (dtype, name) -> module of (h, skip), or `no_skip`.
+      conv: whether a 3x3 convolution over the pixels comes last.
       remat: recompute blocks in the backward pass to save memory.
       scan_blocks: compile one block for each half; see `stack_blocks`.
       dtype: type of the computation, float32 or bfloat16; the output is float32.
@@ -113,9 +115,11 @@ class UViT(nn.Module):
     heads: int = 8
     patch_size: int = 2
     num_classes: int = 0
+    null_label: bool = True
     out_channels: int | None = None
     block: Callable[..., nn.Module] = PlainBlock
     skip: Callable[..., nn.Module] = LinearSkip
+    conv: bool = True
     remat: bool = False
     scan_blocks: bool = False
     dtype: Dtype = jnp.float32
@@ -152,16 +156,20 @@ class UViT(nn.Module):
         )
         h = affine_norm(name="norm")(h)[:, extra.shape[1] :]
         features = self.out_channels or channels
-        h = dense(self.patch_size**2 * features, self.dtype, name="out")(h)
-        h = unpatchify(h, height, width, self.patch_size)
         wide = jnp.promote_types(self.dtype, jnp.float32)
+        out = dense(self.patch_size**2 * features, self.dtype if self.conv else wide, name="out")
+        h = unpatchify(out(h), height, width, self.patch_size)
+        if not self.conv:
+            return h
         return nn.Conv(features, (3, 3), dtype=wide, name="conv_out")(h)
 
     def conditions(self, t: Array, cond: Cond) -> Array:
         """Time, then label and text where there are any, as tokens (B, n, width)."""
         tokens = [sinusoidal_embedding(t, self.width).astype(self.dtype)[:, None]]
         if self.num_classes:
-            table = LabelEmbedding(self.num_classes, self.width, dtype=self.dtype, name="label")
+            table = LabelEmbedding(
+                self.num_classes, self.width, self.null_label, self.dtype, name="label"
+            )
             tokens.append(table(cond)[:, None])
         if cond and "tokens" in cond:
             tokens.append(dense(self.width, self.dtype, name="text")(cond["tokens"]))

@@ -18,6 +18,7 @@ from diffjax.pretrained.scheduler import KEY as SCHEDULER
 from diffjax.pretrained.scheduler import read_scheduler
 from diffjax.pretrained.sd3 import sd3_transformer
 from diffjax.pretrained.tensors import read_tensors, weight_files
+from diffjax.pretrained.uvit import uvit, uvit_latent, uvit_text
 from diffjax.types import InputError, sentence
 
 ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {
@@ -29,6 +30,9 @@ ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {
     "DiTTransformer2DModel": dit_transformer_2d,
     "Transformer2DModel": transformer_2d,
     "SD3Transformer2DModel": sd3_transformer,
+    "uvit": uvit,
+    "uvit_latent": uvit_latent,
+    "uvit_text": uvit_text,
     "UNet2DModel": unet2d,
     "UNet2DConditionModel": unet2d_condition,
     "adm": adm,
@@ -44,8 +48,9 @@ def load(path: str | Path) -> Loaded:
 
     Args:
       path: a folder with `config.json` (that of diffusers, or {"architecture": "adm" | "edm" |
-        "dit", ... the reference constructor's arguments}) beside its weights, as *.safetensors
-        or one .pt, .pth, .bin or .ckpt file of tensors; or one such file beside its config.json.
+        "dit" | "uvit" | ..., ... the reference constructor's arguments}) beside its weights, as
+        *.safetensors or one .pt, .pth, .bin or .ckpt file of tensors; or one such file beside its
+        config.json.
 
     Returns:
       A `Pretrained` that can be sampled, an `Autoencoder`, or a `PretrainedClassifier`.
