@@ -34,14 +34,18 @@ def checksums(state: PyTree) -> dict[str, int]:
     depends on the element's place. Changing one element always changes it, and the sums of
     the shards add up, so that no process needs the others' data.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    sums = np.array([_sum_of_shards(leaf) for _, leaf in leaves], np.uint64)
+    sums = np.array([_sum_of_shards(leaf) for leaf in jax.tree.leaves(state)], np.uint64)
     if jax.process_count() > 1:
         from jax.experimental.multihost_utils import process_allgather
 
         halves = process_allgather(sums.view(np.uint32))  # 64 bits do not pass through JAX
         sums = np.ascontiguousarray(halves).view(np.uint64).sum(axis=0, dtype=np.uint64)
-    return {jax.tree_util.keystr(path): int(s) for (path, _), s in zip(leaves, sums, strict=True)}
+    return {name: int(s) for name, s in zip(_names(state), sums, strict=True)}
+
+
+def _names(state: PyTree) -> list[str]:
+    """The path of every leaf in the tree."""
+    return [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
 
 
 def _sum_of_shards(leaf: Any) -> int:
@@ -169,8 +173,21 @@ def _read(folder: Path, like: PyTree) -> tuple[PyTree, dict[str, int]]:
         finally:
             reading.close()
 
-    state = item("state", ocp.StandardCheckpointHandler(), ocp.args.StandardRestore(like))
-    return state, item("checksums", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
+    sums = item("checksums", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
+    _check_names(folder, set(sums), set(_names(like)))
+    return item("state", ocp.StandardCheckpointHandler(), ocp.args.StandardRestore(like)), sums
+
+
+def _check_names(folder: Path, saved: set[str], wanted: set[str]) -> None:
+    """Refuse a state of another tree, by a sentence that tells it from damage."""
+    if saved != wanted:
+        example = min(saved ^ wanted)
+        where = "the checkpoint" if example in saved else "this program"
+        raise InputError(
+            f"{folder} holds the state of another network: {len(saved ^ wanted)} leaves differ in "
+            f"name, such as {example}, which only {where} has; it was saved by another version or "
+            "under another config: use that one, or train anew in another workdir."
+        )
 
 
 def _everywhere(fine: bool) -> bool:
@@ -195,10 +212,11 @@ def restore(manager: Any, like: PyTree, step: int | None = None) -> Restored | N
       A `Restored`, or None where nothing has been saved.
 
     Raises:
-      InputError: there are steps but none is intact, or not the one asked for; says why.
+      InputError: there are steps but none is intact, or not the one asked for, or they hold
+        another tree; says why.
     """
     like = jax.tree.map(_abstract, like)
-    saved, damaged = sorted(manager.all_steps(), reverse=True), []
+    saved, damaged, problem = sorted(manager.all_steps(), reverse=True), [], None
     if step is not None and step not in saved:
         raise InputError(
             f"there is no checkpoint {step} in {manager.directory}; there are {saved}."
@@ -208,7 +226,10 @@ def restore(manager: Any, like: PyTree, step: int | None = None) -> Restored | N
         try:
             return Restored(candidate, _restore_step(manager, candidate, like), damaged)
         except Exception as error:
+            problem = problem or error
             damaged.append(f"checkpoint {candidate} is damaged ({sentence(error)[:200]})")
+    if isinstance(problem, InputError):
+        raise problem
     if damaged:
         raise InputError(
             f"no intact checkpoint in {manager.directory}: {damaged[0]}; restore the folder "

@@ -1,5 +1,7 @@
 """Checkpoints: exact, checked, and walked back when damaged."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,6 +80,18 @@ def test_no_intact_step_says_so(saved):
             path.unlink()
     with pytest.raises(InputError, match="no intact checkpoint"):
         restore(saved)
+
+
+def test_the_state_of_another_network_is_not_called_damaged(saved):
+    def other():
+        now = state(0)
+        params = {"kernel": now.params["w"], "b": now.params["b"]}
+        return dataclasses.replace(now, params=params)
+
+    manager = checkpoint.reader(saved)
+    with pytest.raises(InputError, match="state of another network: 2 leaves differ in name, such"):
+        checkpoint.restore(manager, jax.eval_shape(other))
+    manager.close()
 
 
 def test_old_steps_are_dropped(tmp_path):
