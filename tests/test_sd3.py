@@ -59,6 +59,7 @@ SIZES = {
 }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("size", SIZES)
 def test_number_of_parameters(size):
     depth, heads, qk_norm, expected = SIZES[size]
