@@ -40,11 +40,16 @@ class Loop(NamedTuple):
     unit: str
 
 
-on_grid = Loop(lambda *args: (sample(*args), args[4].shape[0] - 1), "steps")
-without_grid = Loop(
-    lambda key, denoiser, sampler, x, ts, *rest: sampler(key, denoiser, x, *rest),
-    "denoiser calls",
-)
+def _stepping(key, denoiser, sampler, x, ts, cond, first):
+    return sample(key, denoiser, sampler, x, ts, cond, first), ts.shape[0] - 1
+
+
+def _choosing(key, denoiser, sampler, x, ts, cond, first):
+    return sampler(key, denoiser, x, cond, first)
+
+
+on_grid = Loop(_stepping, "steps")
+without_grid = Loop(_choosing, "denoiser calls")
 
 
 def make_draw(
