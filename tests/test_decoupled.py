@@ -16,7 +16,6 @@ from diffjax.types import InputError
 SOLVERS = {
     "dpmpp_2m": samplers.dpmpp_2m,
     "dpm_solver": samplers.dpm_solver,  # asks between the times of the grid too
-    "unipc": samplers.unipc,
 }
 
 

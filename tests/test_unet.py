@@ -174,12 +174,10 @@ def test_runs_of_equal_layers_in_a_scan_change_no_value(remat):
     }
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "rule",
-    [
-        models.skip_tuning(jnp.linspace(0.6, 0.9, 4)),
-        pytest.param(models.free_u((1.4,), (0.8,)), marks=pytest.mark.exhaustive),
-    ],
+    [models.skip_tuning(jnp.linspace(0.6, 0.9, 4)), models.free_u((1.4,), (0.8,))],
     ids=["skip_tuning", "free_u"],
 )
 def test_rules_for_skips_act_within_a_scan(rule):
