@@ -216,7 +216,7 @@ def restore(manager: Any, like: PyTree, step: int | None = None) -> Restored | N
         another tree; says why.
     """
     like = jax.tree.map(_abstract, like)
-    saved, damaged, refused = sorted(manager.all_steps(), reverse=True), [], []
+    saved, damaged, refused = sorted(manager.all_steps(), reverse=True), [], None
     if step is not None and step not in saved:
         raise InputError(
             f"there is no checkpoint {step} in {manager.directory}; there are {saved}."
@@ -226,10 +226,11 @@ def restore(manager: Any, like: PyTree, step: int | None = None) -> Restored | N
         try:
             return Restored(candidate, _restore_step(manager, candidate, like), damaged)
         except Exception as error:
-            refused.append(str(error) if isinstance(error, InputError) else None)
+            if not damaged and isinstance(error, InputError):
+                refused = str(error)  # not the error, which keeps the failed reading alive
             damaged.append(f"checkpoint {candidate} is damaged ({sentence(error)[:200]})")
-    if refused and refused[0]:
-        raise InputError(refused[0])
+    if refused:
+        raise InputError(refused)
     if damaged:
         raise InputError(
             f"no intact checkpoint in {manager.directory}: {damaged[0]}; restore the folder "

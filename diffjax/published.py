@@ -10,14 +10,10 @@ from diffjax.config import Published, Sampling
 from diffjax.latents import LatentScale
 from diffjax.parameterization import make_denoiser
 from diffjax.pretrained import Autoencoder, Pretrained, load
+from diffjax.pretrained.load import architecture_of
 from diffjax.types import Array, InputError, Params
 
 SIZES = ("sample_size", "image_size", "img_resolution", "input_size", "img_size")
-READERS = {
-    "UNet2DConditionModel",
-    "SD3Transformer2DModel",
-    "uvit_text",
-}  # of a text encoder's tokens
 CHANNELS = ("in_channels", "img_channels", "in_chans")
 DEFAULT_SCALE = 0.18215  # of diffusers' AutoencoderKL and VQModel
 
@@ -36,7 +32,7 @@ def published(path: str | Path) -> tuple[Published, Params]:
     model = load(path)
     if not isinstance(model, Pretrained):
         raise InputError(f"{path} does not draw images; expected a denoising network.")
-    if {model.config.get(key) for key in ("_class_name", "architecture")} & READERS:
+    if "tokens" in (architecture_of(model.config).inputs[2] or {}):
         raise InputError(
             f"{path} needs the tokens of a text encoder; call it from Python: "
             "diffjax.pretrained.load(path)."

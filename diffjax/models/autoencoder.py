@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffjax.models.layers import Dtype, GroupNorm, attention, full
-from diffjax.models.stacking import repeat_runs
+from diffjax.models.stacking import repeat_runs, widths_in
 from diffjax.types import Array
 
 EPSILON = 1e-6
@@ -92,7 +92,7 @@ class Trunk(nn.Module):
         features = self.channels[level]
         if level not in self.attention_levels:
             make = partial(ResidualBlock, features, self.groups, self.dtype)
-            widths = [x.shape[-1], *[features] * blocks][:blocks]
+            widths = widths_in(x, features, blocks)
             options = {"name": f"{name}_", "remat": self.remat, "scan": self.scan_blocks}
             return repeat_runs(make, lambda block, x, _: (block(x), None), x, widths, **options)[0]
         for i in range(blocks):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffjax.models.edm_blocks import downsample, upsample
-from diffjax.models.stacking import repeat_runs
+from diffjax.models.stacking import repeat_runs, widths_in
 from diffjax.types import Array
 
 
@@ -50,7 +50,7 @@ class Walk(NamedTuple):
             h = self.call(block, h)
             return h, h
 
-        widths = [h.shape[-1], *[features] * count][:count]
+        widths = widths_in(h, features, count)
         return self._repeat(forth, h, name, features, attends, widths, None)
 
     def up(
@@ -61,7 +61,7 @@ class Walk(NamedTuple):
         def back(block, h, skip):
             return self.call(block, self.join(h, skip)), None
 
-        widths = [h.shape[-1], *[features] * len(skips)][: len(skips)]
+        widths = widths_in(h, features, len(skips))
         kinds = [(width, skip.shape[-1]) for width, skip in zip(widths, skips, strict=True)]
         return self._repeat(back, h, name, features, attends, kinds, skips)[0]
 

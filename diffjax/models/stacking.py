@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from diffjax.types import Params, PyTree
+from diffjax.types import Array, Params, PyTree
 
 RUN = re.compile(r"(.*\D)(\d+)_to_(\d+)")
 
@@ -98,6 +98,11 @@ def repeat_runs(
         outputs += more
         first += length
     return carry, outputs
+
+
+def widths_in(x: Array, features: int, count: int) -> list[int]:
+    """Channels that each of `count` blocks is given: x's, then what the one before gives."""
+    return [x.shape[-1], *[features] * count][:count]
 
 
 def is_run(name: str) -> bool:

@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from diffjax.models.layers import Dtype, full, sinusoidal_embedding
 from diffjax.models.resnet import Resample, ResidualBlock, Style, conv3x3
-from diffjax.models.stacking import repeat, repeat_runs
+from diffjax.models.stacking import repeat, repeat_runs, widths_in
 from diffjax.models.unet_attention import Attend, Context
 from diffjax.types import Array, Cond, InputError
 
@@ -190,7 +190,7 @@ def way_down(style, levels, options, h, embedding, context, train):
     skips = [h]
     for i, level in enumerate(levels):
         make = partial(Layer, style, level.channels, level.attend)
-        widths = [h.shape[-1], *[level.channels] * level.blocks][: level.blocks]
+        widths = widths_in(h, level.channels, level.blocks)
         h, more = repeat_runs(make, forth, h, widths, name=f"down_{i}_", **options)
         skips += more
         if level.resample is not None:
@@ -227,7 +227,7 @@ def way_up(style, levels, options, h, skips, skip, embedding, context, train):
 
         make = partial(Layer, style, level.channels, level.attend)
         joined = [(skips.pop(), index + j) for j in range(level.blocks)]
-        widths = [h.shape[-1], *[level.channels] * level.blocks][: level.blocks]
+        widths = widths_in(h, level.channels, level.blocks)
         kinds = [(width, other.shape[-1]) for width, (other, _) in zip(widths, joined, strict=True)]
         h, _ = repeat_runs(make, back, h, kinds, inputs=joined, name=f"up_{i}_", **options)
         index += level.blocks

@@ -18,7 +18,8 @@ from diffjax.pretrained.architecture import (
     supported,
 )
 from diffjax.pretrained.diffusers_unet_names import modern_name
-from diffjax.pretrained.naming import Entry, Layout, Names, conv, conv_1x1, dense, same
+from diffjax.pretrained.naming import Entry, Names, conv, conv_1x1, dense, same
+from diffjax.pretrained.unet_names import kernel_names, scale_names
 from diffjax.types import InputError
 
 SHARED = {
@@ -69,9 +70,9 @@ def autoencoder_kl(config: dict[str, Any]) -> Architecture:
     )
     names = trunk_names(module)
     if module.quant_conv:
-        names |= layer("quant_conv", ("to_moments",), conv_1x1)
+        names |= kernel_names("quant_conv", ("to_moments",), conv_1x1)
     if module.post_quant_conv:
-        names |= layer("post_quant_conv", ("from_latents",), conv_1x1)
+        names |= kernel_names("post_quant_conv", ("from_latents",), conv_1x1)
     encode = lambda params, x: module.apply({"params": params}, x, method="encode")  # noqa: E731
     return architecture(c, module, names, encode)
 
@@ -92,8 +93,8 @@ def vq_model(config: dict[str, Any]) -> Architecture:
         encoder, decoder, c["latent_channels"], c["num_vq_embeddings"], c["vq_embed_dim"]
     )
     names = trunk_names(module)
-    names |= layer("quant_conv", ("to_codes",), conv_1x1)
-    names |= layer("post_quant_conv", ("from_codes",), conv_1x1)
+    names |= kernel_names("quant_conv", ("to_codes",), conv_1x1)
+    names |= kernel_names("post_quant_conv", ("from_codes",), conv_1x1)
     names["quantize.embedding.weight"] = Entry(("codebook",), same)
 
     def encode(params, x):
@@ -154,40 +155,24 @@ def trunks(c: dict[str, Any], encoder_out: int, where: str) -> tuple[Encoder, De
 # --- names --------------------------------------------------------------------------------
 
 
-def layer(theirs: str, ours: tuple[str, ...], layout: Layout) -> Names:
-    """A kernel and its bias."""
-    return {
-        f"{theirs}.weight": Entry((*ours, "kernel"), layout),
-        f"{theirs}.bias": Entry((*ours, "bias")),
-    }
-
-
-def norm(theirs: str, ours: tuple[str, ...]) -> Names:
-    """A group norm."""
-    return {
-        f"{theirs}.weight": Entry((*ours, "scale")),
-        f"{theirs}.bias": Entry((*ours, "bias")),
-    }
-
-
 def block_names(theirs: str, ours: tuple[str, ...], widens: bool) -> Names:
     """A residual block."""
-    names = norm(f"{theirs}.norm1", (*ours, "norm_in"))
-    names |= layer(f"{theirs}.conv1", (*ours, "conv_in"), conv)
-    names |= norm(f"{theirs}.norm2", (*ours, "norm_out"))
-    names |= layer(f"{theirs}.conv2", (*ours, "conv_out"), conv)
+    names = scale_names(f"{theirs}.norm1", (*ours, "norm_in"))
+    names |= kernel_names(f"{theirs}.conv1", (*ours, "conv_in"), conv)
+    names |= scale_names(f"{theirs}.norm2", (*ours, "norm_out"))
+    names |= kernel_names(f"{theirs}.conv2", (*ours, "conv_out"), conv)
     if widens:
-        names |= layer(f"{theirs}.conv_shortcut", (*ours, "skip"), conv_1x1)
+        names |= kernel_names(f"{theirs}.conv_shortcut", (*ours, "skip"), conv_1x1)
     return names
 
 
 def attention_names(theirs: str, ours: tuple[str, ...]) -> Names:
     """An attention block; its query, key and value are one layer of ours."""
-    names = norm(f"{theirs}.group_norm", (*ours, "norm"))
+    names = scale_names(f"{theirs}.group_norm", (*ours, "norm"))
     for i, piece in enumerate(("to_q", "to_k", "to_v")):
         names[f"{theirs}.{piece}.weight"] = Entry((*ours, "qkv", "kernel"), dense, (i, 3))
         names[f"{theirs}.{piece}.bias"] = Entry((*ours, "qkv", "bias"), same, (i, 3))
-    return names | layer(f"{theirs}.to_out.0", (*ours, "projection"), dense)
+    return names | kernel_names(f"{theirs}.to_out.0", (*ours, "projection"), dense)
 
 
 def level_names(net: Trunk, theirs: str, ours: tuple[str, str], level: int, widths) -> Names:
@@ -203,13 +188,13 @@ def level_names(net: Trunk, theirs: str, ours: tuple[str, str], level: int, widt
 
 def ends_names(net: Trunk, part: str) -> Names:
     """What encoder and decoder both have: the first layer, the middle, the last two."""
-    names = layer(f"{part}.conv_in", (part, "conv_in"), conv)
+    names = kernel_names(f"{part}.conv_in", (part, "conv_in"), conv)
     for i in range(2):
         names |= block_names(f"{part}.mid_block.resnets.{i}", (part, f"middle_{i}"), False)
     if net.middle_attention:
         names |= attention_names(f"{part}.mid_block.attentions.0", (part, "middle_attention"))
-    names |= norm(f"{part}.conv_norm_out", (part, "norm_out"))
-    return names | layer(f"{part}.conv_out", (part, "conv_out"), conv)
+    names |= scale_names(f"{part}.conv_norm_out", (part, "norm_out"))
+    return names | kernel_names(f"{part}.conv_out", (part, "conv_out"), conv)
 
 
 def trunk_names(module: AutoencoderKL | VQModel) -> Names:
@@ -223,7 +208,7 @@ def trunk_names(module: AutoencoderKL | VQModel) -> Names:
         names |= level_names(encoder, theirs, ("encoder", ours), level, widths)
         if level < last:
             ours = ("encoder", f"downsample_{level}")
-            names |= layer(f"{theirs}.downsamplers.0.conv", ours, conv)
+            names |= kernel_names(f"{theirs}.downsamplers.0.conv", ours, conv)
     for level, width in enumerate(decoder.channels):
         theirs, ours = f"decoder.up_blocks.{last - level}", f"up_{level}"
         before = decoder.channels[min(level + 1, last)]
@@ -231,5 +216,5 @@ def trunk_names(module: AutoencoderKL | VQModel) -> Names:
         names |= level_names(decoder, theirs, ("decoder", ours), level, widths)
         if level > 0:
             ours = ("decoder", f"upsample_{level}")
-            names |= layer(f"{theirs}.upsamplers.0.conv", ours, conv)
+            names |= kernel_names(f"{theirs}.upsamplers.0.conv", ours, conv)
     return names

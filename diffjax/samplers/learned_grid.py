@@ -143,20 +143,15 @@ def learn_grid(
     Raises:
       InputError: fewer than 3 times, or a start without a finite log-SNR.
     """
-    count("steps", steps)
     grid, logits = _movable(schedule, jnp.asarray(ts), free_end)
-    noise_key, descent_key = jax.random.split(key)
-    error = _log_error(noise_key, denoiser, schedule, ts, x, cond, target)
-    best, losses = descend(
-        descent_key,
-        lambda logits: error(sampler, grid(logits)),
-        logits,
-        steps,
-        learning_rate,
-        gradient,
-    )
+    key, error = _log_error(key, denoiser, schedule, ts, x, cond, target)
+
+    def at(logits):
+        return error(sampler, grid(logits))
+
+    logits, losses = descend(key, at, logits, steps, learning_rate, gradient)
     better = jnp.nanmin(losses) < error(sampler, ts)
-    return jnp.where(better, grid(best), ts), jnp.exp(losses)
+    return jnp.where(better, grid(logits), ts), jnp.exp(losses)
 
 
 def learn_decoupled_grid(
@@ -183,17 +178,15 @@ def learn_decoupled_grid(
       The times (n + 1,), the offsets (n,), and the root mean square at each step (steps,). Use
       them as `sample(key, denoiser, decoupled(schedule, sampler, offsets), x, times)`.
     """
-    count("steps", steps)
     grid, logits = _movable(schedule, jnp.asarray(ts), free_end)
-    noise_key, descent_key = jax.random.split(key)
-    error = _log_error(noise_key, denoiser, schedule, ts, x, cond, target)
+    key, error = _log_error(key, denoiser, schedule, ts, x, cond, target)
 
     def at(point):
         logits, offsets = point
         return error(decoupled(schedule, sampler, offsets), grid(logits))
 
     start = logits, jnp.zeros(ts.shape[0] - 1)
-    (logits, offsets), losses = descend(descent_key, at, start, steps, learning_rate, gradient)
+    (logits, offsets), losses = descend(key, at, start, steps, learning_rate, gradient)
     better = jnp.nanmin(losses) < error(sampler, ts)
     return jnp.where(better, grid(logits), ts), jnp.where(better, offsets, 0), jnp.exp(losses)
 
@@ -210,17 +203,20 @@ def _movable(schedule: Schedule, ts: Grid, free_end: bool) -> tuple[Callable, Ar
     return grid, _logits(logsnrs, high, free_end)
 
 
-def _log_error(key, denoiser, schedule, ts, x, cond, target) -> Callable[[Sampler, Grid], Array]:
-    """(sampler, grid) -> log of the root mean square to the fine solution from x at ts[0]."""
+def _log_error(
+    key, denoiser, schedule, ts, x, cond, target
+) -> tuple[PRNGKeyArray, Callable[[Sampler, Grid], Array]]:
+    """A key for the descent, and (sampler, grid) -> log of the root mean square to the target."""
+    noise_key, descent_key = jax.random.split(key)
     if target is None:
         fine = karras(schedule, 128).at[0].set(ts[0])
         target = sample(jax.random.key(0), denoiser, heun(schedule), x, fine, cond)
 
     def error(sampler, ts):
-        out = sample(key, denoiser, sampler, x, ts, cond)
+        out = sample(noise_key, denoiser, sampler, x, ts, cond)
         return jnp.log(jnp.mean((out - target) ** 2)) / 2
 
-    return error
+    return descent_key, error
 
 
 def _noisy_logsnrs(schedule: Schedule, ts: Grid) -> Array:
@@ -248,6 +244,7 @@ def descend(
 
     `learn_grid` is this over times; over `Amed` it fits `amed` to one grid.
     """
+    count("steps", steps)
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 
     def update(carry, key):
