@@ -6,6 +6,9 @@ newest step that is whole. A state sharded over many devices and processes is sa
 of them together, and restored on any other number.
 """
 
+import asyncio
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -168,14 +171,39 @@ def _read(folder: Path, like: PyTree) -> tuple[PyTree, dict[str, int]]:
 
     def item(name, handler, args):
         reading = ocp.Checkpointer(handler, multiprocessing_options=alone)
-        try:
+        with contextlib.closing(reading), _reads_that_end():
             return reading.restore(folder / name, args=args)
-        finally:
-            reading.close()
 
     sums = item("checksums", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
     _check_names(folder, set(sums), set(_names(like)))
     return item("state", ocp.StandardCheckpointHandler(), ocp.args.StandardRestore(like)), sums
+
+
+class _EndingLoop(asyncio.SelectorEventLoop):
+    """An event loop that lets every task end before it closes."""
+
+    def close(self) -> None:
+        if not self.is_closed():
+            self.run_until_complete(self._end(asyncio.all_tasks(self)))
+        super().close()
+
+    async def _end(self, tasks: set[asyncio.Task]) -> None:
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def _reads_that_end() -> Iterator[None]:
+    """Within it, a restore that fails leaves no read behind.
+
+    Orbax closes its event loop at the first of many reads that fails, and each of the others
+    would print a traceback whenever it is collected: thousands of lines for one sentence.
+    """
+    usual = asyncio.new_event_loop
+    asyncio.new_event_loop = _EndingLoop
+    try:
+        yield
+    finally:
+        asyncio.new_event_loop = usual
 
 
 def _check_names(folder: Path, saved: set[str], wanted: set[str]) -> None:
@@ -227,7 +255,7 @@ def restore(manager: Any, like: PyTree, step: int | None = None) -> Restored | N
             return Restored(candidate, _restore_step(manager, candidate, like), damaged)
         except Exception as error:
             if not damaged and isinstance(error, InputError):
-                refused = str(error)  # not the error, which keeps the failed reading alive
+                refused = str(error)
             damaged.append(f"checkpoint {candidate} is damaged ({sentence(error)[:200]})")
     if refused:
         raise InputError(refused)

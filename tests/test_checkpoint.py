@@ -1,6 +1,9 @@
 """Checkpoints: exact, checked, and walked back when damaged."""
 
 import dataclasses
+import gc
+import os
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -72,6 +75,28 @@ def test_damage_is_named_and_walked_back_over(saved, damage):
     assert len(got.damaged) == 1
     assert "checkpoint 20 is damaged" in got.damaged[0]
     jax.tree.map(np.testing.assert_array_equal, got.state, state(10))
+
+
+def test_the_other_reads_of_a_damaged_step_leave_no_traceback(tmp_path, monkeypatch, caplog):
+    """Many leaves in eight parts each, so that most reads are under way when the first fails."""
+    spread = jax.sharding.NamedSharding(
+        jax.sharding.Mesh(np.array(jax.devices()), "x"), jax.sharding.PartitionSpec("x")
+    )
+    leaves = jax.random.normal(jax.random.key(0), (30, 64, 256))
+    tree = {f"w{i}": jax.device_put(leaf, spread) for i, leaf in enumerate(leaves)}
+    manager = checkpoint.manager(tmp_path)
+    for step in (10, 20):
+        checkpoint.save(manager, step, tree)
+    checkpoint.finish(manager)
+    for path in data_files(tmp_path, 20):
+        os.truncate(path, path.stat().st_size // 2)
+    ignored = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda raised: ignored.append(raised.exc_type))
+    assert checkpoint.restore(manager, tree).step == 10
+    gc.collect()
+    manager.close()
+    assert ignored == []
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
 def test_no_intact_step_says_so(saved):
