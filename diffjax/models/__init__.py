@@ -42,6 +42,7 @@ from diffjax.models.unet_presets import (
 from diffjax.models.uvit import UViT
 from diffjax.models.vae import VAE
 from diffjax.models.vq import VQModel
+from diffjax.models.winograd import winograd
 
 __all__ = [
     "VAE",
@@ -96,4 +97,5 @@ __all__ = [
     "stable_diffusion_v1",
     "stack_blocks",
     "unstack_blocks",
+    "winograd",
 ]

@@ -6,11 +6,14 @@ computation, and norms, softmax and outputs are float32 at least.
 
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from diffjax.models.layers import Dtype, GroupNorm, attention, full
+from diffjax.models.layers import Dtype, attention, full
+from diffjax.models.resnet import Style, nearest
 from diffjax.models.stacking import repeat_runs, widths_in
+from diffjax.models.winograd import Convolve
 from diffjax.types import Array
 
 EPSILON = 1e-6
@@ -21,33 +24,32 @@ class ResidualBlock(nn.Module):
     """norm, SiLU, conv, norm, SiLU, conv; plus the input, by a 1x1 layer where widths differ."""
 
     features: int
-    groups: int
-    dtype: Dtype
+    style: Style
 
     @nn.compact
     def __call__(self, x):
-        h = nn.silu(GroupNorm(self.groups, EPSILON, name="norm_in")(x))
-        h = nn.Conv(self.features, (3, 3), dtype=self.dtype, name="conv_in")(h)
-        h = nn.silu(GroupNorm(self.groups, EPSILON, name="norm_out")(h))
-        h = nn.Conv(self.features, (3, 3), dtype=self.dtype, name="conv_out")(h)
+        style = self.style
+        h = nn.silu(style.norm("norm_in")(x))
+        h = style.conv(self.features, "conv_in")(h)
+        h = nn.silu(style.norm("norm_out")(h))
+        h = style.conv(self.features, "conv_out")(h)
         if x.shape[-1] != self.features:
-            x = nn.Dense(self.features, dtype=self.dtype, name="skip")(x)
+            x = nn.Dense(self.features, dtype=style.dtype, name="skip")(x)
         return x + h
 
 
 class SelfAttention(nn.Module):
     """Attention of one head over the pixels, plus the input."""
 
-    groups: int
-    dtype: Dtype
+    style: Style
 
     @nn.compact
     def __call__(self, x):
         b, height, width, c = x.shape
-        h = GroupNorm(self.groups, EPSILON, name="norm")(x).reshape(b, height * width, c)
-        qkv = nn.Dense(3 * c, dtype=self.dtype, name="qkv")(h)
+        h = self.style.norm("norm")(x).reshape(b, height * width, c)
+        qkv = nn.Dense(3 * c, dtype=self.style.dtype, name="qkv")(h)
         q, k, v = jnp.split(qkv[:, :, None, :], 3, axis=-1)
-        h = nn.Dense(c, dtype=self.dtype, name="projection")(attention(q, k, v))
+        h = nn.Dense(c, dtype=self.style.dtype, name="projection")(attention(q, k, v))
         return x + h.reshape(x.shape)
 
 
@@ -62,6 +64,7 @@ class Trunk(nn.Module):
       middle_attention: attention between the two blocks at the coarsest resolution.
       groups: of the group norms; divides every width.
       dtype: type of the computation, float32 or bfloat16.
+      convolve: how 3x3 convolutions are computed; `winograd` is faster on CPUs.
       remat: compute blocks again in the backward pass instead of keeping their insides.
       scan_blocks: compile one block for each run of equal ones at a level without attention; see
         `stack_blocks`.
@@ -74,24 +77,30 @@ class Trunk(nn.Module):
     middle_attention: bool = True
     groups: int = 32
     dtype: Dtype = jnp.float32
+    convolve: Convolve = jax.lax.conv_general_dilated
     remat: bool = False
     scan_blocks: bool = False
+
+    @property
+    def style(self):
+        """What all blocks share."""
+        return Style(self.groups, EPSILON, dtype=self.dtype, convolve=self.convolve)
 
     def block(self, x, features, name):
         """A residual block to `features` channels."""
         module = nn.remat(ResidualBlock) if self.remat else ResidualBlock
-        return module(features, self.groups, self.dtype, name=name)(x)
+        return module(features, self.style, name=name)(x)
 
     def attend(self, x, name):
         """An attention block."""
         module = nn.remat(SelfAttention) if self.remat else SelfAttention
-        return module(self.groups, self.dtype, name=name)(x)
+        return module(self.style, name=name)(x)
 
     def level(self, x, level, blocks, name):
         """The blocks of one resolution, called `name`_0, `name`_1, ..."""
         features = self.channels[level]
         if level not in self.attention_levels:
-            make = partial(ResidualBlock, features, self.groups, self.dtype)
+            make = partial(ResidualBlock, features, self.style)
             widths = widths_in(x, features, blocks)
             options = {"name": f"{name}_", "remat": self.remat, "scan": self.scan_blocks}
             return repeat_runs(make, lambda block, x, _: (block(x), None), x, widths, **options)[0]
@@ -109,8 +118,8 @@ class Trunk(nn.Module):
 
     def output(self, x):
         """norm, SiLU, conv."""
-        x = nn.silu(GroupNorm(self.groups, EPSILON, name="norm_out")(x))
-        return nn.Conv(self.out_channels, (3, 3), dtype=full(self.dtype), name="conv_out")(x)
+        x = nn.silu(self.style.norm("norm_out")(x))
+        return self.style.conv(self.out_channels, "conv_out", dtype=full(self.dtype))(x)
 
 
 class Encoder(Trunk):
@@ -118,20 +127,13 @@ class Encoder(Trunk):
 
     @nn.compact
     def __call__(self, x):
-        x = nn.Conv(self.channels[0], (3, 3), dtype=self.dtype, name="conv_in")(x)
+        x = self.style.conv(self.channels[0], "conv_in")(x)
         for level, width in enumerate(self.channels):
             x = self.level(x, level, self.blocks, f"down_{level}")
             if level < len(self.channels) - 1:
                 # One row below and one column to the right, as in the published weights.
-                down = nn.Conv(
-                    width,
-                    (3, 3),
-                    (2, 2),
-                    padding=((0, 1), (0, 1)),
-                    dtype=self.dtype,
-                    name=f"downsample_{level}",
-                )
-                x = down(x)
+                halved = {"strides": 2, "padding": ((0, 1), (0, 1))}
+                x = self.style.conv(width, f"downsample_{level}", **halved)(x)
         return self.output(self.middle(x))
 
 
@@ -140,13 +142,12 @@ class Decoder(Trunk):
 
     @nn.compact
     def __call__(self, z):
-        x = nn.Conv(self.channels[-1], (3, 3), dtype=self.dtype, name="conv_in")(z)
+        x = self.style.conv(self.channels[-1], "conv_in")(z)
         x = self.middle(x)
         for level in reversed(range(len(self.channels))):
             x = self.level(x, level, self.blocks + 1, f"up_{level}")
             if level > 0:
-                up = nn.Conv(x.shape[-1], (3, 3), dtype=self.dtype, name=f"upsample_{level}")
-                x = up(repeat_pixels(x))
+                x = self.style.conv(x.shape[-1], f"upsample_{level}")(nearest(x))
         return self.output(x)
 
 
@@ -197,7 +198,7 @@ def kl_f8(latent_channels: int = 4, quant_convs: bool = True, **kwargs) -> Autoe
     Args:
       latent_channels: 4 (Stable Diffusion 1, 2 and XL) or 16 (3, FLUX).
       quant_convs: False for the latter two.
-      **kwargs: `dtype`, `remat` and `scan_blocks` of `Encoder` and `Decoder`.
+      **kwargs: `dtype`, `convolve`, `remat` and `scan_blocks` of `Encoder` and `Decoder`.
     """
     return AutoencoderKL(
         Encoder(2 * latent_channels, **kwargs),
@@ -206,10 +207,3 @@ def kl_f8(latent_channels: int = 4, quant_convs: bool = True, **kwargs) -> Autoe
         quant_convs,
         quant_convs,
     )
-
-
-def repeat_pixels(x: Array) -> Array:
-    """Twice the height and width, each pixel four times."""
-    b, height, width, c = x.shape
-    x = jnp.broadcast_to(x[:, :, None, :, None, :], (b, height, 2, width, 2, c))
-    return x.reshape(b, 2 * height, 2 * width, c)

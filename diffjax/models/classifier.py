@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffjax.models.layers import Dtype, attention, full
-from diffjax.models.resnet import Style, conv3x3
+from diffjax.models.resnet import Style
 from diffjax.models.unet import Embedding, Level, check_size, middle, way_down
 from diffjax.models.unet_attention import Attend, SelfAttention, heads_of
 from diffjax.models.unet_presets import RESIDUAL_BLOCKS, levels
@@ -85,7 +85,7 @@ class Classifier(nn.Module):
         check_size(x, len(self.down))
         style, c = self.style, self.channels
         embedding = Embedding(c, 4 * c, 0, False, 0.0, style.dtype, name="embedding")(t, cond)
-        h = conv3x3(self.down[0].channels, style.dtype, "conv_in")(x)
+        h = style.conv(self.down[0].channels, "conv_in")(x)
         options = {"remat": self.remat, "scan": self.scan_blocks}
         h, _ = way_down(style, self.down, options, h, embedding, None, train)
         h = middle(style, self.middle, options, h, embedding, None, train)

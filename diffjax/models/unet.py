@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffjax.models.layers import Dtype, full, sinusoidal_embedding
-from diffjax.models.resnet import Resample, ResidualBlock, Style, conv3x3
+from diffjax.models.resnet import Resample, ResidualBlock, Style
 from diffjax.models.stacking import repeat, repeat_runs, widths_in
 from diffjax.models.unet_attention import Attend, Context
 from diffjax.types import Array, Cond, InputError
@@ -153,14 +153,15 @@ class UNet(nn.Module):
         check_size(x, len(self.down))
         style, context = self.style, token_context(cond)
         embedding = self.embed(t, cond)
-        h = conv3x3(self.down[0].channels, style.dtype, "conv_in")(x)
+        h = style.conv(self.down[0].channels, "conv_in")(x)
         options = {"remat": self.remat, "scan": self.scan_blocks}
         h, skips = way_down(style, self.down, options, h, embedding, context, train)
         h = middle(style, self.middle, options, h, embedding, context, train)
         h = way_up(style, self.up, options, h, skips, skip, embedding, context, train)
         h = nn.silu(style.norm("norm_out")(h.astype(full(style.dtype))))
-        zeros, features = nn.initializers.zeros, self.out_channels or x.shape[-1]
-        return conv3x3(features, full(style.dtype), "conv_out", kernel_init=zeros)(h)
+        features = self.out_channels or x.shape[-1]
+        last = {"dtype": full(style.dtype), "kernel_init": nn.initializers.zeros}
+        return style.conv(features, "conv_out", **last)(h)
 
     def embed(self, t: Array, cond: Cond) -> Array:
         """Embedding of all that is one per image, (B, embedding channels)."""
