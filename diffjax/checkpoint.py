@@ -180,12 +180,13 @@ def _read(folder: Path, like: PyTree) -> tuple[PyTree, dict[str, int]]:
 
 
 class _EndingLoop(asyncio.SelectorEventLoop):
-    """An event loop that lets every task end before it closes."""
+    """An event loop that ends with the last of its tasks, not with the one it is run for."""
 
-    def close(self) -> None:
-        if not self.is_closed():
-            self.run_until_complete(self._end(asyncio.all_tasks(self)))
-        super().close()
+    def run_until_complete(self, future: Any) -> Any:
+        try:
+            return super().run_until_complete(future)
+        finally:
+            super().run_until_complete(self._end(asyncio.all_tasks(self)))
 
     async def _end(self, tasks: set[asyncio.Task]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -195,15 +196,15 @@ class _EndingLoop(asyncio.SelectorEventLoop):
 def _reads_that_end() -> Iterator[None]:
     """Within it, a restore that fails leaves no read behind.
 
-    Orbax closes its event loop at the first of many reads that fails, and each of the others
+    Orbax gives up its event loop at the first of many reads that fails, and each of the others
     would print a traceback whenever it is collected: thousands of lines for one sentence.
     """
     usual = asyncio.new_event_loop
-    asyncio.new_event_loop = _EndingLoop
+    asyncio.new_event_loop = asyncio.events.new_event_loop = _EndingLoop
     try:
         yield
     finally:
-        asyncio.new_event_loop = usual
+        asyncio.new_event_loop = asyncio.events.new_event_loop = usual
 
 
 def _check_names(folder: Path, saved: set[str], wanted: set[str]) -> None:
