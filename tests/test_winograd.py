@@ -104,18 +104,28 @@ def test_any_other_convolution_is_the_usual_one(row):
 
 
 UNET = models.ddpm_unet(32, (1, 2), 1, ())
-DECODER = models.Decoder(3, (32, 64), 1, middle_attention=False)
-FAST = UNET.clone(style=UNET.style._replace(convolve=winograd))
-X = jax.random.normal(jax.random.key(0), (1, 32, 32, 32))
-ROWS = {
-    "U-Net": (UNET, FAST, (X, jnp.array([500.0]))),
-    "autoencoder": (DECODER, DECODER.clone(convolve=winograd), (X,)),
+EDM = {"channels": 32, "multipliers": (1,), "blocks": 1, "attention_levels": ()}
+NETWORKS = {
+    "U-Net": (UNET, UNET.clone(style=UNET.style._replace(convolve=winograd))),
+    **{
+        make.__name__: (make(**EDM), make(**EDM, convolve=winograd))
+        for make in (models.SongUNet, models.DhariwalUNet, models.EDM2UNet)
+    },
+    "autoencoder": tuple(
+        models.Decoder(3, (32, 64), 1, middle_attention=False, **options)
+        for options in ({}, {"convolve": winograd})
+    ),
 }
 
 
-@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
-def test_a_network_takes_it_without_a_change_of_parameters(row):
-    usual, fast, inputs = row
+LONGER = [pytest.param(name, marks=pytest.mark.exhaustive) for name in ("SongUNet", "DhariwalUNet")]
+
+
+@pytest.mark.parametrize("name", ["U-Net", "EDM2UNet", "autoencoder", *LONGER])
+def test_a_network_takes_it_without_a_change_of_parameters(name):
+    usual, fast = NETWORKS[name]
+    x = jax.random.normal(jax.random.key(0), (1, 32, 32, 32))
+    inputs = (x,) if name == "autoencoder" else (x, jnp.array([0.5]))
     shapes, same = (jax.eval_shape(m.init, jax.random.key(0), *inputs) for m in (usual, fast))
     assert shapes == same
     g = np.random.default_rng(0)

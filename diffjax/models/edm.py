@@ -8,6 +8,7 @@ and output stay float32.
 from functools import partial
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -26,6 +27,7 @@ from diffjax.models.edm_blocks import (
 from diffjax.models.edm_walk import Walk, concatenate
 from diffjax.models.fourier import FourierFeatures
 from diffjax.models.layers import Dtype, sinusoidal_embedding
+from diffjax.models.winograd import Convolve
 from diffjax.types import Array, Cond
 
 
@@ -58,6 +60,7 @@ class SongUNet(nn.Module):
       dropout: rate inside residual blocks.
       stored_frequencies: the Fourier frequencies are among the parameters, without gradient.
       dtype: type of the computation, float32 or bfloat16.
+      convolve: how the blocks' convolutions are computed; `winograd` is faster on CPUs.
       remat: compute each block again in the backward pass instead of keeping its inside.
       scan_blocks: compile one block for each run of equal ones; see `stack_blocks`.
     """
@@ -78,6 +81,7 @@ class SongUNet(nn.Module):
     dropout: float = 0.1
     stored_frequencies: bool = False
     dtype: Dtype = jnp.float32
+    convolve: Convolve = jax.lax.conv_general_dilated
     remat: bool = False
     scan_blocks: bool = False
 
@@ -150,6 +154,7 @@ class SongUNet(nn.Module):
             project_resampled=True,
             inits=INITS,
             dtype=self.dtype,
+            convolve=self.convolve,
             name=name,
         )
 

@@ -21,6 +21,7 @@ from diffjax.models.edm_walk import Walk
 from diffjax.models.fourier import MPFourier
 from diffjax.models.layers import Dtype, attention
 from diffjax.models.stacking import is_run
+from diffjax.models.winograd import Convolve
 from diffjax.types import Array, Cond, Params
 
 EPSILON = 1e-4
@@ -71,10 +72,12 @@ class MPConv(nn.Module):
     Attributes:
       features: of the output.
       kernel: (h, w) of a convolution, () of a dense layer over the last axis.
+      convolve: how a convolution is computed.
     """
 
     features: int
     kernel: tuple[int, ...] = ()
+    convolve: Convolve = jax.lax.conv_general_dilated
 
     @nn.compact
     def __call__(self, x: Array, gain: Array | float = 1.0) -> Array:
@@ -85,7 +88,7 @@ class MPConv(nn.Module):
         if not self.kernel:
             return x @ w
         layout = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=layout)
+        return self.convolve(x, w, (1, 1), "SAME", dimension_numbers=layout)
 
 
 def force_norm(params: Params) -> Params:
@@ -133,6 +136,7 @@ class Block(nn.Module):
       residual_balance: share of the residual branch.
       attention_balance: share of attention.
       clip: largest absolute value of the output; None is any.
+      convolve: how convolutions are computed; `winograd` is faster on CPUs.
     """
 
     features: int
@@ -143,6 +147,7 @@ class Block(nn.Module):
     residual_balance: float = 0.3
     attention_balance: float = 0.3
     clip: float | None = 256.0
+    convolve: Convolve = jax.lax.conv_general_dilated
 
     @nn.compact
     def __call__(self, x: Array, embedding: Array, train: bool = False) -> Array:
@@ -151,12 +156,12 @@ class Block(nn.Module):
         skip = MPConv(self.features, name="conv_skip") if x.shape[-1] != self.features else None
         if self.encodes:
             x = normalize(skip(x) if skip else x, (-1,))
-        y = MPConv(self.features, (3, 3), name="conv_res0")(mp_silu(x))
+        y = MPConv(self.features, (3, 3), self.convolve, name="conv_res0")(mp_silu(x))
         gain = self.param("emb_gain", nn.initializers.zeros, ())
         scale = 1 + MPConv(self.features, name="emb_linear")(embedding, gain)
         y = mp_silu(y * scale[:, None, None, :].astype(y.dtype))
         y = nn.Dropout(self.dropout, deterministic=not train)(y)
-        y = MPConv(self.features, (3, 3), name="conv_res1")(y)
+        y = MPConv(self.features, (3, 3), self.convolve, name="conv_res1")(y)
         if skip and not self.encodes:
             x = skip(x)
         x = mp_sum(x, y, self.residual_balance)
@@ -216,6 +221,7 @@ class EDM2UNet(nn.Module):
       logvar_channels: width of `LogVariance`, which `uncertainty` reads; 0 is none.
       stored_frequencies: the Fourier frequencies are among the parameters, without gradient.
       dtype: type of the computation, float32 or bfloat16.
+      convolve: how the blocks' convolutions are computed; `winograd` is faster on CPUs.
       remat: compute each block again in the backward pass instead of keeping its inside.
       scan_blocks: compile one block for each run of equal ones; see `stack_blocks`.
     """
@@ -238,6 +244,7 @@ class EDM2UNet(nn.Module):
     logvar_channels: int = 128
     stored_frequencies: bool = False
     dtype: Dtype = jnp.float32
+    convolve: Convolve = jax.lax.conv_general_dilated
     remat: bool = False
     scan_blocks: bool = False
 
@@ -290,6 +297,7 @@ class EDM2UNet(nn.Module):
             residual_balance=self.residual_balance,
             attention_balance=self.attention_balance,
             clip=self.clip,
+            convolve=self.convolve,
             name=name,
         )
 

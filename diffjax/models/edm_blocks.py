@@ -9,6 +9,7 @@ import numpy as np
 from flax import linen as nn
 
 from diffjax.models.layers import Dtype, GroupNorm, attention
+from diffjax.models.winograd import Convolve
 from diffjax.types import Array, Cond
 
 Taps = tuple[float | int, ...]
@@ -95,6 +96,7 @@ def linear(
     kernel: tuple[int, ...] = (),
     padding: Any = "SAME",
     use_bias: bool = True,
+    convolve: Convolve = jax.lax.conv_general_dilated,
 ) -> Array:
     """A dense layer over the last axis, or a convolution where there is a kernel.
 
@@ -107,6 +109,7 @@ def linear(
       kernel: () or (h, w).
       padding: of the convolution.
       use_bias: whether there is one.
+      convolve: how a convolution is computed.
     """
     width = init.bias / np.sqrt(np.prod((*kernel, x.shape[-1])))
 
@@ -116,7 +119,8 @@ def linear(
     options = {"dtype": dtype, "kernel_init": init.weight, "use_bias": use_bias, "name": name}
     options["bias_init"] = bias if width else nn.initializers.zeros
     if kernel:
-        return nn.Conv(features, kernel, padding=padding, **options)(x)
+        options |= {"padding": padding, "conv_general_dilated": convolve}
+        return nn.Conv(features, kernel, **options)(x)
     return nn.Dense(features, **options)(x)
 
 
@@ -142,6 +146,7 @@ class Block(nn.Module):
       project_resampled: whether a resampled skip has a dense layer where the width stays.
       inits: how the layers begin.
       dtype: type of the computation.
+      convolve: how convolutions are computed; `winograd` is faster on CPUs.
     """
 
     features: int
@@ -154,16 +159,18 @@ class Block(nn.Module):
     project_resampled: bool
     inits: Inits
     dtype: Dtype
+    convolve: Convolve = jax.lax.conv_general_dilated
 
     @nn.compact
     def __call__(self, x: Array, embedding: Array, train: bool = False) -> Array:
         """x (B, H, W, C), embedding (B, D) -> (B, H', W', features)."""
         resample = self.resample or (lambda x: x)
         h = resample(nn.silu(group_norm(x, "norm0", self.epsilon)))
-        h = linear(h, self.features, "conv0", self.inits.main, self.dtype, (3, 3))
+        options = {"dtype": self.dtype, "kernel": (3, 3), "convolve": self.convolve}
+        h = linear(h, self.features, "conv0", self.inits.main, **options)
         h = nn.silu(self.modulate(h, embedding))
         h = nn.Dropout(self.dropout, deterministic=not train)(h)
-        h = linear(h, self.features, "conv1", self.inits.last, self.dtype, (3, 3))
+        h = linear(h, self.features, "conv1", self.inits.last, **options)
         skip = resample(x)
         if x.shape[-1] != self.features or (self.resample and self.project_resampled):
             skip = linear(skip, self.features, "skip", self.inits.main, self.dtype)
