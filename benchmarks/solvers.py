@@ -46,11 +46,18 @@ ODE = {
     "unipc 3": samplers.unipc,
 }
 LEARNED = ("dpmpp_2m", "unipc 3")  # that get a learned grid
-BACKWARD = {"steps": 300}
+# How times are learned, and from there those of sampler and denoiser apart, with smaller steps.
+BACKWARD = ({"steps": 300}, {"steps": 300})
 # Forward runs only: in many dimensions what is left of the error is samples that end in another
 # mode, which have no slope, and a network's backward pass within a loop is slow on a CPU.
-FORWARD = {"steps": 150, "gradient": samplers.smoothed(pairs=8)}
-BRIEF = {"steps": 60, "learning_rate": 0.2, "gradient": samplers.smoothed(pairs=4)}
+FORWARD = (
+    {"steps": 150, "gradient": samplers.smoothed(pairs=8)},
+    {"steps": 150, "learning_rate": 0.05, "gradient": samplers.smoothed(pairs=8, width=0.05)},
+)
+BRIEF = (
+    {"steps": 60, "learning_rate": 0.2, "gradient": samplers.smoothed(pairs=4)},
+    {"steps": 60, "learning_rate": 0.1, "gradient": samplers.smoothed(pairs=4, width=0.1)},
+)
 SDE_CALLS = (10, 20, 50, 100)
 SDE = {
     "ancestral": samplers.ancestral,
@@ -79,7 +86,7 @@ class Problem(NamedTuple):
       denoiser: params -> denoiser.
       params: of the denoiser; an argument of everything that is compiled.
       shape: of one sample.
-      descent: how `descend` learns.
+      descents: how `descend` learns times, and then those of sampler and denoiser apart.
       classes: labels to condition on; 0 is none.
       test: samples that errors are of.
       train: samples to learn from.
@@ -94,7 +101,7 @@ class Problem(NamedTuple):
     denoiser: Callable
     params: Any
     shape: tuple[int, ...]
-    descent: dict[str, Any]
+    descents: tuple[dict[str, Any], dict[str, Any]]
     classes: int = 0
     test: int = 2048
     train: int = 2048
@@ -128,10 +135,10 @@ def tree(dimensions, depth, spread=0.5, decay=0.6):
     return jnp.asarray(means, jnp.float32)
 
 
-def mixture(schedule, means, std, descent=BACKWARD, **sizes):
+def mixture(schedule, means, std, descents=BACKWARD, **sizes):
     """An exact mixture as a problem."""
     denoiser = lambda m: mixture_denoiser(schedule, m, std)  # noqa: E731
-    return Problem(schedule, denoiser, means, means.shape[1:], descent, **sizes)
+    return Problem(schedule, denoiser, means, means.shape[1:], descents, **sizes)
 
 
 def in_span(problem):
@@ -261,14 +268,18 @@ def measure_solver(problem, learning, name, n, spent, test, train):
 
 
 def learn(problem, sampler, ts, train):
-    """Learned times; and those of sampler and denoiser apart, with the offsets between them."""
+    """Learned times; and from there those of sampler and denoiser apart, with their offsets."""
 
     @jax.jit
     def times(params, x, cond, target):
-        fixed = problem.denoiser(params), sampler, problem.schedule, ts, x, cond, target
-        coupled = samplers.learn_grid(jax.random.key(0), *fixed, **problem.descent)
-        apart = samplers.learn_decoupled_grid(jax.random.key(0), *fixed, **problem.descent)
-        return coupled[0], apart[:2]
+        def learned(learner, ts, descent):
+            fixed = problem.denoiser(params), sampler, problem.schedule, ts, x, cond, target
+            return learner(jax.random.key(0), *fixed, **descent)
+
+        first, then = problem.descents
+        coupled, _ = learned(samplers.learn_grid, ts, first)
+        *apart, _ = learned(samplers.learn_decoupled_grid, coupled, then)
+        return coupled, apart
 
     return times(problem.params, *train)
 
@@ -283,7 +294,7 @@ def fit_amed(problem, ts, train):
             return jnp.log(rms(problem.run(params, sampler, ts, x, cond), target))
 
         start = samplers.Amed(jnp.zeros(len(ts) - 1), jnp.ones(len(ts) - 1))
-        return descend(jax.random.key(0), loss, start, **problem.descent)[0]
+        return descend(jax.random.key(0), loss, start, **problem.descents[0])[0]
 
     return fit(problem.params, *train)
 

@@ -164,11 +164,11 @@ square per element to the fine solution of the probability flow (Heun of hundred
 the same noise, at equal numbers of denoiser calls. A solver that cannot spend exactly that
 number takes the most steps within it; the calls it spent are then in brackets. *learned* is
 `samplers.learn_grid` from the best of three grids (Karras, even in log-SNR, even in VP time),
-*decoupled* is `samplers.learn_decoupled_grid` from there, which also learns at which noise level
-to ask the denoiser, and *amed* is `samplers.amed` fitted on the Karras grid: all on other noise
-than the errors are of, in the plane by back-propagation and elsewhere from forward runs alone
-(`samplers.smoothed`), for the digits model at 10 calls at most. Dashed lines are the solvers of
-k-diffusion and diffusers as published, on the Karras grid.
+*decoupled* is `samplers.learn_decoupled_grid` from those times, which also learns at which noise
+level to ask the denoiser, and *amed* is `samplers.amed` fitted on the Karras grid: all on other
+noise than the errors are of, in the plane by back-propagation and elsewhere from forward runs
+alone (`samplers.smoothed`), for the digits model at 10 calls at most. Dashed lines are the
+solvers of k-diffusion and diffusers as published, on the Karras grid.
 
 ![Error against calls]({picture})
 
@@ -178,13 +178,14 @@ apart for sampler and denoiser:
 {gain}
 
 Times like these take minutes to learn, for one denoiser, one sampler and one number of steps. The
-decoupled ones are for few calls: beyond 10, over twice as many numbers, the same descent from
-forward runs has often not found what the coupled one has.
+decoupled ones begin where the coupled ones end, and are for few calls: from 15 on, in many
+dimensions, they gain little, and what is better on the noise they learned from can be worse on
+other noise, for what is left of the error is mostly a few samples that end in another mode.
 
 ```python
-ts, offsets, _ = samplers.learn_decoupled_grid(
-    key, denoiser, samplers.dpmpp_2m(schedule), schedule, grids.karras(schedule, 6), noise
-)
+fixed = denoiser, samplers.dpmpp_2m(schedule), schedule
+ts, _ = samplers.learn_grid(key, *fixed, grids.karras(schedule, 6), noise)
+ts, offsets, _ = samplers.learn_decoupled_grid(key, *fixed, ts, noise)
 x0 = sample(key, denoiser, samplers.decoupled(schedule, samplers.dpmpp_2m, offsets), noise, ts)
 ```
 
