@@ -162,6 +162,7 @@ def train(experiment, workdir, run):
     except training.Diverged as error:
         sys.exit(f"train.py: stopped: {error}; {last_checkpoint(manager, workdir)}")
     except (checkpoint.NotSaved, OSError) as error:
+        checkpoint.silence_abandoned_writes()
         sys.exit(f"train.py: stopped: {error}")
     finally:
         bar.close()

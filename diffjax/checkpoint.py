@@ -8,6 +8,8 @@ of them together, and restored on any other number.
 
 import asyncio
 import contextlib
+import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,6 +135,16 @@ def finish(manager: Any) -> None:
         raise
     except Exception as error:
         raise NotSaved(_not_saved(manager, error)) from error
+
+
+def silence_abandoned_writes() -> None:
+    """For a process that ends because a save failed: its own sentence is the last.
+
+    Orbax leaves the other writes of a failed save unfinished, in threads of its own, and each of
+    them would print a traceback while the process ends.
+    """
+    logging.disable()
+    sys.unraisablehook = lambda raised: None
 
 
 def _not_saved(manager: Any, error: Exception) -> str:
