@@ -44,7 +44,7 @@ def flags(
 
 def main(argv):
     """Read the flags, restore or begin, train, and say what to run next."""
-    from diffjax import cli, config
+    from diffjax import checkpoint, cli, config
     from diffjax.parallel import is_main
 
     argv = list(argv)
@@ -64,7 +64,8 @@ def main(argv):
     with config.claim(workdir) if is_main() else nullcontext():
         if is_main():
             config.remember(workdir, path, config.all_options(get_config, given))
-        train(experiment, workdir, run)
+        with checkpoint.loops_that_end():
+            train(experiment, workdir, run)
 
 
 def print_plan(get_config, given, run, name):
@@ -162,7 +163,6 @@ def train(experiment, workdir, run):
     except training.Diverged as error:
         sys.exit(f"train.py: stopped: {error}; {last_checkpoint(manager, workdir)}")
     except (checkpoint.NotSaved, OSError) as error:
-        checkpoint.silence_abandoned_writes()
         sys.exit(f"train.py: stopped: {error}")
     finally:
         bar.close()

@@ -8,8 +8,6 @@ of them together, and restored on any other number.
 
 import asyncio
 import contextlib
-import logging
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -137,16 +135,6 @@ def finish(manager: Any) -> None:
         raise NotSaved(_not_saved(manager, error)) from error
 
 
-def silence_abandoned_writes() -> None:
-    """For a process that ends because a save failed: its own sentence is the last.
-
-    Orbax leaves the other writes of a failed save unfinished, in threads of its own, and each of
-    them would print a traceback while the process ends.
-    """
-    logging.disable()
-    sys.unraisablehook = lambda raised: None
-
-
 def _not_saved(manager: Any, error: Exception) -> str:
     return (
         f"a checkpoint could not be written to {manager.directory} ({sentence(error)[:200]}); "
@@ -183,7 +171,7 @@ def _read(folder: Path, like: PyTree) -> tuple[PyTree, dict[str, int]]:
 
     def item(name, handler, args):
         reading = ocp.Checkpointer(handler, multiprocessing_options=alone)
-        with contextlib.closing(reading), _reads_that_end():
+        with contextlib.closing(reading), loops_that_end():
             return reading.restore(folder / name, args=args)
 
     sums = item("checksums", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
@@ -205,11 +193,12 @@ class _EndingLoop(asyncio.SelectorEventLoop):
 
 
 @contextlib.contextmanager
-def _reads_that_end() -> Iterator[None]:
-    """Within it, a restore that fails leaves no read behind.
+def loops_that_end() -> Iterator[None]:
+    """Within it, reads and writes that fail leave no other behind, in any thread.
 
-    Orbax gives up its event loop at the first of many reads that fails, and each of the others
-    would print a traceback whenever it is collected: thousands of lines for one sentence.
+    Orbax gives up its event loop at the first of many that fails, and each of the others would
+    print a traceback whenever it is collected: thousands of lines for one sentence. It is for
+    a process of our own: the event loops of others would end with the last of their tasks too.
     """
     usual = asyncio.new_event_loop
     asyncio.new_event_loop = asyncio.events.new_event_loop = _EndingLoop

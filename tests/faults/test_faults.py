@@ -55,6 +55,8 @@ def test_a_disk_that_fills_up_ends_the_run_and_loses_nothing_before(tmp_path):
     last = err.strip().splitlines()[-1]  # after Orbax's own account of it
     assert last.startswith("train.py: stopped: a checkpoint could not be written")
     assert "make room" in last
+    assert "loop is closed" not in err  # the other writes have ended
+    assert "never retrieved" not in err
     finish(train(tmp_path / "b", "--steps", 20))
     assert losses(tmp_path / "b") == losses(tmp_path / "a")
 
