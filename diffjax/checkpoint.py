@@ -246,7 +246,7 @@ def restore(manager: Any, like: PyTree, step: int | None = None) -> Restored | N
         another tree; says why.
     """
     like = jax.tree.map(_abstract, like)
-    saved, damaged, refused = sorted(manager.all_steps(), reverse=True), [], None
+    saved, damaged, problem = sorted(manager.all_steps(), reverse=True), [], None
     if step is not None and step not in saved:
         raise InputError(
             f"there is no checkpoint {step} in {manager.directory}; there are {saved}."
@@ -256,11 +256,10 @@ def restore(manager: Any, like: PyTree, step: int | None = None) -> Restored | N
         try:
             return Restored(candidate, _restore_step(manager, candidate, like), damaged)
         except Exception as error:
-            if not damaged and isinstance(error, InputError):
-                refused = str(error)
+            problem = problem or error
             damaged.append(f"checkpoint {candidate} is damaged ({sentence(error)[:200]})")
-    if refused:
-        raise InputError(refused)
+    if isinstance(problem, InputError):
+        raise problem
     if damaged:
         raise InputError(
             f"no intact checkpoint in {manager.directory}: {damaged[0]}; restore the folder "
