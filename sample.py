@@ -104,7 +104,7 @@ def main(argv):
 def source(workdir, published_at):
     """What to draw from, and a function to its weights: of a workdir, or published ones."""
     from diffjax import config
-    from diffjax.types import InputError
+    from diffjax.errors import InputError
 
     if workdir and published_at:
         raise InputError(f"give a workdir or --pretrained; got {workdir} and {published_at}.")
@@ -143,7 +143,7 @@ def read_decoder(folder):
 def check(asked, experiment):
     """Refuse what cannot be drawn or written, before any work."""
     from diffjax import cli
-    from diffjax.types import InputError
+    from diffjax.errors import InputError
 
     cli.at_least_one(asked, ("num", "batch_size", "steps"))
     label, classes = asked["label"], experiment.num_classes
@@ -226,7 +226,7 @@ def restore_ema(workdir, experiment, mesh, step, say):
     import jax
 
     from diffjax import checkpoint, config, parallel
-    from diffjax.types import InputError
+    from diffjax.errors import InputError
 
     folder = workdir / "checkpoints"
     if not folder.is_dir():

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from diffjax import config, data
 from diffjax.data import source as sources
-from diffjax.types import InputError
+from diffjax.errors import InputError
 
 BATCH = 64
 SECONDS = 5.0

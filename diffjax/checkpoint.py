@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from diffjax.types import InputError, PyTree, sentence
+from diffjax.errors import InputError, sentence
+from diffjax.types import PyTree
 
 
 class Restored(NamedTuple):

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Annotated, Any, NamedTuple
 
 from diffjax import parallel
-from diffjax.types import InputError
+from diffjax.errors import InputError
 
 
 def parse(

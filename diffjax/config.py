@@ -21,20 +21,11 @@ import optax
 from jax.sharding import Mesh
 
 from diffjax.data.source import Source
+from diffjax.errors import InputError, sentence
 from diffjax.grids import trailing
 from diffjax.samplers import ddim
 from diffjax.training import TrainState, init_state, make_train_step
-from diffjax.types import (
-    Array,
-    Denoiser,
-    InputError,
-    LossFn,
-    Params,
-    PRNGKeyArray,
-    Sampler,
-    Schedule,
-    sentence,
-)
+from diffjax.types import Array, Denoiser, LossFn, Params, PRNGKeyArray, Sampler, Schedule
 
 
 class Sampling(NamedTuple):

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from diffjax.diffusion import value_and_rate
+from diffjax.errors import InputError
 from diffjax.schedules import logsnr
 from diffjax.types import (
     Array,
     Coefficients,
     Denoiser,
-    InputError,
     Network,
     Parameterization,
     Params,

@@ -7,11 +7,12 @@ import jax
 
 from diffjax import grids, guidance, samplers
 from diffjax.config import Published, Sampling
+from diffjax.errors import InputError
 from diffjax.latents import LatentScale
 from diffjax.parameterization import make_denoiser
 from diffjax.pretrained import Autoencoder, Pretrained, load
 from diffjax.pretrained.load import architecture_of
-from diffjax.types import Array, InputError, Params
+from diffjax.types import Array, Params
 
 SIZES = ("sample_size", "image_size", "img_resolution", "input_size", "img_size")
 CHANNELS = ("in_channels", "img_channels", "in_chans")

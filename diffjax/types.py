@@ -48,16 +48,6 @@ Network = Callable[[Params, Array, Array, Cond, PRNGKeyArray | None], Array]
 """(params, x, c_noise, cond, dropout key or None when sampling) -> raw output."""
 
 
-class InputError(ValueError):
-    """Bad input from a user: the scripts print its sentence and exit with code 2."""
-
-
-def sentence(error: Exception) -> str:
-    """The kind and the first line of an error, for a message."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"
-
-
 class Schedule(NamedTuple):
     """A Gaussian perturbation x_t = alpha(t) x0 + sigma(t) eps; larger t is noisier.
 

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from nets import reference, write_folder
 from safetensors.numpy import load_file
 
+from diffjax.errors import InputError
 from diffjax.latents import nearest_codes
 from diffjax.models import VAE, AutoencoderKL, Decoder, Encoder, PatchDiscriminator, VQModel, kl_f8
 from diffjax.models.stacking import stack_blocks, unstack_blocks
 from diffjax.pretrained import load, save_safetensors
 from diffjax.pretrained.autoencoder import autoencoder_kl, vq_model
 from diffjax.pretrained.naming import count
-from diffjax.types import InputError
 
 GOLDEN = ("diffusers_autoencoder_kl", "diffusers_vq_model")
 

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from diffjax import checkpoint, training
-from diffjax.types import InputError
+from diffjax.errors import InputError
 
 
 def state(seed):

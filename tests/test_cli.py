@@ -8,7 +8,8 @@ import pytest
 from test_ode_solvers import SOLVERS
 
 from diffjax import cli, grids, samplers, schedules
-from diffjax.types import AdaptiveSampler, InputError, Prediction, Sampler
+from diffjax.errors import InputError
+from diffjax.types import AdaptiveSampler, Prediction, Sampler
 
 SAMPLERS = cli.constructors(samplers, Sampler)
 TAKEN = ("sampler", "steps")  # flags of sample.py

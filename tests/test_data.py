@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffjax import data
-from diffjax.types import InputError
+from diffjax.errors import InputError
 
 
 def numbered(n=20, size=4):

@@ -9,9 +9,9 @@ from oracles import SCHEDULES, TWO_MOONS, ZERO_TERMINAL_SNR, exact_denoiser
 
 from diffjax import grids, samplers
 from diffjax.diffusion import prior_sample
+from diffjax.errors import InputError
 from diffjax.samplers.decoupled import shift_time
 from diffjax.schedules import logsnr
-from diffjax.types import InputError
 
 SOLVERS = {
     "dpmpp_2m": samplers.dpmpp_2m,

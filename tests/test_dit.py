@@ -14,12 +14,12 @@ from safetensors.numpy import load_file
 from tiny import apply, check_forms, check_gradient, close, inputs, randomised
 
 from diffjax import config, pretrained
+from diffjax.errors import InputError
 from diffjax.models.dit import Block, dit_b_2, dit_b_4, dit_l_2, dit_s_2, dit_s_8, dit_xl_2
 from diffjax.models.patches import patchify, unpatchify
 from diffjax.models.per_block_dit import PerBlockDiT
 from diffjax.parameterization import make_denoiser
 from diffjax.pretrained.naming import count
-from diffjax.types import InputError
 
 TINY = {"width": 16, "depth": 2, "heads": 2, "num_classes": 3}
 GOLDEN = {"dit": {"architecture": "dit"}, "diffusers_dit": {}, "diffusers_dit_plain": {}}

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tiny import check_forms
 
 from diffjax import config
+from diffjax.errors import InputError
 from diffjax.models import dhariwal, edm, edm2, network
 from diffjax.models.edm_blocks import downsample, one_hot_label, upsample
 from diffjax.models.fourier import FourierFeatures, MPFourier
@@ -26,7 +27,6 @@ from diffjax.pretrained import load, save_safetensors
 from diffjax.pretrained.architecture import shapes
 from diffjax.pretrained.load import architecture_of
 from diffjax.pretrained.naming import count, to_params
-from diffjax.types import InputError
 
 GOLDEN = {"edm_ddpmpp": "edm", "edm_ncsnpp": "edm", "edm_adm": "edm", "edm2": "edm2"}
 

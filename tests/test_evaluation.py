@@ -5,7 +5,7 @@ import pytest
 import scipy.linalg
 
 from diffjax import evaluation, images
-from diffjax.types import InputError
+from diffjax.errors import InputError
 
 
 def random_covariance(rng, d):

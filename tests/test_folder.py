@@ -13,7 +13,7 @@ from PIL import Image
 
 from diffjax import data
 from diffjax.data.image import decode, fit
-from diffjax.types import InputError
+from diffjax.errors import InputError
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (8, 8, 3), np.uint8)

@@ -15,9 +15,10 @@ from oracles import SCHEDULES, TWO_MOONS, ZERO_TERMINAL_SNR, exact_denoiser
 
 from diffjax import grids, samplers, schedules
 from diffjax.diffusion import prior_sample
+from diffjax.errors import InputError
 from diffjax.grids.search import cheapest_chain
 from diffjax.samplers.learned_grid import ordered_logsnrs
-from diffjax.types import Grid, InputError
+from diffjax.types import Grid
 
 GOLDEN = Path(__file__).parent / "golden" / "k_sigma_space.npz"
 CHOSEN = {

@@ -20,7 +20,8 @@ from oracles import (
 from scipy import stats
 
 from diffjax import diffusion, grids, likelihood, samplers, schedules
-from diffjax.types import InputError, Prediction
+from diffjax.errors import InputError
+from diffjax.types import Prediction
 
 pytestmark = pytest.mark.exhaustive
 

@@ -13,6 +13,7 @@ from oracles import SCHEDULES, TWO_MOONS, ZERO_TERMINAL_SNR, exact_denoiser, pos
 
 from diffjax import grids, guidance, samplers, schedules
 from diffjax.diffusion import prior_sample
+from diffjax.errors import InputError
 from diffjax.parameterization import (
     edm_preconditioning,
     make_denoiser,
@@ -20,7 +21,6 @@ from diffjax.parameterization import (
     predict_score,
     predict_v,
 )
-from diffjax.types import InputError
 
 SCHEDULE = SCHEDULES["vp_linear"]
 EXACT = exact_denoiser(TWO_MOONS, SCHEDULE)

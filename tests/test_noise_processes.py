@@ -10,6 +10,7 @@ from oracles import SCHEDULES, TWO_MOONS, drive, exact_denoiser, gaussian
 from scipy import stats
 
 from diffjax import diffusion, grids, samplers, schedules, weighting
+from diffjax.errors import InputError
 from diffjax.models import MonotoneLogSNR
 from diffjax.parameterization import (
     edm_preconditioning,
@@ -18,7 +19,6 @@ from diffjax.parameterization import (
     predict_velocity,
 )
 from diffjax.schedules import clean_time, logsnr
-from diffjax.types import InputError
 
 NETWORK = MonotoneLogSNR(width=16)
 VARIABLES = NETWORK.init(jax.random.key(0), jnp.zeros(2))

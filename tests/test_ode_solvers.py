@@ -11,8 +11,9 @@ import oracles
 import pytest
 
 from diffjax import grids, samplers, schedules
+from diffjax.errors import InputError
 from diffjax.samplers import Amed
-from diffjax.types import InputError, Prediction
+from diffjax.types import Prediction
 
 GOLDEN = Path(__file__).parent / "golden"
 KEY = jax.random.key(0)

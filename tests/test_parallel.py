@@ -17,10 +17,10 @@ from scripts import run
 
 from configs.digits import get_config
 from diffjax import checkpoint, losses, models, parallel, schedules, training, weighting
+from diffjax.errors import InputError
 from diffjax.parallel.mesh import check_batch, shares, sizes
 from diffjax.parallel.pmap import deal, pieces_for
 from diffjax.parameterization import predict_v
-from diffjax.types import InputError
 
 STEPS, BATCH = 20, 16
 

@@ -10,9 +10,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from configs.digits import get_config
 from diffjax import parallel, plan
+from diffjax.errors import InputError
 from diffjax.plan.hlo import _group, _turns, parse
 from diffjax.plan.step import needed
-from diffjax.types import InputError
 
 F32 = 4
 

@@ -15,9 +15,9 @@ from nets import GOLDEN, weight
 from safetensors.numpy import load_file, save_file
 
 from diffjax import pretrained
+from diffjax.errors import InputError
 from diffjax.pretrained.tensors import read_tensors
 from diffjax.pretrained.torch_file import read_torch_file
-from diffjax.types import InputError
 
 TINY = GOLDEN / "tiny_unet2d"
 """A UNet2DModel of four channels as PyTorch saved it, inside a training checkpoint."""

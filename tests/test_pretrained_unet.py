@@ -10,8 +10,8 @@ from nets import GOLDEN, reference, write_folder
 from safetensors.numpy import load_file
 
 from diffjax import models, pretrained
+from diffjax.errors import InputError
 from diffjax.models.layers import sinusoidal_embedding
-from diffjax.types import InputError
 
 T = 1000
 

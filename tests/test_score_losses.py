@@ -10,9 +10,10 @@ import pytest
 from oracles import SCHEDULES, TWO_MOONS, Mixture, draw, exact_denoiser, gaussian
 
 from diffjax import diffusion, losses, schedules, weighting
+from diffjax.errors import InputError
 from diffjax.models import Uncertainty
 from diffjax.parameterization import predict_eps, predict_score, predict_x0
-from diffjax.types import InputError, TimeDensity
+from diffjax.types import TimeDensity
 
 SCHEDULE, T0, N = SCHEDULES["vp_linear"], 0.3, 20_000
 STD = 0.6

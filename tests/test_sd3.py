@@ -9,13 +9,13 @@ from safetensors.numpy import load_file
 from tiny import close
 
 from diffjax import pretrained
+from diffjax.errors import InputError
 from diffjax.models.position import cells, centred_sincos_2d, sincos_2d
 from diffjax.parameterization import make_denoiser
 from diffjax.pretrained.architecture import shapes
 from diffjax.pretrained.load import architecture_of
 from diffjax.pretrained.naming import count
 from diffjax.published import published
-from diffjax.types import InputError
 
 GOLDEN = ("diffusers_sd3", "diffusers_sd3_plain")  # with and without norms of queries and keys
 KIND = {"_class_name": "SD3Transformer2DModel"}

@@ -11,8 +11,8 @@ from jax import lax
 from scipy.integrate import quad
 
 from diffjax import cli, diffusion, grids, samplers, schedules
+from diffjax.errors import InputError
 from diffjax.samplers.exponential import moments
-from diffjax.types import InputError
 
 GOLDEN = np.load("tests/golden/k_sigma_space.npz")
 MEAN, STD = 0.7, 0.5

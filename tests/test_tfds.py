@@ -15,7 +15,7 @@ from tensorflow_datasets.core import GeneratorBasedBuilder, Version, features
 import diffjax
 from diffjax import data
 from diffjax.data import prepare
-from diffjax.types import InputError
+from diffjax.errors import InputError
 
 debian = pytest.mark.skipif(
     not prepare.DEBIAN.is_dir(),

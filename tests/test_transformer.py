@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import apply, check_forms, check_gradient, close, inputs, randomised
 
+from diffjax.errors import InputError
 from diffjax.models.dit import Block, CrossBlock, DiT
 from diffjax.models.mlp import ResidualMLP
 from diffjax.models.mmdit import JointBlock, MMDiT
@@ -17,7 +18,6 @@ from diffjax.models.position import Cells, cells, no_position, rope_2d, sincos_2
 from diffjax.models.transformer import MLP, QKV, Given, LayerNorm, RMSNorm, SelfAttention, SwiGLU
 from diffjax.models.uvit import UViT, no_skip
 from diffjax.pretrained.naming import count
-from diffjax.types import InputError
 
 SMALL = {"width": 16, "heads": 2}
 MODERN = partial(

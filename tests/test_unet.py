@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tiny import check_forms
 
 from diffjax import models
+from diffjax.errors import InputError
 from diffjax.models import layers, resnet, unet_presets
 from diffjax.pretrained.naming import count
-from diffjax.types import InputError
 
 LABEL = {"label": ((), jnp.int32)}
 TOKENS = {"tokens": ((77, 768), jnp.float32)}

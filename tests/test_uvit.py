@@ -9,12 +9,12 @@ from safetensors.numpy import load_file
 from tiny import close
 
 from diffjax import pretrained
+from diffjax.errors import InputError
 from diffjax.parameterization import make_denoiser
 from diffjax.pretrained.architecture import shapes
 from diffjax.pretrained.load import architecture_of
 from diffjax.pretrained.naming import count
 from diffjax.published import published
-from diffjax.types import InputError
 
 GOLDEN = ("uvit", "uvit_latent", "uvit_text")  # of nothing, of a label without a last conv, of text
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from diffjax.data.image import Unreadable, check_header, decode, fit
 from diffjax.data.source import Arrays, Source, hold, small
-from diffjax.types import InputError
+from diffjax.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 METADATA = "metadata.jsonl"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diffjax.types import sentence
+from diffjax.errors import sentence
 
 if TYPE_CHECKING:
     from PIL import Image

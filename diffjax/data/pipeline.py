@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from diffjax.data.source import Source
-from diffjax.types import InputError
+from diffjax.errors import InputError
 
 MOST_WORKERS = 8
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from diffjax.types import InputError, sentence
+from diffjax.errors import InputError, sentence
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 HEADER = 10  # bytes of a gzip header without a file name

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from diffjax.types import InputError, sentence
+from diffjax.errors import InputError, sentence
 
 IN_MEMORY = 1 << 30  # bytes
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from diffjax.data.image import decode, fit
 from diffjax.data.source import Examples, Source, hold
-from diffjax.types import InputError, sentence
+from diffjax.errors import InputError, sentence
 
 
 class _Records:

@@ -3,7 +3,7 @@
 import numpy as np
 import scipy.linalg
 
-from diffjax.types import InputError
+from diffjax.errors import InputError
 
 
 def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

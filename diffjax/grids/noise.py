@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffjax.errors import InputError
 from diffjax.grids.steps import check_steps
 from diffjax.schedules import clean_time, logsnr
-from diffjax.types import Array, Grid, InputError, Schedule
+from diffjax.types import Array, Grid, Schedule
 
 # Sabour et al. 2024, the noise levels of 10 steps, found with the networks they are named for.
 STABLE_DIFFUSION_15 = (

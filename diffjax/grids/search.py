@@ -6,9 +6,10 @@ import numpy as np
 from jax import lax
 
 from diffjax.diffusion import eps_from_x0, q_sample
+from diffjax.errors import InputError
 from diffjax.grids.noise import karras
 from diffjax.grids.steps import check_steps
-from diffjax.types import Array, Cond, Denoiser, Grid, InputError, Samples, Schedule
+from diffjax.types import Array, Cond, Denoiser, Grid, Samples, Schedule
 
 
 def gits(

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
+from diffjax.errors import InputError
 from diffjax.schedules import clean_time
-from diffjax.types import Array, Grid, InputError, Schedule
+from diffjax.types import Array, Grid, Schedule
 
 
 def check_steps(n: int, T: int | None = None) -> None:

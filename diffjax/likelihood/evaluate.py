@@ -7,11 +7,12 @@ import jax
 import numpy as np
 
 from diffjax.diffusion import log_variance_small
+from diffjax.errors import InputError
 from diffjax.likelihood.bound import variational_bound
 from diffjax.likelihood.dequantization import Dequantizer, uniform_dequantization
 from diffjax.likelihood.ode import Probes, Step, ode_log_density, rk4_step
 from diffjax.losses import split_batch
-from diffjax.types import Array, Cond, Denoiser, Grid, InputError, PRNGKeyArray, Schedule
+from diffjax.types import Array, Cond, Denoiser, Grid, PRNGKeyArray, Schedule
 
 Estimate = Callable[[PRNGKeyArray, Array, Cond], Array]
 """(key, 8-bit data in [-1, 1], cond) -> bits per dimension (B,)."""

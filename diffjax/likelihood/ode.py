@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 
 from diffjax.diffusion import sample_keys
+from diffjax.errors import InputError
 from diffjax.samplers.adaptive_ode import solve
 from diffjax.samplers.checks import check_grid
 from diffjax.samplers.flow import angle, angular_flow, radius
@@ -22,7 +23,6 @@ from diffjax.types import (
     Cond,
     Denoiser,
     Grid,
-    InputError,
     PerSample,
     PRNGKeyArray,
     Samples,

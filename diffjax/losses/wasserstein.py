@@ -7,12 +7,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from diffjax.diffusion import diffusion_squared, drift, q_sample, score_from_x0
+from diffjax.errors import InputError
 from diffjax.types import (
     Anyshape,
     Array,
     Denoiser,
     Grid,
-    InputError,
     Prediction,
     PRNGKeyArray,
     Samples,

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from diffjax.types import Array, InputError
+from diffjax.errors import InputError
+from diffjax.types import Array
 
 Dtype = Any
 

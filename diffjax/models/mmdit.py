@@ -6,13 +6,14 @@ from functools import partial
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffjax.errors import InputError
 from diffjax.models.dit import Final, modulation
 from diffjax.models.layers import Dtype, attention
 from diffjax.models.patches import Embedding, VectorEmbedding, patchify, unpatchify
 from diffjax.models.position import Cells, cells, no_rotation, sincos_2d
 from diffjax.models.stacking import repeat
 from diffjax.models.transformer import MLP, QKV, Given, LayerNorm, dense
-from diffjax.types import Array, Cond, InputError
+from diffjax.types import Array, Cond
 
 
 class StreamIn(nn.Module):

@@ -3,9 +3,10 @@
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffjax.errors import InputError
 from diffjax.models.layers import Dtype, sinusoidal_embedding
 from diffjax.models.transformer import dense, small
-from diffjax.types import Array, Cond, InputError
+from diffjax.types import Array, Cond
 
 
 def patchify(x: Array, size: int) -> Array:

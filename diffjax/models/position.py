@@ -8,7 +8,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax.types import Array, InputError
+from diffjax.errors import InputError
+from diffjax.types import Array
 
 
 class Cells(NamedTuple):

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffjax.errors import InputError
 from diffjax.models.layers import Dtype, attention
 from diffjax.models.position import Cells, no_rotation
-from diffjax.types import Array, InputError
+from diffjax.types import Array
 
 xavier = nn.initializers.xavier_uniform()
 zeros = nn.initializers.zeros

@@ -11,11 +11,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffjax.errors import InputError
 from diffjax.models.layers import Dtype, full, sinusoidal_embedding
 from diffjax.models.resnet import Resample, ResidualBlock, Style
 from diffjax.models.stacking import repeat, repeat_runs, widths_in
 from diffjax.models.unet_attention import Attend, Context
-from diffjax.types import Array, Cond, InputError
+from diffjax.types import Array, Cond
 
 
 class Level(NamedTuple):

@@ -6,9 +6,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffjax.errors import InputError
 from diffjax.models.layers import Dtype, GroupNorm, attention, full
 from diffjax.models.resnet import Style
-from diffjax.types import Array, InputError
+from diffjax.types import Array
 
 
 class Context(NamedTuple):

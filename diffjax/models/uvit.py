@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from diffjax.errors import InputError
 from diffjax.models.layers import Dtype, sinusoidal_embedding
 from diffjax.models.patches import LabelEmbedding, patchify, unpatchify
 from diffjax.models.position import Cells, cells
@@ -20,7 +21,7 @@ from diffjax.models.transformer import (
     dense,
     small,
 )
-from diffjax.types import Array, Cond, InputError
+from diffjax.types import Array, Cond
 
 affine_norm = partial(LayerNorm, affine=True, epsilon=1e-5)
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import jax
 
+from diffjax.errors import InputError, sentence
 from diffjax.training import stop_on_signals
-from diffjax.types import InputError, sentence
 
 WATCH = "import sys; sys.stdin.read() or print(sys.argv[1], file=sys.stderr)"
 

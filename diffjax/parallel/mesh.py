@@ -15,8 +15,9 @@ from jax import lax
 from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from diffjax.errors import InputError
 from diffjax.training import Gradient, in_turn
-from diffjax.types import InputError, PRNGKeyArray, PyTree
+from diffjax.types import PRNGKeyArray, PyTree
 
 AXES = ("data", "fsdp", "tensor")
 LARGE = 1024  # elements; a smaller array is copied to every device

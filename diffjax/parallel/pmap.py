@@ -13,8 +13,9 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
+from diffjax.errors import InputError
 from diffjax.training import Gradient, mean_over
-from diffjax.types import InputError, PyTree
+from diffjax.types import PyTree
 
 AXIS = "devices"
 

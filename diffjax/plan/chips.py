@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from diffjax.types import InputError
+from diffjax.errors import InputError
 
 
 class Chip(NamedTuple):

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 
 from diffjax.config import Experiment
+from diffjax.errors import InputError
 from diffjax.plan.chips import Chip, chip_of
 from diffjax.plan.step import Cost, cost, devices_of
-from diffjax.types import InputError
 
 GIB, GB, TERA = 2**30, 1e9, 1e12
 HEAD = (

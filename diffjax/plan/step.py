@@ -11,10 +11,10 @@ import jax.numpy as jnp
 
 from diffjax import parallel
 from diffjax.config import Experiment, compiled_step, initial_state
+from diffjax.errors import InputError, sentence
 from diffjax.plan.chips import chip_of
 from diffjax.plan.flops import matmul_flops
 from diffjax.plan.hlo import Collective, collectives, hbm_bytes
-from diffjax.types import InputError, sentence
 
 
 class Cost(NamedTuple):

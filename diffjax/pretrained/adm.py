@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from diffjax.errors import InputError
 from diffjax.models import Classifier, UNet
 from diffjax.models import network as as_network
 from diffjax.models.classifier import AttentionPool, MeanPool
@@ -56,7 +57,6 @@ from diffjax.pretrained.unet_names import (
     merged,
     scale_names,
 )
-from diffjax.types import InputError
 
 REQUIRED = (
     "image_size",

@@ -7,9 +7,10 @@ import jax
 import numpy as np
 from flax import linen as nn
 
+from diffjax.errors import InputError
 from diffjax.models import network as as_network
 from diffjax.pretrained.naming import Names
-from diffjax.types import Array, InputError, Network, Parameterization, Params, Schedule
+from diffjax.types import Array, Network, Parameterization, Params, Schedule
 
 
 class Pretrained(NamedTuple):

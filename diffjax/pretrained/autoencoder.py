@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from diffjax.errors import InputError
 from diffjax.models.autoencoder import AutoencoderKL, Decoder, Encoder, Trunk
 from diffjax.models.vq import VQModel
 from diffjax.pretrained.architecture import (
@@ -20,7 +21,6 @@ from diffjax.pretrained.architecture import (
 from diffjax.pretrained.diffusers_unet_names import modern_name
 from diffjax.pretrained.naming import Entry, Names, conv, conv_1x1, dense, same
 from diffjax.pretrained.unet_names import kernel_names, scale_names
-from diffjax.types import InputError
 
 SHARED = {
     "in_channels": 3,

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from diffjax.errors import InputError
 from diffjax.pretrained.architecture import supported
-from diffjax.types import InputError
 
 SHARED = {
     "sample_size": None,

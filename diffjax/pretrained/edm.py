@@ -14,6 +14,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 
 from diffjax import schedules
+from diffjax.errors import InputError
 from diffjax.models.dhariwal import DhariwalUNet
 from diffjax.models.edm import SongUNet
 from diffjax.models.edm_blocks import Taps
@@ -37,7 +38,7 @@ from diffjax.pretrained.naming import (
     outputs_reordered,
     same,
 )
-from diffjax.types import Coefficients, InputError, Parameterization, Schedule
+from diffjax.types import Coefficients, Parameterization, Schedule
 
 NETWORK = {
     "img_resolution": None,

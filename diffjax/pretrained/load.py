@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from diffjax.errors import InputError, sentence
 from diffjax.pretrained.adm import adm, adm_classifier
 from diffjax.pretrained.architecture import Architecture, Loaded, shapes
 from diffjax.pretrained.autoencoder import autoencoder_kl, vq_model
@@ -19,7 +20,6 @@ from diffjax.pretrained.scheduler import read_scheduler
 from diffjax.pretrained.sd3 import sd3_transformer
 from diffjax.pretrained.tensors import read_tensors, weight_files
 from diffjax.pretrained.uvit import uvit, uvit_latent, uvit_text
-from diffjax.types import InputError, sentence
 
 ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {
     "edm": edm,

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from diffjax.types import InputError, Params
+from diffjax.errors import InputError
+from diffjax.types import Params
 
 Tensors = dict[str, np.ndarray]
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from diffjax import schedules
+from diffjax.errors import InputError, sentence
 from diffjax.parameterization import at_steps, predict_eps, predict_v, predict_x0
-from diffjax.types import BetaTable, InputError, Parameterization, Schedule, sentence
+from diffjax.types import BetaTable, Parameterization, Schedule
 
 FILE = "scheduler_config.json"
 KEY = "_scheduler"

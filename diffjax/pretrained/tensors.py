@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from diffjax.errors import InputError, sentence
 from diffjax.pretrained.torch_file import read_torch_file
-from diffjax.types import InputError, sentence
 
 
 def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from diffjax.types import InputError, sentence
+from diffjax.errors import InputError, sentence
 
 DTYPES = {
     "FloatStorage": np.float32,

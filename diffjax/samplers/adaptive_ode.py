@@ -7,17 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffjax.errors import InputError
 from diffjax.samplers.checks import at_least, check_start, count
 from diffjax.samplers.flow import angle, angular_flow, radius
-from diffjax.types import (
-    AdaptiveSampler,
-    Array,
-    InputError,
-    PyTree,
-    Scalar,
-    Schedule,
-    per_sample,
-)
+from diffjax.types import AdaptiveSampler, Array, PyTree, Scalar, Schedule, per_sample
 
 FIRST_STEP = 0.01  # of the way
 

@@ -5,10 +5,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from diffjax.errors import InputError
 from diffjax.losses import split_batch
 from diffjax.samplers.loop import sample_path
 from diffjax.samplers.runge_kutta import midpoint
-from diffjax.types import Array, Denoiser, Grid, InputError, LossFn, Sampler, Schedule
+from diffjax.types import Array, Denoiser, Grid, LossFn, Sampler, Schedule
 
 
 class Amed(NamedTuple):

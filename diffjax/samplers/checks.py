@@ -7,15 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax.types import (
-    Array,
-    Cond,
-    Denoiser,
-    Grid,
-    InputError,
-    Sampler,
-    Schedule,
-)
+from diffjax.errors import InputError
+from diffjax.types import Array, Cond, Denoiser, Grid, Sampler, Schedule
 
 
 def at_least(name: str, value: Any, least: float = 0.0) -> None:

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from diffjax.diffusion import q_step
+from diffjax.errors import InputError
 from diffjax.samplers.checks import at_least
 from diffjax.samplers.runge_kutta import heun
 from diffjax.schedules import logsnr
-from diffjax.types import InputError, Sampler, Scalar, Schedule
+from diffjax.types import Sampler, Scalar, Schedule
 
 
 def edm_stochastic(

@@ -4,10 +4,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from diffjax.errors import InputError
 from diffjax.samplers.checks import SamplerOf, built
 from diffjax.samplers.dpm_solver import dpmpp_2m
 from diffjax.schedules import logsnr
-from diffjax.types import Array, InputError, Sampler, Schedule
+from diffjax.types import Array, Sampler, Schedule
 
 
 def decoupled(

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from diffjax.errors import InputError
 from diffjax.samplers.checks import at_least, choose
 from diffjax.samplers.euler_ancestral import ancestral_step
 from diffjax.samplers.exponential import HUGE, exponential_step, log_step, moments
 from diffjax.schedules import logsnr
-from diffjax.types import InputError, Sampler, Scalar, Schedule, per_sample
+from diffjax.types import Sampler, Scalar, Schedule, per_sample
 
 SLOPES = {
     "midpoint": lambda z: moments(z, 1)[0] / 2,

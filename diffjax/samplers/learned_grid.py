@@ -8,6 +8,7 @@ import optax
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
+from diffjax.errors import InputError
 from diffjax.grids import karras
 from diffjax.samplers.checks import count
 from diffjax.samplers.decoupled import decoupled
@@ -19,7 +20,6 @@ from diffjax.types import (
     Cond,
     Denoiser,
     Grid,
-    InputError,
     PRNGKeyArray,
     PyTree,
     Sampler,

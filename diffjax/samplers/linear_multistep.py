@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffjax.diffusion import eps_from_x0, q_sample
-from diffjax.types import Array, Grid, InputError, Sampler, Schedule
+from diffjax.errors import InputError
+from diffjax.types import Array, Grid, Sampler, Schedule
 
 # Gauss-Legendre on [0, 1]: exact for polynomials, and to rounding for exp over 40 e-folds.
 POINTS, POINT_WEIGHTS = np.polynomial.legendre.leggauss(32)

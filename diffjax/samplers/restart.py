@@ -16,10 +16,11 @@ import numpy as np
 from jax import lax
 
 from diffjax.diffusion import q_step
+from diffjax.errors import InputError
 from diffjax.samplers.checks import SamplerOf, built, count
 from diffjax.samplers.runge_kutta import heun
 from diffjax.schedules import logsnr
-from diffjax.types import InputError, Sampler, Scalar, Schedule
+from diffjax.types import Sampler, Scalar, Schedule
 
 
 class RestartInterval(NamedTuple):

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 from jax import lax
 
+from diffjax.errors import InputError
 from diffjax.samplers.checks import at_least, count
 from diffjax.samplers.exponential import (
     HUGE,
@@ -12,7 +13,7 @@ from diffjax.samplers.exponential import (
     moments,
 )
 from diffjax.samplers.linear_multistep import integrals
-from diffjax.types import InputError, Sampler, Scalar, Schedule
+from diffjax.types import Sampler, Scalar, Schedule
 
 MAX_ORDER = 4
 

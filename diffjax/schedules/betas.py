@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax.types import BetaTable, InputError, Schedule
+from diffjax.errors import InputError
+from diffjax.types import BetaTable, Schedule
 
 # exp(LOG_ZERO / 2) is exactly 0 in float32 and float64, and LOG_ZERO interpolates.
 LOG_ZERO = -1e4

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax.types import Array, InputError, Schedule
+from diffjax.errors import InputError
+from diffjax.types import Array, Schedule
 
 
 def _linear_rate(

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax.types import Array, InputError, Scalar, Schedule
+from diffjax.errors import InputError
+from diffjax.types import Array, Scalar, Schedule
 
 Norm = Callable[[Array, Array], Array]
 """(alpha, sigma) -> a length c, proportional to both; a schedule keeps to the curve c = 1."""
