@@ -92,7 +92,7 @@ def train(experiment, workdir, run):
     source = data.load(experiment.source)
     init_key, train_key, sample_key = parallel.keys(experiment.seed, 3, mesh)
     state = parallel.init_sharded(partial(config.initial_state, experiment), mesh, init_key)
-    form = {"jit": parallel.jit_form, "pmap": parallel.pmap_form}[run["parallel"]]
+    form = {"jit": parallel.jit_train_step, "pmap": parallel.pmap_train_step}[run["parallel"]]
     step_fn, place = config.compiled_step(experiment, form, state, mesh)
     manager = checkpoint.manager(workdir / "checkpoints", run["keep_checkpoints"])
     restored = checkpoint.restore(manager, state)

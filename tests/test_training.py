@@ -163,5 +163,5 @@ def test_pieces_average_counts_and_flags_too():
         return params * 0.0, {"flag": piece == 3, "count": piece}, params, context
 
     keys, pieces = jax.random.split(jax.random.key(0), 4), jnp.arange(4)
-    _, aux, grads, _ = training.mean_over(gradient, jnp.float32(2), keys, pieces, {})
+    _, aux, grads, _ = training.scan_microbatches(gradient, jnp.float32(2), keys, pieces, {})
     assert (float(aux["flag"]), float(aux["count"]), float(grads)) == (0.25, 1.5, 2.0)

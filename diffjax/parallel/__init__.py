@@ -3,10 +3,10 @@
 from diffjax.parallel.distributed import connect, is_main, stop_together
 from diffjax.parallel.mesh import (
     abstract,
-    feed,
-    gathered,
+    to_global_arrays,
+    fsdp_gradient,
     init_sharded,
-    jit_form,
+    jit_train_step,
     jit_step,
     keys,
     make_mesh,
@@ -17,21 +17,21 @@ from diffjax.parallel.mesh import (
     share_of_batch,
     spec,
 )
-from diffjax.parallel.pmap import over_devices, pmap_form, pmap_step
+from diffjax.parallel.pmap import pmap_gradient, pmap_train_step, pmap_step
 
 __all__ = [
     "abstract",
     "connect",
-    "feed",
-    "gathered",
+    "to_global_arrays",
+    "fsdp_gradient",
     "init_sharded",
     "is_main",
-    "jit_form",
+    "jit_train_step",
     "jit_step",
     "keys",
     "make_mesh",
-    "over_devices",
-    "pmap_form",
+    "pmap_gradient",
+    "pmap_train_step",
     "pmap_step",
     "replicated",
     "row_shards",

@@ -1,14 +1,16 @@
 """Training state, the step, the loop and its logs."""
 
+from diffjax.training.averages import Averages, ema, update_average, update_averages
 from diffjax.training.loop import Diverged, fit, stop_on_signals
 from diffjax.training.metrics import MetricsLog, no_log, open_log
 from diffjax.training.state import (
     Gradient,
     TrainState,
-    in_turn,
+    accumulate_gradients,
     init_state,
+    loss_gradient,
     make_train_step,
-    mean_over,
+    scan_microbatches,
 )
 
 __all__ = [
@@ -16,11 +18,16 @@ __all__ = [
     "Gradient",
     "MetricsLog",
     "TrainState",
+    "Averages",
+    "ema",
     "fit",
-    "in_turn",
+    "loss_gradient",
+    "update_average",
+    "update_averages",
+    "accumulate_gradients",
     "init_state",
     "make_train_step",
-    "mean_over",
+    "scan_microbatches",
     "no_log",
     "open_log",
     "stop_on_signals",
