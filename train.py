@@ -108,17 +108,16 @@ def train(experiment, workdir, run):
         f"{experiment.batch_size} on {mesh.size} {jax.devices()[0].device_kind}; "
         f"writing to {workdir}"
     )
-    batches = place(
-        data.batches(
-            source,
-            experiment.batch_size,
-            experiment.seed,
-            start,
-            experiment.flip,
-            *parallel.share_of_batch(mesh),
-            workers=run["workers"],
-        )
+    batches = data.batches(
+        source,
+        experiment.batch_size,
+        experiment.seed,
+        start,
+        (data.flip,) if experiment.flip else (),
+        *parallel.share_of_batch(mesh),
+        workers=run["workers"],
     )
+    batches = place(map(data.arrays_of, batches))
     log = training.open_log(workdir, start) if parallel.is_main() else training.no_log()
     draw_preview = preview(experiment, mesh)
     bar = tqdm(

@@ -37,7 +37,7 @@ def photos(folder):
 
 def rate(source, workers):
     """Images per second."""
-    batches = data.batches(source, BATCH, flip=True, workers=workers)
+    batches = data.batches(source, BATCH, augment=(data.flip,), workers=workers)
     warm = -(-len(source.examples) // BATCH) if source.in_memory else 4 * max(workers, 1)
     for _ in range(warm):
         next(batches)

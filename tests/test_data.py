@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -44,24 +45,133 @@ def test_every_example_once_an_epoch_in_a_new_order():
         np.testing.assert_array_equal(batch["x"][:, 0, 0, 0], batch["label"])
 
 
-@pytest.mark.parametrize("flip", [False, True])
-def test_batch_i_does_not_depend_on_where_iteration_began(flip):
-    whole = take(data.batches(numbered(), 6, seed=3, flip=flip), 12)
+@pytest.mark.parametrize("augment", [(), (data.flip, data.random_shift(1))], ids=["", "augmented"])
+def test_batch_i_does_not_depend_on_where_iteration_began(augment):
+    whole = take(data.batches(numbered(), 6, seed=3, augment=augment), 12)
     for start in (1, 7):
         for a, b in zip(
-            whole[start:], take(data.batches(numbered(), 6, 3, start, flip), 5), strict=False
+            whole[start:], take(data.batches(numbered(), 6, 3, start, augment), 5), strict=False
         ):
             np.testing.assert_array_equal(a["x"], b["x"])
-    other = take(data.batches(numbered(), 6, seed=4, flip=flip), 12)
+    other = take(data.batches(numbered(), 6, seed=4, augment=augment), 12)
     assert any((a["label"] != b["label"]).any() for a, b in zip(whole, other, strict=True))
 
 
 def test_flip_mirrors_about_half_left_to_right():
-    batches = take(data.batches(numbered(), 20, flip=True), 30)
+    batches = take(data.batches(numbered(), 20, augment=(data.flip,)), 30)
     first_column = np.concatenate([b["x"][:, 0, 0, 0] - b["label"] for b in batches])
     mirrored = np.isclose(first_column, 0.3, atol=1e-4)
     assert np.isclose(first_column[~mirrored], 0, atol=1e-4).all()
     assert 0.42 < mirrored.mean() < 0.58  # 600 fair coins: 4 standard deviations
+
+
+def coordinates(height, width):
+    """An image whose pixel (i, j) holds (i, j), and a mask beside it."""
+    x = np.stack(np.meshgrid(np.arange(height), np.arange(width), indexing="ij"), -1)
+    return {"x": x.astype(np.float32), "mask": x.sum(-1, keepdims=True)}
+
+
+def test_crops_are_windows_of_every_place_equally_often():
+    crop, rng = data.random_crop(3, ("x", "mask")), np.random.default_rng(0)
+    counts = np.zeros((3, 2), int)
+    for _ in range(1200):
+        cut = crop(coordinates(5, 4), rng)
+        top, left = cut["x"][0, 0].astype(int)
+        np.testing.assert_array_equal(cut["x"], coordinates(3, 3)["x"] + (top, left))
+        np.testing.assert_array_equal(cut["mask"], cut["x"].sum(-1, keepdims=True))
+        counts[top, left] += 1
+    assert (np.abs(counts - 200) < 60).all()  # 4.6 standard deviations
+
+
+def test_shifts_are_uniform_and_mirror_at_the_edge():
+    shift, rng = data.random_shift(2), np.random.default_rng(0)
+    counts = np.zeros((5, 5), int)
+    for _ in range(2500):
+        moved = shift({"x": np.stack([coordinates(6, 8)["x"]] * 2)}, rng)["x"]
+        np.testing.assert_array_equal(moved[0], moved[1])  # the frames of a video move as one
+        down, right = 3 - moved[0][3, 3].astype(int)
+        counts[down, right] += 1
+        rows, columns = np.abs(np.arange(6) - down), np.abs(np.arange(8) - right)
+        rows, columns = np.minimum(rows, 10 - rows), np.minimum(columns, 14 - columns)
+        wanted = np.stack(np.meshgrid(rows, columns, indexing="ij"), -1)
+        np.testing.assert_array_equal(moved[0], wanted)
+    assert (np.abs(counts - 100) < 50).all()  # 5 standard deviations
+
+
+@pytest.mark.parametrize(
+    ("augment", "message"),
+    [
+        (lambda: data.random_crop(0), "at least 1 pixel; got 0"),
+        (lambda: data.random_crop(9), "at least 9 x 9 pixels; got 4 x 6"),
+        (lambda: data.random_shift(0), "at least 1 pixel; got 0"),
+        (lambda: data.random_shift(4), "larger than the shift of 4 pixels; got 4 x 6"),
+    ],
+)
+def test_augmentations_that_are_refused(augment, message):
+    with pytest.raises(InputError, match=message):
+        augment()(coordinates(4, 6), np.random.default_rng(0))
+
+
+def pairs(n=12):
+    """Examples of several arrays: points with a mask, a video, tokens, a caption, a nested dict."""
+    return data.Source(
+        data.Arrays(
+            x=np.arange(n * 30, dtype=np.float64).reshape(n, 10, 3),
+            mask=np.arange(n * 10).reshape(n, 10) % 3 == 0,
+            video=np.arange(n * 16, dtype=np.uint8).reshape(n, 2, 2, 2, 2),
+            tokens=np.arange(n * 5, dtype=np.int64).reshape(n, 5),
+            text=[{"caption": "a" * i, "width": np.float32(i)} for i in range(n)],
+        ),
+        (10, 3),
+        0,
+    )
+
+
+def test_batches_are_trees_of_arrays():
+    """Nothing is scaled but the bytes of x, and each array keeps its own example's row."""
+    batch = next(data.batches(pairs(), 4))
+    first = batch["x"][:, 0, 0].astype(int) // 30
+    assert batch["x"].dtype == np.float32
+    for name in ("mask", "video", "tokens"):
+        np.testing.assert_array_equal(batch[name], np.stack(pairs().examples.arrays[name])[first])
+        assert batch[name].dtype == pairs().examples.arrays[name].dtype
+    assert [len(caption) for caption in batch["text"]["caption"]] == first.tolist()
+    np.testing.assert_array_equal(batch["text"]["width"], first)
+
+
+def test_integer_x_stays_as_it_is():
+    tokens = np.arange(60, dtype=np.int32).reshape(12, 5)
+    batch = next(data.batches(data.Source(data.Arrays(x=tokens), (5,), 0), 3))
+    assert batch["x"].dtype == np.int32
+    np.testing.assert_array_equal(batch["x"], tokens[batch["x"][:, 0] // 5])
+
+
+def test_strings_never_reach_jax():
+    batch = next(data.batches(pairs(), 4))
+    arrays = data.arrays_of(batch)
+    assert set(arrays) == {"x", "mask", "video", "tokens", "text"}
+    assert set(arrays["text"]) == {"width"}
+    assert "caption" in batch["text"]  # the batch itself is as it was
+    np.testing.assert_array_equal(
+        jax.jit(lambda b: b["text"]["width"])(arrays), batch["text"]["width"]
+    )
+    others = {"x": np.zeros(2), "at": np.zeros(2, "M8[s]"), "bytes": [b""], "object": [None, 1]}
+    assert set(data.arrays_of(others)) == {"x"}
+
+
+def test_an_augmentation_is_any_function_of_an_example_and_a_generator():
+    """In order, with draws of one generator that are the example's own in each epoch."""
+
+    def noted(example, rng):
+        return example | {"draw": rng.random()}
+
+    def twice(example, rng):
+        return example | {"both": np.array([example["draw"], rng.random()])}
+
+    batches = take(data.batches(numbered(6), 6, augment=(noted, twice)), 2)
+    assert all((b["both"][:, 0] == b["draw"]).all() for b in batches)
+    draws = np.concatenate([b["both"] for b in batches])
+    assert len(np.unique(draws)) == 24
 
 
 def test_array_scales_bytes_to_the_unit_interval(tmp_path):
@@ -78,9 +188,9 @@ def test_array_scales_bytes_to_the_unit_interval(tmp_path):
 @pytest.mark.parametrize("processes", [2, 3, 6])
 def test_shares_of_processes_are_the_rows_of_the_batch(processes):
     """So each example is seen once an epoch, and the batch is the same on any number of hosts."""
-    whole = take(data.batches(numbered(), 12, seed=3, start=2, flip=True), 7)
+    whole = take(data.batches(numbered(), 12, seed=3, start=2, augment=(data.flip,)), 7)
     shares = [
-        data.batches(numbered(), 12, 3, 2, True, process_index=p, process_count=processes)
+        data.batches(numbered(), 12, 3, 2, (data.flip,), process_index=p, process_count=processes)
         for p in range(processes)
     ]
     for batch in whole:
@@ -142,8 +252,9 @@ from diffjax import data
 
 if __name__ == "__main__":
     workers, start = int(sys.argv[1]), int(sys.argv[2])
-    alone = data.batches(numbered(), 6, 1, start, flip=True)
-    shared = data.batches(numbered(), 6, 1, start, flip=True, workers=workers)
+    augment = (data.flip, data.random_shift(1))
+    alone = data.batches(numbered(), 6, 1, start, augment)
+    shared = data.batches(numbered(), 6, 1, start, augment, workers=workers)
     for a, b in zip(take(alone, 8), take(shared, 8)):
         print(sorted(b), all((a[k] == b[k]).all() for k in a))
 """

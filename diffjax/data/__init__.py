@@ -1,7 +1,8 @@
 """Sources of examples, and the one pipeline that batches them."""
 
+from diffjax.data.augment import flip, random_crop, random_shift
 from diffjax.data.folder import folder
-from diffjax.data.pipeline import batches
+from diffjax.data.pipeline import arrays_of, batches
 from diffjax.data.source import Arrays, Source, array, digits, hold, load
 from diffjax.data.tfds import tfds
 
@@ -9,10 +10,14 @@ __all__ = [
     "Arrays",
     "Source",
     "array",
+    "arrays_of",
     "batches",
     "digits",
+    "flip",
     "folder",
     "hold",
     "load",
+    "random_crop",
+    "random_shift",
     "tfds",
 ]
