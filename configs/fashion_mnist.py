@@ -83,7 +83,7 @@ def get_config(
     return Experiment(
         source=lambda: tfds("fashion_mnist", "train", data_dir),
         init=init,
-        loss=guidance.label_dropout(loss, CLASSES, label_dropout),
+        loss=guidance.condition_dropout(loss, {"label": CLASSES}, label_dropout),
         optimizer=optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(rate)),
         denoiser=lambda params: guidance.static_clip(
             make_denoiser(net, params, schedule, predict_v)

@@ -99,7 +99,7 @@ def get_config(
     return Experiment(
         source=partial(latents, latents_path),
         init=init,
-        loss=guidance.label_dropout(loss, CLASSES, label_dropout),
+        loss=guidance.condition_dropout(loss, {"label": CLASSES}, label_dropout),
         optimizer=optax.adamw(lr, weight_decay=weight_decay),
         denoiser=lambda params: make_denoiser(net, params, schedule, predict),
         schedule=schedule,
