@@ -17,21 +17,29 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
 
 from diffjax import conditioning
 from diffjax.codec import Codec
 from diffjax.conditioning import Condition
-from diffjax.errors import InputError
 from diffjax.experiment import NOTHING, Model, Sampling
 from diffjax.media import pixels
-from diffjax.models import adm_unet, network
+from diffjax.models import adm_unet, dit_xl_2, network
 from diffjax.parameterization import make_denoiser
 from diffjax.training import ema
 from diffjax.types import Array, Denoiser, Parameterization, Schedule
 
 
 def defaults(function: Callable, **values: Any) -> Callable:
-    """The function with other defaults, and a signature that shows them."""
+    """The function with other defaults, and a signature that shows them.
+
+    Args:
+      function: of keywords.
+      **values: defaults; one that is itself a function is fixed, and no flag.
+
+    Returns:
+      The function.
+    """
     signature = inspect.signature(function, eval_str=True)
     unknown = values.keys() - signature.parameters.keys()
     if unknown:
@@ -41,6 +49,7 @@ def defaults(function: Callable, **values: Any) -> Callable:
         parameters=[
             p.replace(default=values.get(name, p.default), kind=p.KEYWORD_ONLY)
             for name, p in signature.parameters.items()
+            if not callable(values.get(name))
         ]
     )
     return wrapped
@@ -67,7 +76,9 @@ def flags(**parts: Callable) -> Callable:
         @functools.wraps(get_config)
         def configured(**options):
             taken = {
-                name: part(**{k: options.pop(k) for k in signatures[name].parameters if k in options})
+                name: part(
+                    **{k: options.pop(k) for k in signatures[name].parameters if k in options}
+                )
                 for name, part in parts.items()
             }
             return get_config(**taken, **options)
@@ -178,6 +189,90 @@ def unet(
         blocks=blocks,
         attention_levels=attention_levels,
         dropout=dropout,
+        dtype=jnp.dtype(dtype),
+    )
+
+
+def plain_unet(
+    network: Callable = adm_unet,
+    channels: int = 128,
+    multipliers: tuple[int, ...] = (1, 2, 2, 2),
+    blocks: int = 2,
+    dropout: float = 0.1,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+) -> nn.Module:
+    """An unconditional U-Net.
+
+    Args:
+      network: its constructor, such as `models.ddpm_unet`; not a flag.
+      channels: width of the U-Net's first level.
+      multipliers: width of each level over the first; each level halves the resolution.
+      blocks: residual blocks per level.
+      dropout: rate inside residual blocks.
+      dtype: type of the network's computation; parameters and loss stay float32.
+    """
+    return network(channels, multipliers, blocks, dropout=dropout, dtype=jnp.dtype(dtype))
+
+
+def song_unet(
+    channels: int = 128,
+    blocks: int = 4,
+    dropout: float = 0.13,
+    remat: bool = False,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+) -> Callable[..., nn.Module]:
+    """DDPM++ or NCSN++ of EDM, without its non-leaky augmentation.
+
+    Args:
+      channels: a half of the width of every level.
+      blocks: residual blocks per level.
+      dropout: rate inside residual blocks.
+      remat: compute blocks again in the backward pass, for memory.
+      dtype: type of the network's computation; parameters and loss stay float32.
+    """
+
+    def make(network, num_classes):
+        return network(
+            channels=channels,
+            blocks=blocks,
+            dropout=dropout,
+            num_classes=num_classes,
+            augment_dim=0,
+            remat=remat,
+            dtype=jnp.dtype(dtype),
+        )
+
+    return make
+
+
+def dit(
+    width: int = 1152,
+    depth: int = 28,
+    heads: int = 16,
+    patch_size: int = 2,
+    remat: bool = False,
+    scan_blocks: bool = True,
+    dtype: Literal["float32", "bfloat16"] = "bfloat16",
+) -> Callable[..., nn.Module]:
+    """A diffusion transformer, `models.DiT` with a learned variance or without.
+
+    Args:
+      width: channels of a token.
+      depth: number of blocks.
+      heads: attention heads.
+      patch_size: side of a patch.
+      remat: recompute blocks in the backward pass to save memory.
+      scan_blocks: compile one block for all.
+      dtype: type of the network's computation; parameters and loss stay float32.
+    """
+    return functools.partial(
+        dit_xl_2,
+        width=width,
+        depth=depth,
+        heads=heads,
+        patch_size=patch_size,
+        remat=remat,
+        scan_blocks=scan_blocks,
         dtype=jnp.dtype(dtype),
     )
 

@@ -19,7 +19,7 @@ from configs.digits import get_config
 from diffjax import checkpoint, losses, models, parallel, schedules, training, weighting
 from diffjax.errors import InputError
 from diffjax.parallel.mesh import check_batch, shares, sizes
-from diffjax.parallel.pmap import stack_microbatches, pieces_for
+from diffjax.parallel.pmap import pieces_for, stack_microbatches
 from diffjax.parameterization import predict_v
 
 STEPS, BATCH = 20, 16
@@ -134,7 +134,10 @@ def _trained(form, folder=None, start=0, steps=STEPS):
         batches = stack_microbatches(batches, pieces=8, devices=8)
     else:
         step = make(divide=partial(parallel.fsdp_gradient, mesh=mesh))
-        step, batches = parallel.jit_step(step, state, mesh), parallel.to_global_arrays(batches, mesh)
+        step, batches = (
+            parallel.jit_step(step, state, mesh),
+            parallel.to_global_arrays(batches, mesh),
+        )
     manager = folder and checkpoint.manager(folder)
     if start:
         state = checkpoint.restore(manager, state).state

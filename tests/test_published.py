@@ -3,11 +3,10 @@
 import jax
 import numpy as np
 import pytest
+from diffjax.published import decoder, published
 from nets import reference, write_folder
 from PIL import Image
 from scripts import run
-
-from diffjax.published import decoder, published
 
 NAMES = {
     "adm_unet": "adm",

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from diffjax.published import published
 from nets import reference, write_folder
 from safetensors.numpy import load_file
 from tiny import close
@@ -15,7 +16,6 @@ from diffjax.parameterization import make_denoiser
 from diffjax.pretrained.architecture import shapes
 from diffjax.pretrained.load import architecture_of
 from diffjax.pretrained.naming import count
-from diffjax.published import published
 
 GOLDEN = ("diffusers_sd3", "diffusers_sd3_plain")  # with and without norms of queries and keys
 KIND = {"_class_name": "SD3Transformer2DModel"}

@@ -3,7 +3,7 @@
 from diffjax.data.augment import flip, random_crop, random_shift
 from diffjax.data.folder import folder
 from diffjax.data.pipeline import arrays_of, batches
-from diffjax.data.source import Arrays, Source, array, digits, hold, load
+from diffjax.data.source import Arrays, Source, array, digits, hold, latents, load
 from diffjax.data.tfds import tfds
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "flip",
     "folder",
     "hold",
+    "latents",
     "load",
     "random_crop",
     "random_shift",

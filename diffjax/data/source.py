@@ -148,3 +148,18 @@ def array(path: str | Path) -> Source:
     if label is None:
         return Source(Arrays(x=x), x.shape[1:], 0)
     return Source(Arrays(x=x, label=label.astype(np.int32)), x.shape[1:], int(label.max()) + 1)
+
+
+def latents(path: str | Path, num_classes: int) -> Source:
+    """Latents of an .npz file, as they are: `x` (N, h, w, C) float, and `label` (N,) int.
+
+    Args:
+      path: the file.
+      num_classes: number of classes.
+
+    Returns:
+      A source in memory.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        x, label = file["x"].astype(np.float32), file["label"].astype(np.int32)
+    return Source(Arrays(x=x, label=label), x.shape[1:], num_classes)

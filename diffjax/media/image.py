@@ -78,9 +78,7 @@ def save_gif(path: str | Path, frames: Sequence[np.ndarray], seconds: float = 3.
     first, *rest = [_pil(frame) for frame in frames]
     each = max(20, int(1000 * seconds / len(frames)))
     durations = [each] * len(rest) + [each + 1500]
-    first.save(
-        path, format="GIF", save_all=True, append_images=rest, duration=durations, loop=0
-    )
+    first.save(path, format="GIF", save_all=True, append_images=rest, duration=durations, loop=0)
 
 
 def _pil(image: np.ndarray):
@@ -192,6 +190,10 @@ WRITERS = {".png": png_sheet(), ".npz": npz_arrays(to_uint8), ".gif": gif_of_den
 
 pixels = Codec(writers=WRITERS, sheet=sheet)
 """Pictures diffused as they are."""
+
+
+arrays = Codec(writers={".npz": npz_arrays(lambda x: np.asarray(x, np.float32))})
+"""Arrays that are no picture, such as latents without their autoencoder, as they are."""
 
 
 def decoded(

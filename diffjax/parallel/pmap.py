@@ -127,4 +127,6 @@ def pmap_train_step(
         )
     pieces = pieces_for(batch_size, accumulate, len(devices))
     step = make_step(accumulate=pieces, divide=pmap_gradient)
-    return pmap_step(step, devices), partial(stack_microbatches, pieces=pieces, devices=len(devices))
+    return pmap_step(step, devices), partial(
+        stack_microbatches, pieces=pieces, devices=len(devices)
+    )

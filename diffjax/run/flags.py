@@ -2,12 +2,12 @@
 
 import dataclasses
 import difflib
+import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import ModuleType
 from typing import Annotated, Any
 
-from diffjax import parallel
 from diffjax.errors import InputError
 
 
@@ -38,12 +38,19 @@ def parse(
         documented = docstring_parser.parse(function.__doc__).params
         helps = {p.arg_name: " ".join(p.description.split()) for p in documented}
         for name, p in inspect.signature(function, eval_str=True).parameters.items():
-            flag = tyro.conf.arg(help=helps.get(name, ""))
-            value = dataclasses.field(default=defaults.get(name, p.default))
-            fields.append((name, Annotated[p.annotation, flag], value))
+            value = defaults.get(name, p.default)
+            kind = Annotated[p.annotation, tyro.conf.arg(help=helps.get(name, ""))]
+            if isinstance(value, list):  # a flag that may be given several times
+                kind = tyro.conf.UseAppendAction[kind]
+            default = dataclasses.field(default_factory=functools.partial(_same, value))
+            fields.append((name, kind, default))
     flags = dataclasses.make_dataclass("Flags", fields, frozen=True)
     values = vars(tyro.cli(flags, prog=prog, description=description, args=list(argv)))
     return [{name: values[name] for name in inspect.signature(f).parameters} for f in functions]
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def at_least_one(values: Mapping[str, Any], names: Sequence[str]) -> None:
@@ -204,27 +211,3 @@ def keywords(
             by_name = inspect.isfunction(p.default)
             found[name] = choose_by_name(name, values[flag], known) if by_name else values[flag]
     return found
-
-
-def processes(
-    distributed: bool = False,
-    coordinator: str | None = None,
-    num_processes: int | None = None,
-    process_id: int | None = None,
-    timeout: int = 60,
-) -> None:
-    """Flags of a job of many processes, each started with the same command.
-
-    Args:
-      distributed: join the other processes; on a TPU pod or under Slurm this is enough.
-      coordinator: HOST:PORT of process 0, elsewhere.
-      num_processes: how many processes there are, elsewhere.
-      process_id: which one this is, from 0, elsewhere.
-      timeout: seconds of silence after which another process counts as dead.
-    """
-    if distributed:
-        parallel.connect(coordinator, num_processes, process_id, timeout)
-    elif (coordinator, num_processes, process_id) != (None, None, None):
-        raise InputError("--coordinator, --num-processes and --process-id need --distributed.")
-
-

@@ -76,6 +76,44 @@ def compiled(
     keep_compiled(folders.get(compilation_cache, Path(compilation_cache)))
 
 
+def processes(
+    distributed: bool = False,
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    timeout: int = 60,
+) -> None:
+    """Flags of a job of many processes, each started with the same command.
+
+    Args:
+      distributed: join the other processes; on a TPU pod or under Slurm this is enough.
+      coordinator: HOST:PORT of process 0, elsewhere.
+      num_processes: how many processes there are, elsewhere.
+      process_id: which one this is, from 0, elsewhere.
+      timeout: seconds of silence after which another process counts as dead.
+    """
+
+
+def join_processes(
+    distributed: bool,
+    coordinator: str | None,
+    num_processes: int | None,
+    process_id: int | None,
+    timeout: int,
+) -> None:
+    """Join the other processes, if the flags of `processes` say so.
+
+    Raises:
+      InputError: flags that need --distributed, or processes that could not meet.
+    """
+    from diffjax import parallel
+
+    if distributed:
+        parallel.connect(coordinator, num_processes, process_id, timeout)
+    elif (coordinator, num_processes, process_id) != (None, None, None):
+        raise InputError("--coordinator, --num-processes and --process-id need --distributed.")
+
+
 def run(main: Callable[[Sequence[str]], None]) -> None:
     """Call main with the command line; an `InputError` prints its sentence and exits with 2.
 

@@ -18,6 +18,7 @@ from diffjax.errors import InputError
 from diffjax.experiment import Experiment, Frozen, Loaders, Model
 from diffjax.run.state import initial_state
 from diffjax.run.workdir import load_experiment
+from diffjax.training import TrainState
 from diffjax.types import Params, PyTree
 
 
@@ -147,6 +148,31 @@ def check_same_tree(found: PyTree, wanted: PyTree, what: str) -> None:
                 f"{what} are weights of another network: parameter {name} is "
                 f"{have.get(name, 'not there')} there and {want.get(name, 'not wanted')} here."
             )
+
+
+def with_weights(state: TrainState, params: Params, what: str) -> TrainState:
+    """A new state that starts from given parameters, its averages too.
+
+    Args:
+      state: at step 0, on its devices.
+      params: of the same network, anywhere.
+      what: they are from, for the message.
+
+    Returns:
+      The state.
+
+    Raises:
+      InputError: they are of another network.
+    """
+    check_same_tree(params, state.params, f"the weights of {what}")
+
+    def place(like):
+        return jax.tree.map(
+            lambda a, b: jax.device_put(np.asarray(a).astype(b.dtype), b.sharding), params, like
+        )
+
+    averages = {name: place(average) for name, average in state.averages.items()}
+    return state.replace(params=place(state.params), averages=averages)
 
 
 def fingerprint(params: PyTree) -> str:

@@ -14,21 +14,21 @@ from diffjax.training.state import (
 )
 
 __all__ = [
+    "Averages",
     "Diverged",
     "Gradient",
     "MetricsLog",
     "TrainState",
-    "Averages",
+    "accumulate_gradients",
     "ema",
     "fit",
-    "loss_gradient",
-    "update_average",
-    "update_averages",
-    "accumulate_gradients",
     "init_state",
+    "loss_gradient",
     "make_train_step",
-    "scan_microbatches",
     "no_log",
     "open_log",
+    "scan_microbatches",
     "stop_on_signals",
+    "update_average",
+    "update_averages",
 ]

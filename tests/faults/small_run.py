@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 import optax
+from diffjax.config import Experiment, Sampling
 from flax import linen as nn
 
 from diffjax import losses, models, schedules, weighting
-from diffjax.config import Experiment, Sampling
 from diffjax.data import digits
 from diffjax.parameterization import make_denoiser, predict_v
 
