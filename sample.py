@@ -87,8 +87,9 @@ def main(argv):
     grid_name = f.early_flag(argv, "--grid", usual.grid.__name__)
     constructor = f.choose_by_name("sampler", name, known)
     make_grid = f.choose_by_name("grid", grid_name, makers)
-    shared.append(f.options_of(constructor, taken))
-    shared.append(f.options_of(make_grid, [*taken, *inspect.signature(shared[-1]).parameters]))
+    of_sampler = f.options_of(constructor, taken)
+    also_taken = [*taken, *inspect.signature(of_sampler).parameters]
+    shared += [of_sampler, f.options_of(make_grid, also_taken)]
     defaults = usual._asdict() | {"sampler": name, "grid": grid_name}
     defaults |= defaults.pop("options") if constructor is usual.sampler else {}
     defaults |= defaults.pop("grid_options") if make_grid is usual.grid else {}
@@ -103,9 +104,7 @@ def main(argv):
     f.at_least_one(asked, ("num", "batch_size", "steps"))
     f.check_seed(asked["seed"])
     options = f.keywords(constructor, options, stepped, taken)
-    spacing = f.keywords(
-        make_grid, spacing, makers, [*taken, *inspect.signature(shared[-2]).parameters]
-    )
+    spacing = f.keywords(make_grid, spacing, makers, also_taken)
     start.compiled(**compiled)
     start.join_processes(**processes)
     if name in adaptive and f.is_given(argv, "steps", "grid"):

@@ -52,16 +52,8 @@ def get_config(
     """
     schedule, predicts = schedules.from_betas(schedules.linear_betas(T)), at_steps(predict_eps, T)
     label, module = conditioning.label(CLASSES), dit(num_classes=CLASSES)
-    model = recipe.gaussian_model(
-        module,
-        schedule,
-        predicts,
-        (size, size, 4),
-        (label,),
-        media.arrays,
-        classifier_free,
-        sampling=SAMPLING,
-    )
+    shape, given = (size, size, 4), ((label,), media.arrays, classifier_free)
+    model = recipe.gaussian_model(module, schedule, predicts, shape, *given, sampling=SAMPLING)
     model = with_decoder(model, autoencoder) if autoencoder else model
     density = weighting.on_steps(weighting.uniform(schedule), schedule, T)
     loss = losses.hybrid_loss(recipe.network(module), schedule, predicts, density, T)

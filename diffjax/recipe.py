@@ -29,6 +29,8 @@ from diffjax.parameterization import make_denoiser
 from diffjax.training import ema
 from diffjax.types import Array, Denoiser, Parameterization, Schedule
 
+USUAL = Sampling()
+
 
 def defaults(function: Callable, **values: Any) -> Callable:
     """The function with other defaults, and a signature that shows them.
@@ -75,22 +77,32 @@ def flags(**parts: Callable) -> Callable:
 
         @functools.wraps(get_config)
         def configured(**options):
-            taken = {
-                name: part(
-                    **{k: options.pop(k) for k in signatures[name].parameters if k in options}
-                )
-                for name, part in parts.items()
-            }
-            return get_config(**taken, **options)
+            made = {}
+            for name, part in parts.items():
+                names = signatures[name].parameters.keys() & options.keys()
+                made[name] = part(**{k: options.pop(k) for k in names})
+            return get_config(**made, **options)
 
-        found = [p for s in signatures.values() for p in s.parameters.values()]
+        found = [
+            p.replace(kind=p.KEYWORD_ONLY)
+            for s in signatures.values()
+            for p in s.parameters.values()
+        ]
         configured.__signature__ = inspect.Signature([*found, *own])
-        configured.__doc__ = "\n\n".join(
-            inspect.getdoc(f) or "" for f in (get_config, *parts.values())
-        )
+        configured.__doc__ = _one_docstring(get_config, *parts.values())
         return configured
 
     return decorate
+
+
+def _one_docstring(*functions: Callable) -> str:
+    """The first function's summary, and the arguments of all."""
+    import docstring_parser
+
+    docs = [docstring_parser.parse(f.__doc__ or "") for f in functions]
+    found = {p.arg_name: " ".join(p.description.split()) for doc in docs for p in doc.params}
+    lines = [f"  {name}: {text}" for name, text in found.items()]
+    return "\n".join([docs[0].short_description or "", "", "Args:", *lines])
 
 
 class Training(NamedTuple):
@@ -287,7 +299,7 @@ def gaussian_model(
     guide: Callable[..., Denoiser] | None = None,
     finish: Callable[[Denoiser], Denoiser] = lambda denoiser: denoiser,
     frozen: Mapping[str, Callable] = NOTHING,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling = USUAL,
 ) -> Model:
     """The model of a Linen module that is trained by denoising.
 

@@ -145,7 +145,7 @@ def test_the_text_of_the_tpu_compiler():
     assert (gather.bytes, gather.group, gather.times) == (8 * 8 * 2, 4, 4)
     assert (scatter.bytes, scatter.group, scatter.times) == (16 * 8 * F32, 8, 1)
     assert scatter.sent == 7 / 8 * 16 * 8 * F32
-    # A turn reads a row of w into fast memory and writes two fsdp_gradient arrays; then y and its part.
+    # A turn reads a row of w into fast memory and writes two gathered arrays; then y and its part.
     turn = 8 * F32 + 2 * 8 * 8 * 2
     assert plan.hbm_bytes(TPU_TEXT) == 4 * turn + (16 * 8 + 2 * 8) * F32
     assert _group("replica_groups={}", 8) == 8

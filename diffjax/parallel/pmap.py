@@ -24,7 +24,7 @@ AXIS = "devices"
 def pmap_gradient(gradient: Gradient, pieces: int) -> Gradient:
     """The gradient of a batch in so many pieces, an equal number on each device of a pmap.
 
-    Each piece has the key that `training.accumulate_gradients` gives it, so that many devices compute
+    Each piece has the key that `training.accumulate_gradients` gives it, so many devices compute
     what one does.
 
     Args:
@@ -113,7 +113,7 @@ def pmap_train_step(
     accumulate: int,
     frozen: PyTree = NOTHING,
 ) -> tuple[Callable, Callable]:
-    """The step of `--parallel pmap`, and what deals its batches; arguments as `mesh.jit_train_step`.
+    """The step of `--parallel pmap`, and what stacks its batches; see `mesh.jit_train_step`.
 
     Raises:
       InputError: a mesh with other axes than data, several processes, or a batch that does

@@ -53,7 +53,7 @@ def preview(
 
 
 def _conditions(model: Model, examples: object) -> Raw:
-    """Raw conditions of a preview, sorted by class: the defaults, or those of the first examples."""
+    """Raw conditions of a preview, sorted by class: defaults, or those of the first examples."""
     try:
         raw = conditions_of(model, MOST)
     except InputError:

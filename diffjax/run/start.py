@@ -35,7 +35,7 @@ def check_platform() -> None:
     except Exception as error:
         raise InputError(
             f"JAX found no device ({sentence(error)}); JAX_PLATFORMS is "
-            f"{os.environ.get('JAX_PLATFORMS', 'not set')!r}, try JAX_PLATFORMS=cpu or leave it out."
+            f"{os.environ.get('JAX_PLATFORMS', 'not set')!r}; try JAX_PLATFORMS=cpu, or none."
         ) from error
 
 
