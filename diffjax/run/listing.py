@@ -2,54 +2,28 @@
 
 import ast
 import inspect
-import re
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from diffjax.experiment import Model
 from diffjax.run.flags import options_of
+from diffjax.samplers.info import sampler_info
 
 
-class Facts(NamedTuple):
-    """What a sampler's docstring says of it, as text for a table.
-
-    Attributes:
-      order: of accuracy, weak where it is that of the moments; - where there is none.
-      calls: of the denoiser per step; - where it chooses its own steps.
-      paper: where it is from.
-    """
-
-    order: str
-    calls: str
-    paper: str
-
-
-NUMBERS = dict(zip(("one", "two", "three", "four", "eight"), "12348", strict=True))
-ORDER = re.compile(r" of ((?:weak )?)order (\d(?: to \d)?)")
-CALLS = re.compile(r"(\S+) denoiser calls? per step((?:(?:,| and) \w+ (?:in|for) the \w+)*)")
-
-
-def sampler_info(constructor: Callable) -> Facts:
-    """Order, calls and paper of a sampler from its docstring.
-
-    The first line ends in the paper; Returns says "of order 2" and "two denoiser calls per step
-    and one in the last".
-    """
-    text = inspect.getdoc(constructor)
-    returns = " ".join(text.partition("Returns:")[2].split())
-    order, calls = ORDER.search(returns), CALLS.search(returns)
-    counted = calls[1].strip("`") + calls[2].replace(" and ", ", ") if calls else "-"
-    words = re.split(r"( |, )", counted)
-    return Facts(
-        order=order[2] + " weak" * bool(order[1]) if order else "-",
-        calls="".join(NUMBERS.get(word, word) for word in words),
-        paper=text.split("\n")[0].rpartition(": ")[2].rstrip(".").replace("`", ""),
-    )
+def _cells(constructor: Callable) -> tuple[str, str, str]:
+    """A sampler's order, calls and paper as text; - where there is none."""
+    order, calls, paper, weak = sampler_info(constructor)
+    order = "-" if order is None else f"{order}{' weak' * weak}"
+    if calls is None:
+        return order, "-", paper
+    slope = calls(3) - calls(2)
+    rest = calls(3) - 3 * slope
+    shown = f"{slope if slope > 1 else ''}n" + (f" {'+-'[rest < 0]} {abs(rest)}" if rest else "")
+    return order, shown, paper
 
 
 def describe(functions: Mapping[str, Callable], taken: Collection[str] = ()) -> str:
-    """A table of samplers: name, order, denoiser calls and paper; and below, the options.
+    """A table of samplers: name, order, denoiser calls of n steps and paper; below, the options.
 
     Args:
       functions: name to constructor.
@@ -58,7 +32,7 @@ def describe(functions: Mapping[str, Callable], taken: Collection[str] = ()) -> 
     Returns:
       Lines of text.
     """
-    rows = [("name", *Facts._fields), *((name, *sampler_info(f)) for name, f in functions.items())]
+    rows = [("name", "order", "calls", "paper"), *((n, *_cells(f)) for n, f in functions.items())]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     options = [""]
     for function in functions.values():
@@ -72,8 +46,8 @@ def describe(functions: Mapping[str, Callable], taken: Collection[str] = ()) -> 
     return "\n".join(lines)
 
 
-NOTE = """calls: of the denoiser per step, at the defaults; an option named there sets them. A
-sampler without (-) chooses its own steps, and sampling says how many calls they were."""
+NOTE = """calls: of the denoiser in n steps, at the defaults. A sampler without (-) chooses its own
+steps, and sampling says how many calls they were."""
 
 
 def samplers_text(samplers: Mapping, grids: Mapping, model: Model | None, taken: Collection) -> str:
