@@ -71,12 +71,22 @@ def test_neighbours(name, k):
 
 def test_a_copy_of_the_neighbour_that_set_the_radius_is_on_it():
     real = np.random.default_rng(1).standard_normal((700, 33)) + 5  # two blocks
-    radii, index = evaluation.distances.nearest(real, real, 1, itself=True)
+    radii, index = distances.nearest_others(real)
     copies = real[index[:, 0]]
     for strict in (False, True):
-        blocks = distances.within(copies, real, radii[:, 0], strict)
-        own = np.concatenate([np.diagonal(block, rows.start) for rows, block in blocks])
-        np.testing.assert_array_equal(own, not strict)
+        for rows, block in distances.squared_distances(copies, real):
+            held = distances.inside(block, copies[rows], real, radii[:, 0], strict)
+            np.testing.assert_array_equal(np.diagonal(held, rows.start), not strict)
+
+
+def test_nearest_others_are_those_of_a_loop(monkeypatch):
+    monkeypatch.setattr(distances, "ROWS", 7)
+    found, index = distances.nearest_others(X, 3)
+    for i, row in enumerate(X):
+        others = np.linalg.norm(X - row, axis=1)
+        others[i] = np.inf
+        np.testing.assert_array_equal(index[i], np.argsort(others)[:3])
+        close(found[i], np.sort(others)[:3])
 
 
 def test_results_do_not_depend_on_blocks(monkeypatch):

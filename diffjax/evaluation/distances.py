@@ -44,12 +44,15 @@ def as_features(
     return x
 
 
-def squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+def squared_distances(
+    x: np.ndarray, y: np.ndarray, later: bool = False
+) -> Iterator[tuple[slice, np.ndarray]]:
     """Blocks of |x_i - y_j|^2 by the expanded square, one for every `ROWS` rows of x.
 
     Args:
       x: (N, D) float64.
       y: (M, D) float64.
+      later: leave out the rows of y before the block's first, for x that is y.
 
     Yields:
       Rows of x, and their squared distances to all of y, (rows, M), at least 0.
@@ -58,11 +61,11 @@ def squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.
     x, y = x - centre, y - centre
     x_square, y_square = (x**2).sum(axis=1), (y**2).sum(axis=1)
     for first in range(0, len(x), ROWS):
-        rows = slice(first, first + ROWS)
-        block = x[rows] @ y.T
+        rows, columns = slice(first, first + ROWS), slice(first * later, None)
+        block = x[rows] @ y[columns].T
         block *= -2
         block += x_square[rows, None]
-        block += y_square[None]
+        block += y_square[columns]
         yield rows, np.maximum(block, 0, out=block)
 
 
@@ -71,16 +74,13 @@ def exact_squares(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return ((x - y) ** 2).sum(axis=-1)
 
 
-def nearest(
-    x: np.ndarray, y: np.ndarray, k: int = 1, itself: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
+def nearest(x: np.ndarray, y: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Euclidean distances to the k nearest rows of y, and which they are.
 
     Args:
       x: (N, D).
       y: (M, D), M at least k.
       k: how many.
-      itself: x is y, and a row is no neighbour of its own.
 
     Returns:
       Distances (N, k), rising, and indices (N, k).
@@ -88,46 +88,85 @@ def nearest(
     Raises:
       InputError: y has too few rows.
     """
-    if len(y) < k + itself:
-        raise InputError(f"{k} neighbours need at least {k + itself} examples; got {len(y)}.")
-    distances, indices = np.empty((len(x), k)), np.empty((len(x), k), int)
-    wanted = min(k + 1, len(y)) - 1
+    if len(y) < k:
+        raise InputError(f"{k} neighbours need at least {k} examples; got {len(y)}.")
+    candidates = np.empty((len(x), min(k + 1, len(y))), int)
     for rows, block in squared_distances(x, y):
-        if itself:
-            block[np.arange(len(block)), np.arange(rows.start, rows.start + len(block))] = np.inf
-        found = np.argpartition(block, wanted, axis=1)[:, : wanted + 1]
-        exact = exact_squares(x[rows][:, None], y[found])
-        exact[np.isinf(np.take_along_axis(block, found, axis=1))] = np.inf
-        order = np.argsort(exact, axis=1, kind="stable")[:, :k]
-        distances[rows] = np.sqrt(np.take_along_axis(exact, order, axis=1))
-        indices[rows] = np.take_along_axis(found, order, axis=1)
-    return distances, indices
+        candidates[rows] = np.argpartition(block, candidates.shape[1] - 1, axis=1)[
+            :, : candidates.shape[1]
+        ]
+    return _measured(x, y, candidates, k)
 
 
-def within(
-    x: np.ndarray, y: np.ndarray, radii: np.ndarray, strict: bool
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """Blocks of "x_i lies in the ball of y_j": |x_i - y_j| <= radii_j, or <.
+def nearest_others(x: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """`nearest` among the other rows of x: a row is no neighbour of its own.
+
+    Each pair is measured once.
+
+    Args:
+      x: (N, D), N above k.
+      k: how many.
+
+    Returns:
+      Distances (N, k), rising, and indices (N, k).
+
+    Raises:
+      InputError: x has too few rows.
+    """
+    n, width = len(x), min(k + 1, len(x) - 1)
+    if n <= k:
+        raise InputError(f"{k} neighbours need at least {k + 1} examples; got {n}.")
+    squares, candidates = np.full((n, width), np.inf), np.zeros((n, width), int)
+
+    def offer(rows, block, first):
+        found = np.concatenate([squares[rows], block], axis=1)
+        best = np.argpartition(found, width - 1, axis=1)[:, :width]
+        squares[rows] = np.take_along_axis(found, best, axis=1)
+        old = np.take_along_axis(candidates[rows], np.minimum(best, width - 1), axis=1)
+        candidates[rows] = np.where(best < width, old, best - width + first)
+
+    for rows, block in squared_distances(x, x, later=True):
+        np.fill_diagonal(block, np.inf)
+        offer(rows, block, rows.start)
+        if rows.stop < n:
+            offer(slice(rows.stop, n), block[:, ROWS:].T, rows.start)
+    return _measured(x, x, candidates, k)
+
+
+def _measured(
+    x: np.ndarray, y: np.ndarray, candidates: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest of a few candidates (N, c), by exact distances."""
+    exact = np.stack([exact_squares(x, y[column]) for column in candidates.T], axis=1)
+    order = np.argsort(exact, axis=1, kind="stable")[:, :k]
+    distances = np.sqrt(np.take_along_axis(exact, order, axis=1))
+    return distances, np.take_along_axis(candidates, order, axis=1)
+
+
+def inside(
+    block: np.ndarray, x: np.ndarray, y: np.ndarray, radii: np.ndarray, strict: bool
+) -> np.ndarray:
+    """Which x_i lie in the ball of y_j: |x_i - y_j| <= radii_j, or <.
 
     Pairs too near to the radius for the expanded square are measured again exactly, so that
     a copy of the neighbour which set the radius counts as <= and not as <.
 
     Args:
-      x: (N, D).
-      y: (M, D), centres.
-      radii: (M,) from `nearest`.
+      block: (n, m) squared distances, as `squared_distances`.
+      x: (n, D).
+      y: (m, D), centres.
+      radii: (m,) from `nearest_others`.
       strict: < rather than <=.
 
-    Yields:
-      Rows of x, and a boolean block (rows, M).
+    Returns:
+      (n, m) booleans.
     """
-    inside = np.less if strict else np.less_equal
+    compare = np.less if strict else np.less_equal
     squares = radii**2
-    scale = NEAR * ((y - y.mean(axis=0)) ** 2).sum(axis=1)
-    for rows, block in squared_distances(x, y):
-        result = inside(block, squares)
-        i, j = np.nonzero(np.abs(block - squares) <= NEAR * block + scale + NEAR * squares)
-        for part in np.array_split(np.arange(len(i)), 1 + i.size * x.shape[1] // PAIRS):
-            a, b = i[part], j[part]
-            result[a, b] = inside(np.sqrt(exact_squares(x[rows][a], y[b])), radii[b])
-        yield rows, result
+    unsure = NEAR * (squares + ((y - y.mean(axis=0)) ** 2).sum(axis=1))
+    result = compare(block, squares)
+    i, j = np.nonzero((block >= squares - unsure) & (block <= squares + unsure))
+    for part in np.array_split(np.arange(len(i)), 1 + i.size * x.shape[1] // PAIRS):
+        a, b = i[part], j[part]
+        result[a, b] = compare(np.sqrt(exact_squares(x[a], y[b])), radii[b])
+    return result

@@ -1,5 +1,7 @@
 """Inception score, of any classifier's logits."""
 
+from itertools import pairwise
+
 import numpy as np
 import scipy.special
 
@@ -24,7 +26,7 @@ def inception_score(logits: np.ndarray, splits: int = 10) -> tuple[float, float]
     """
     logits = as_features(logits, "logits", at_least=splits)
     edges = [i * len(logits) // splits for i in range(splits + 1)]
-    scores = [_score(logits[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    scores = [_score(logits[a:b]) for a, b in pairwise(edges)]
     return float(np.mean(scores)), float(np.std(scores))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import scipy.stats
 
 from diffjax.errors import InputError
-from diffjax.evaluation.distances import as_features, nearest
+from diffjax.evaluation.distances import as_features, nearest, nearest_others
 
 COPY_RATIO = 1 / 3
 """A sample whose `nearest_ratio` is below this counts as memorised: Yoon et al. 2023."""
@@ -41,7 +41,7 @@ def authenticity(train: np.ndarray, gen: np.ndarray) -> float:
     """
     train = as_features(train, "train", at_least=2)
     distances, index = nearest(as_features(gen, "gen", width_of=train), train)
-    between = nearest(train, train, itself=True)[0][:, 0]
+    between = nearest_others(train)[0][:, 0]
     return float(np.mean(between[index[:, 0]] < distances[:, 0]))
 
 

@@ -2,7 +2,12 @@
 
 import numpy as np
 
-from diffjax.evaluation.distances import as_features, nearest, within
+from diffjax.evaluation.distances import (
+    as_features,
+    inside,
+    nearest_others,
+    squared_distances,
+)
 
 
 def precision_recall(
@@ -28,7 +33,12 @@ def precision_recall(
       InputError: a set has k or fewer examples, two widths, or values that are not finite.
     """
     real, fake = _two(real, fake)
-    return _share(fake, real, k, strict), _share(real, fake, k, strict)
+    reach_real, reach_fake = (nearest_others(x, k)[0][:, -1] for x in (real, fake))
+    among_real, among_fake = np.zeros(len(fake), bool), np.zeros(len(real), bool)
+    for rows, block in squared_distances(fake, real):
+        among_real[rows] = inside(block, fake[rows], real, reach_real, strict).any(axis=1)
+        among_fake |= inside(block.T, real, fake[rows], reach_fake[rows], strict).any(axis=1)
+    return float(among_real.mean()), float(among_fake.mean())
 
 
 def density_coverage(real: np.ndarray, fake: np.ndarray, k: int = 5) -> tuple[float, float]:
@@ -49,21 +59,15 @@ def density_coverage(real: np.ndarray, fake: np.ndarray, k: int = 5) -> tuple[fl
       InputError: as `precision_recall`.
     """
     real, fake = _two(real, fake)
-    radii = nearest(real, real, k, itself=True)[0][:, -1]
+    radii = nearest_others(real, k)[0][:, -1]
     count, covered = 0, np.zeros(len(real), bool)
-    for _, block in within(fake, real, radii, strict=True):
-        count += block.sum()
-        covered |= block.any(axis=0)
+    for rows, block in squared_distances(fake, real):
+        held = inside(block, fake[rows], real, radii, strict=True)
+        count += held.sum()
+        covered |= held.any(axis=0)
     return float(count / (k * len(fake))), float(covered.mean())
 
 
 def _two(real: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     real = as_features(real, "real")
     return real, as_features(fake, "fake", width_of=real)
-
-
-def _share(points: np.ndarray, centres: np.ndarray, k: int, strict: bool) -> float:
-    """Share of the points in the ball of some centre."""
-    radii = nearest(centres, centres, k, itself=True)[0][:, -1]
-    blocks = within(points, centres, radii, strict)
-    return float(np.concatenate([block.any(axis=1) for _, block in blocks]).mean())

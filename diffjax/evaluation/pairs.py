@@ -82,7 +82,5 @@ def _ssim_map(x: np.ndarray, y: np.ndarray, data_range: float) -> np.ndarray:
 def _pair(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if x.shape != y.shape or x.ndim != 4:
-        raise InputError(
-            f"expected two batches (B, H, W, C) of one shape; got {x.shape}, {y.shape}."
-        )
+        raise InputError(f"expected two batches (B, H, W, C) alike; got {x.shape} and {y.shape}.")
     return x, y
