@@ -1,16 +1,23 @@
 """Frechet distance between Gaussians fitted to features: FID once the features are Inception's."""
 
+import warnings
+
 import numpy as np
 import scipy.linalg
 
-from diffjax.errors import InputError
+from diffjax.evaluation.distances import as_features
+
+SFID_CHANNELS = 7
+"""Channels of the 17 x 17 maps that ADM's evaluator keeps: 2,023 numbers, about FID's 2,048."""
 
 
 def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (D,) and unbiased covariance (D, D) of features (N, D), in float64."""
-    if features.ndim != 2 or len(features) < 2:
-        raise InputError(f"expected features (N, D) with N of at least 2; got {features.shape}.")
-    features = np.asarray(features, np.float64)
+    """Mean (D,) and unbiased covariance (D, D) of features (N, D), in float64.
+
+    Raises:
+      InputError: fewer than two rows, or values that are not finite.
+    """
+    features = as_features(features, "features", at_least=2)
     return features.mean(axis=0), np.atleast_2d(np.cov(features, rowvar=False))
 
 
@@ -34,6 +41,77 @@ def frechet_distance(
     root = scipy.linalg.svdvals(_factor(covariance1).T @ _factor(covariance2)).sum()
     distance = np.sum((mean1 - mean2) ** 2) + np.trace(covariance1) + np.trace(covariance2)
     return float(max(distance - 2 * root, 0.0))
+
+
+def fid(x: np.ndarray, y: np.ndarray) -> float:
+    """Frechet distance of two sets of features: Heusel et al. 2017, Eq. 6.
+
+    Convention: covariances with n - 1 and no jitter. Packages that add 1e-6 to the diagonal, or
+    take a matrix root, print slightly less where a covariance is singular.
+
+    Args:
+      x: (N, D) features.
+      y: (M, D) features.
+
+    Returns:
+      The distance, at least 0, in the square of the features' unit.
+
+    Raises:
+      InputError: fewer than two rows, two widths, or values that are not finite.
+
+    Warns:
+      UserWarning: a set has no more rows than columns, so its covariance is singular. The value
+        is still that of the formula, but its bias is large.
+    """
+    x, y = as_features(x, "x", at_least=2), as_features(y, "y", at_least=2, width_of=x)
+    return frechet_of_factors(factor(x), factor(y))
+
+
+def factor(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (D,) and a factor F with F^T F the unbiased covariance; F has min(N, D) rows."""
+    n, d = x.shape
+    if n <= d:
+        warnings.warn(
+            f"{n} examples in {d} dimensions have a singular covariance: the Frechet distance is "
+            f"finite but strongly biased; give more than {d} examples",
+            stacklevel=3,
+        )
+    mean = x.mean(axis=0)
+    centred = (x - mean) / np.sqrt(n - 1)
+    if n <= d:
+        return mean, centred
+    covariance = centred.T @ centred
+    try:
+        return mean, scipy.linalg.cholesky(covariance)
+    except scipy.linalg.LinAlgError:
+        return mean, _factor(covariance).T
+
+
+def frechet_of_factors(
+    first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]
+) -> float:
+    """`frechet_distance` of two results of `factor`."""
+    (mean1, f1), (mean2, f2) = first, second
+    root = scipy.linalg.svdvals(f1 @ f2.T).sum()
+    distance = np.sum((mean1 - mean2) ** 2) + np.sum(f1**2) + np.sum(f2**2)
+    return float(max(distance - 2 * root, 0.0))
+
+
+def sfid(x: np.ndarray, y: np.ndarray) -> float:
+    """FID of spatial features: Nash et al. 2021, section 4.
+
+    Convention: of ADM's evaluator, the first 7 channels of the maps (Inception's mixed_6/conv,
+    17 x 17), flattened as H, W, C.
+
+    Args:
+      x: (N, H, W, C) feature maps.
+      y: (M, H, W, C) feature maps.
+
+    Returns:
+      The Frechet distance. Errors and warnings are those of `fid`.
+    """
+    x, y = (np.asarray(maps)[..., :SFID_CHANNELS] for maps in (x, y))
+    return fid(x.reshape(len(x), -1), y.reshape(len(y), -1))
 
 
 def _factor(covariance: np.ndarray) -> np.ndarray:
