@@ -89,7 +89,8 @@ def train(experiment, workdir, run):
 
     say = print if parallel.is_main() else (lambda *text, **options: None)
     mesh = parallel.make_mesh(run["mesh"])
-    source = data.load(experiment.source)
+    source, augment = data.load(experiment.source), (data.flip,) if experiment.flip else ()
+    data.check(source, experiment.shape, experiment.num_classes, augment)
     init_key, train_key, sample_key = parallel.keys(experiment.seed, 3, mesh)
     state = parallel.init_sharded(partial(config.initial_state, experiment), mesh, init_key)
     form = {"jit": parallel.jit_form, "pmap": parallel.pmap_form}[run["parallel"]]
@@ -113,7 +114,7 @@ def train(experiment, workdir, run):
         experiment.batch_size,
         experiment.seed,
         start,
-        (data.flip,) if experiment.flip else (),
+        augment,
         *parallel.share_of_batch(mesh),
         workers=run["workers"],
     )
