@@ -120,12 +120,12 @@ def train(experiment, workdir, run):
     from diffjax import checkpoint, data, parallel, training
     from diffjax.run.preview import preview
     from diffjax.run.report import progress_bar, reporters
-    from diffjax.run.state import check_batch, compiled_step
+    from diffjax.run.state import check_data, compiled_step
 
     say = print if parallel.is_main() else (lambda *text, **options: None)
     mesh = parallel.make_mesh(run["mesh"])
     source = data.load(experiment.source)
-    check_batch(experiment, source)
+    check_data(experiment, source)
     init_key, train_key, sample_key = parallel.keys(experiment.seed, 3, mesh)
     manager = checkpoint.manager(workdir / "checkpoints", run["keep_checkpoints"])
     frozen = read_frozen(experiment, workdir, mesh)

@@ -36,15 +36,14 @@ class Condition(NamedTuple):
       flags: (num, **flags) -> raw arrays of `num` samples; its keywords are flags of sample.py.
       encode: (frozen, raw) -> the arrays that the network is given, e.g. {"tokens",
         "token_mask"}; a pure function, traced with the sampler and the training step.
+      classes: number of classes of a label; 0 for anything else.
     """
 
     example: Mapping[str, jax.ShapeDtypeStruct]
     null: Raw | None
     flags: Callable[..., Raw]
     encode: Callable[[Mapping[str, PyTree], Raw], Raw] = _as_it_is
-
-
-Conditions = tuple[Condition, ...]
+    classes: int = 0
 
 
 def label(classes: int) -> Condition:
@@ -70,7 +69,7 @@ def label(classes: int) -> Condition:
         return {"label": labels.astype(np.int32)}
 
     example = {"label": jax.ShapeDtypeStruct((), jnp.int32)}
-    return Condition(example, {"label": np.int32(classes)}, flags)
+    return Condition(example, {"label": np.int32(classes)}, flags, classes=classes)
 
 
 def image(name: str, shape: tuple[int, int, int], help: str = "") -> Condition:

@@ -114,6 +114,7 @@ class Experiment(NamedTuple):
       accumulate: microbatches of a batch, one gradient at a time.
       seed: of the initial parameters, the data order and every draw in training.
       context: initial context of the loss, see `LossFn`.
+      data_shape: of one x of the data, where the codec encodes it to another shape.
     """
 
     model: Model
@@ -129,6 +130,7 @@ class Experiment(NamedTuple):
     accumulate: int = 1
     seed: int = 0
     context: dict[str, Any] | None = None
+    data_shape: tuple[int, ...] | None = None
 
 
 def guided(model: Model, params: Params, scale: Array, null: Cond, frozen: Frozen) -> Denoiser:

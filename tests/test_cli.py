@@ -83,8 +83,8 @@ def test_orders_of_the_list_are_those_measured(case):
 
 def test_an_option_may_name_another_sampler_and_is_renamed_where_it_must_be():
     shown = flags.options_of(samplers.restart, TAKEN).__signature__.parameters
-    assert {"restart_sampler", "noise_min", "noise_max", "restart_steps", "repeats"} == set(flags)
-    values = {name: p.default for name, p in flags.items()} | {"restart_sampler": "dpm_2"}
+    assert {"restart_sampler", "noise_min", "noise_max", "restart_steps", "repeats"} == set(shown)
+    values = {name: p.default for name, p in shown.items()} | {"restart_sampler": "dpm_2"}
     options = flags.keywords(samplers.restart, values, SAMPLERS, TAKEN)
     assert options["sampler"] is samplers.dpm_2
     assert options["steps"] == 2

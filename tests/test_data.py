@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from diffjax import data
 from diffjax.errors import InputError
@@ -185,6 +186,149 @@ def test_array_scales_bytes_to_the_unit_interval(tmp_path):
     assert values == pytest.approx({0: -1, 4: 1, 2: -0.6}, abs=1e-6)
 
 
+BYTES = np.arange(2 * 8 * 6 * 3, dtype=np.uint8).reshape(2, 8, 6, 3)
+
+
+def test_array_keeps_what_has_a_row_for_each_image(tmp_path):
+    mask, names = np.array([True, False]), np.array(["one", "two"])
+    np.savez(tmp_path / "a.npz", x=BYTES, mask=mask, caption=names, classes=np.arange(5))
+    with pytest.warns(UserWarning, match=r"a.npz: not read, .*\['classes'\]"):
+        source = data.array(tmp_path / "a.npz")
+    assert set(source.examples[1]) == {"x", "mask", "caption"}
+    assert source.examples[1]["caption"] == "two"
+    assert source.num_classes == 0
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"images": BYTES}, r"no array `x` among \['images'\]"),
+        ({"x": BYTES[0]}, r"got `x` \(8, 6, 3\) uint8"),
+        ({"x": BYTES / 255}, "float64"),
+        ({"x": BYTES[:0]}, "at least one image"),
+        ({"x": BYTES, "label": [0.0, 1.0]}, "`label` .* float64"),
+        ({"x": BYTES, "label": [True, False]}, "`label` .* bool"),
+        ({"x": BYTES, "label": [[0], [1]]}, r"`label` \(2, 1\)"),
+        ({"x": BYTES, "label": [0]}, r"`label` \(1,\)"),
+        ({"x": BYTES, "label": [-1, 1]}, "numbered from 0; got -1 to 1"),
+        ({"x": BYTES, "label": [0, 2**40]}, f"numbered from 0; got 0 to {2**40}"),
+        ({"x": BYTES, "caption": np.array([None, "a"])}, "allow_pickle"),
+    ],
+)
+def test_arrays_that_are_refused(tmp_path, arrays, message):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(InputError, match=message):
+        data.array(tmp_path / "a.npz")
+
+
+def test_images_of_a_file_and_a_folder_are_the_same(tmp_path):
+    """The same central squares, resized by the same filter, whichever form they come in."""
+    np.savez(tmp_path / "a.npz", x=BYTES, label=[1, 0])
+    for name, pixels in zip(("b/1.png", "a/2.png"), BYTES, strict=True):
+        (tmp_path / "set" / name).parent.mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / "set" / name)
+    for size in (4, 6, 16):
+        for conditional in (False, True):
+            file = data.images(tmp_path / "a.npz", size, conditional)
+            folder = data.images(tmp_path / "set", size, conditional)
+            assert file.shape == folder.shape == (size, size, 3)
+            assert file.num_classes == folder.num_classes == 2 * conditional
+            for i in (0, 1):
+                one, other = file.examples[i], folder.examples[1 - i]
+                assert set(one) == set(other) == ({"x", "label"} if conditional else {"x"})
+                jax.tree.map(np.testing.assert_array_equal, one, other)
+    np.testing.assert_array_equal(
+        data.images(tmp_path / "a.npz", 6).examples[0]["x"], BYTES[0, 1:7]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "conditional", "message"),
+    [
+        ("nowhere", False, "expected a folder of images or an .npz file; it is neither"),
+        ("text.md", False, "expected a folder of images or an .npz file; it is neither"),
+        ("a.npz", True, "expected classes or captions; there are none"),
+        ("four.npz", False, "images of 1 or 3 channels to resize; got 4 and 4 channels"),
+    ],
+)
+def test_images_that_are_refused(tmp_path, name, conditional, message):
+    (tmp_path / "text.md").write_text("")
+    np.savez(tmp_path / "a.npz", x=BYTES)
+    np.savez(tmp_path / "four.npz", x=np.zeros((2, 8, 8, 4), np.uint8))
+    with pytest.raises(InputError, match=message):
+        data.images(tmp_path / name, 4, conditional)
+
+
+# --- what an experiment asks of its data ---
+
+
+def classes(*numbers, **more):
+    x = np.zeros((len(numbers), 4, 4, 1), np.float32)
+    examples = data.Arrays(x=x, label=np.array(numbers), **more)
+    return data.Source(examples, (4, 4, 1), max(numbers) + 1)
+
+
+def test_data_that_fit_are_accepted():
+    data.check(classes(0, 4, 2), (4, 4, 1), 5)
+    data.check(classes(0, 4, 2), (4, 4, 1), 10)
+    data.check(classes(0, 4, 2), (4, 4, 1))
+    data.check(numbered(), (2, 2, 1), 20, (data.flip, data.random_crop(2)))
+    cloud = {"points": np.zeros((3, 10, 3)), "mask": np.ones((3, 10), bool)}
+    clouds = [{name: leaf[i] for name, leaf in cloud.items()} for i in range(3)]
+    source = data.Source(data.Arrays(x=clouds, text=["a", "b", "c"]), (), 0)
+    like = {"points": jax.ShapeDtypeStruct((10, 3), np.float32), "mask": (10,)}
+    data.check(source, like)
+    with pytest.raises(InputError, match=r"\(11,\)}; the data has {.*\(10,\)"):
+        data.check(source, like | {"mask": (11,)})
+
+
+def without_x(source):
+    return source._replace(examples=data.Arrays(label=source.examples.arrays["label"]))
+
+
+def failing(example, rng):
+    return example["nothing"]
+
+
+@pytest.mark.parametrize(
+    ("source", "shape", "num_classes", "augment", "message"),
+    [
+        (classes(*range(11)), (4, 4, 1), 10, (), "has 10 classes and the data 11"),
+        (classes(3, -1), (4, 4, 1), 4, (), "from 0 to 3, .* has the label -1"),
+        (
+            classes(1, 1)._replace(num_classes=1),
+            (4, 4, 1),
+            1,
+            (),
+            "from 0 to 0, .* has the label 1",
+        ),
+        (classes(0.0, 1.0), (4, 4, 1), 2, (), "labels that are integers; the data has float64"),
+        (classes(0, 1), (8, 8, 1), 2, (), r"of shape \(8, 8, 1\); the data has \(4, 4, 1\)"),
+        (classes(0, 1), (4, 4, 3), 2, (), r"of shape \(4, 4, 3\); the data has \(4, 4, 1\)"),
+        (classes(0, 1), (4, 4, 1), 2, (data.random_crop(2),), r"the data has \(2, 2, 1\)"),
+        (classes(0, 1), (4, 4, 1), 2, (failing,), "an augmentation failed .*KeyError: 'nothing'"),
+        (pairs(), (10, 3), 2, (), "has 2 classes and the data no labels"),
+        (without_x(classes(0, 1)), (4, 4, 1), 2, (), r"with \"x\"; the data has \['label'\]"),
+    ],
+)
+def test_data_that_do_not_fit(source, shape, num_classes, augment, message):
+    with pytest.raises(InputError, match=message):
+        data.check(source, shape, num_classes, augment)
+
+
+@pytest.mark.parametrize("label", [-1, 5])
+def test_labels_that_no_one_could_check_before_end_the_run(label):
+    """Such as those of a set whose test split has -1 for each."""
+
+    class Streamed(Counted):
+        def __getitem__(self, index):
+            return super().__getitem__(index) | {"label": np.int32(label if index == 3 else 0)}
+
+    batches = data.batches(data.Source(Streamed(6), (2, 2, 1), 5), 3)
+    with pytest.raises(InputError, match=f"from 0 to 4, .* the label {label}"):
+        take(batches, 2)
+
+
 @pytest.mark.parametrize("processes", [2, 3, 6])
 def test_shares_of_processes_are_the_rows_of_the_batch(processes):
     """So each example is seen once an epoch, and the batch is the same on any number of hosts."""
@@ -231,7 +375,7 @@ class Counted:
 
 def test_a_small_source_is_read_once():
     examples = Counted(12)
-    source = data.hold(data.Source(examples, (2, 2, 1), 12, in_memory=False))
+    source = data.cache_in_memory(data.Source(examples, (2, 2, 1), 12, in_memory=False))
     assert source.in_memory
     for _ in range(2):
         for i in range(12):
@@ -239,9 +383,9 @@ def test_a_small_source_is_read_once():
     assert examples.reads == [1] * 12
 
 
-def test_a_large_source_is_not_held():
+def test_a_large_source_is_not_cached():
     source = data.Source(Counted(2), (1 << 15, 1 << 14, 3), 2, in_memory=False)
-    assert data.hold(source) is source
+    assert data.cache_in_memory(source) is source
 
 
 WORKERS = """

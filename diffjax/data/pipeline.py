@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from diffjax.data.augment import Augmentation, Example
+from diffjax.data.check import check_labels
 from diffjax.data.source import Source
 from diffjax.errors import InputError
 
@@ -47,10 +48,18 @@ def arrays_of(batch: Example) -> Example:
 
     def numbers(tree: Any) -> Any:
         if isinstance(tree, dict):
-            return {k: v for k, v in ((k, numbers(v)) for k, v in tree.items()) if v is not None}
+            kept = {name: numbers(leaf) for name, leaf in tree.items()}
+            return {name: leaf for name, leaf in kept.items() if leaf is not None} or None
         return None if np.asarray(tree).dtype.kind in "OUSTMm" else tree
 
     return numbers(batch)
+
+
+def _finished(num_classes: int, batch: Example) -> Example:
+    """A batch as training gets it; labels beyond the source's classes end the run."""
+    if num_classes and "label" in batch:
+        check_labels(batch["label"], num_classes)
+    return _to_floats(batch)
 
 
 def _share(batch_size: int, process_index: int, process_count: int) -> int:
@@ -140,7 +149,8 @@ def batches(
 
     Raises:
       InputError: a batch size that is not positive or does not divide by the processes, a
-        process index that is not one of theirs, a negative start or number of workers.
+        process index that is not one of theirs, a negative start or number of workers; while
+        reading, a label that is not below the source's number of classes.
     """
     import grain
 
@@ -157,6 +167,6 @@ def batches(
     if workers:
         data = _in_workers(data, workers)
     data = grain.experimental.ThreadPrefetchIterDataset(
-        data.map(_to_floats), prefetch_buffer_size=2
+        data.map(partial(_finished, source.num_classes)), prefetch_buffer_size=2
     )
     return _until_dropped(iter(data))

@@ -3,12 +3,10 @@
 from collections.abc import Callable
 from functools import partial
 
-import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from diffjax import conditioning
-from diffjax.data import Source
+from diffjax.data import Source, check
 from diffjax.errors import InputError
 from diffjax.experiment import Experiment, Frozen
 from diffjax.training import TrainState, init_state, make_train_step
@@ -64,28 +62,20 @@ def compiled_step(
     return form(make_step, state, mesh, e.batch_size, e.accumulate, frozen)
 
 
-def check_batch(experiment: Experiment, source: Source) -> None:
-    """Refuse data that the experiment cannot be trained on, by its first example.
+def check_data(experiment: Experiment, source: Source) -> None:
+    """Refuse data that the experiment cannot be trained on, by its first example and its labels.
 
     Raises:
-      InputError: a shape that is not the experiment's, or an array that a condition wants and
-        the data lacks.
+      InputError: a shape that is not the experiment's, an array that a condition wants and the
+        data lacks, or a label that it has no class for.
     """
-    example = source.examples[0]
-    wanted = conditioning.examples(experiment.model.conditions)
-    missing = sorted(wanted.keys() - example.keys())
+    model = experiment.model
+    wanted = conditioning.examples(model.conditions)
+    missing = sorted(wanted.keys() - source.examples[0].keys() - {"label"})
     if missing:
         raise InputError(
             f"the experiment is conditional on {', '.join(missing)}, which the data lacks; it has "
-            f"{', '.join(sorted(example))}. Give other data, or a config without the condition."
+            f"{', '.join(sorted(source.examples[0]))}. Give other data, or a config without it."
         )
-    if experiment.model.frozen:  # its codec reads them; the first step refuses another shape
-        return
-    data = jax.ShapeDtypeStruct((1, *np.shape(example["x"])), np.float32)
-    x = jax.eval_shape(partial(experiment.model.codec.encode, {}), data)
-    shape = experiment.model.example.shape
-    if x.shape[1:] != shape:
-        raise InputError(
-            f"the experiment is for examples of shape {shape}; the data has {x.shape[1:]}. Resize "
-            "the data, or give another config."
-        )
+    classes = sum(condition.classes for condition in model.conditions)
+    check(source, experiment.data_shape or model.example.shape, classes, experiment.augment)
