@@ -70,7 +70,7 @@ def main(argv):
     start.join_processes(**processes)
     start.check_platform()
     experiment = config.build(get_config, given)
-    options = config.all_options(get_config, given)
+    options = config.all_options(get_config, given) | dict(experiment.resolved)
     workdir = run["workdir"] or Path("runs") / Path(path).stem
     with ExitStack() as stack:
 

@@ -115,6 +115,7 @@ class Experiment(NamedTuple):
       seed: of the initial parameters, the data order and every draw in training.
       context: initial context of the loss, see `LossFn`.
       data_shape: of one x of the data, where the codec encodes it to another shape.
+      resolved: keywords of `get_config` that were read off the data, as config.json keeps them.
     """
 
     model: Model
@@ -131,6 +132,7 @@ class Experiment(NamedTuple):
     seed: int = 0
     context: dict[str, Any] | None = None
     data_shape: tuple[int, ...] | None = None
+    resolved: Mapping[str, Any] = NOTHING
 
 
 def guided(model: Model, params: Params, scale: Array, null: Cond, frozen: Frozen) -> Denoiser:

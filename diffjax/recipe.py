@@ -24,7 +24,7 @@ from diffjax.codec import Codec
 from diffjax.conditioning import Condition
 from diffjax.experiment import NOTHING, Model, Sampling
 from diffjax.media import pixels
-from diffjax.models import adm_unet, dit_xl_2, network
+from diffjax.models import DiT, adm_unet, dit_xl_2, network
 from diffjax.parameterization import make_denoiser
 from diffjax.training import ema
 from diffjax.types import Array, Denoiser, Parameterization, Schedule
@@ -287,6 +287,49 @@ def dit(
         scan_blocks=scan_blocks,
         dtype=jnp.dtype(dtype),
     )
+
+
+def sized_network(
+    width: int = 64,
+    blocks: int = 2,
+    dropout: float = 0.0,
+    remat: bool = False,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+) -> Callable[..., nn.Module]:
+    """A U-Net or a transformer for images of any size.
+
+    Args:
+      width: channels of a U-Net's first level; a transformer's tokens have 6 times as many.
+      blocks: residual blocks per level of a U-Net; a transformer has 6 times as many blocks.
+      dropout: rate inside the residual blocks of a U-Net.
+      remat: compute blocks again in the backward pass, for memory.
+      dtype: type of the network's computation; parameters and loss stay float32.
+    """
+    kind = {"remat": remat, "dtype": jnp.dtype(dtype)}
+
+    def make_unet(size, channels, classes):
+        levels = 1
+        while size % 2**levels == 0 and size // 2**levels >= 8 and levels < 5:
+            levels += 1
+        attends = tuple(i for i in range(levels) if size // 2**i <= 16)
+        sizes = {"channels": width, "multipliers": (1, *(2,) * (levels - 1)), "blocks": blocks}
+        return adm_unet(
+            **sizes, attention_levels=attends, num_classes=classes, dropout=dropout, **kind
+        )
+
+    def make_dit(size, channels, classes):
+        patch = next((p for p in (size // 16, 4, 2) if p and size % p == 0), 1)
+        sizes = {"width": 6 * width, "depth": 6 * blocks, "heads": max(1, 6 * width // 64)}
+        return DiT(
+            patch_size=patch,
+            num_classes=classes,
+            learn_sigma=False,
+            scan_blocks=True,
+            **sizes,
+            **kind,
+        )
+
+    return lambda network, *given: {"unet": make_unet, "dit": make_dit}[network](*given)
 
 
 def gaussian_model(
