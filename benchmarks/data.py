@@ -16,9 +16,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from diffjax import config, data
+from diffjax import data
 from diffjax.data import source as sources
 from diffjax.errors import InputError
+from diffjax.run import config
 
 BATCH = 64
 SECONDS = 5.0

@@ -195,7 +195,7 @@ def test_pmap_refuses_a_loss_that_carries_a_context():
     state = training.init_state({"w": jnp.zeros(())}, optimizer, {"seen": jnp.zeros((), int)})
     step = training.make_train_step(loss, optimizer, accumulate=8, divide=parallel.pmap_gradient)
     with pytest.raises(InputError, match="--parallel jit"):
-        parallel.pmap_step(step)(state, jax.random.key(0), {"x": jnp.ones((8, 1, 2))})
+        parallel.pmap_step(step)(state, jax.random.key(0), {"x": jnp.ones((8, 1, 2))}, {})
 
 
 @pytest.mark.parametrize(

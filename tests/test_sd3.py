@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from diffjax.published import published
 from nets import reference, write_folder
 from safetensors.numpy import load_file
 from tiny import close
@@ -15,6 +14,7 @@ from diffjax.models.position import cells, centred_sincos_2d, sincos_2d
 from diffjax.parameterization import make_denoiser
 from diffjax.pretrained.architecture import shapes
 from diffjax.pretrained.load import architecture_of
+from diffjax.pretrained.model import published
 from diffjax.pretrained.naming import count
 
 GOLDEN = ("diffusers_sd3", "diffusers_sd3_plain")  # with and without norms of queries and keys
