@@ -35,6 +35,7 @@ ORDER = [
     "data",
     "training",
     "parallel",
+    "checksums",
     "checkpoint",
     "run",
     "inference",
