@@ -35,6 +35,7 @@ ORDER = [
     "discrete",
     "data",
     "parallel",
+    "checksums",
     "checkpoint",
     "run",
     "inference",
