@@ -79,9 +79,10 @@ OFTEN = {"vp_cosine", "zero terminal SNR", "rectified_flow"}
 
 def rows(table, often):
     """Some rows of a table always, the rest in the longer run."""
-    for name, value in table.items():
-        marks = () if name in often else pytest.mark.exhaustive
-        yield pytest.param(value, id=name, marks=marks)
+    return [
+        pytest.param(value, id=name, marks=() if name in often else pytest.mark.exhaustive)
+        for name, value in table.items()
+    ]
 
 
 NAMED = {
@@ -202,9 +203,21 @@ def test_a_learned_schedule_is_not_looked_at():
         (lambda: weighting.min_snr(0.0), "min_snr needs a positive gamma; got 0.0"),
         (lambda: weighting.p2(-1.0), "p2 needs a positive k; got -1.0"),
         (lambda: weighting.edm_weight(float("nan")), "a positive sigma_data; got nan"),
+        (lambda: weighting.edm_lognormal(SCHEDULE, 0.0, 0.0), "edm_lognormal needs a positive std"),
+        (lambda: weighting.logit_normal(SCHEDULE, 0.0, -1.0), "logit_normal needs a positive std"),
+        (lambda: weighting.second_moment(SCHEDULE, 0), "second_moment needs a positive bins"),
+        (lambda: weighting.second_moment(SCHEDULE, uniform_share=0.0), "uniform_share in .0, 1."),
+        (lambda: weighting.on_steps(weighting.uniform(SCHEDULE), SCHEDULE, 0), "a positive T"),
+        (
+            lambda: weighting.second_moment(SCHEDULE).draw(jax.random.key(0), 2, ()),
+            "second_moment keeps a state",
+        ),
+        (lambda: schedules.vp_linear(20.0, 0.1), "0 < beta_min <= beta_max"),
+        (lambda: schedules.laplace(scale=0.0), "laplace needs a positive scale"),
+        (lambda: schedules.edm(80.0, 0.002), "edm needs 0 < sigma_min < sigma_max"),
     ],
 )
-def test_weights_out_of_range_are_a_sentence(call, says):
+def test_numbers_out_of_range_are_a_sentence(call, says):
     with pytest.raises(InputError, match=says):
         call()
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from diffjax.errors import InputError
+from diffjax.errors import InputError, check_positive
 from diffjax.types import Schedule, TimeDensity
 
 
@@ -61,7 +61,11 @@ def edm_lognormal(schedule: Schedule, mean: float = -1.2, std: float = 1.2) -> T
 
     Returns:
       A time density without state; of importance 1, for it is a part of the loss.
+
+    Raises:
+      InputError: std is not positive.
     """
+    check_positive("edm_lognormal", std=std)
 
     def draw(key, batch):
         level = mean + std * jax.random.normal(key, (batch,))
@@ -80,7 +84,11 @@ def logit_normal(schedule: Schedule, mean: float = 0.0, std: float = 1.0) -> Tim
 
     Returns:
       A time density without state; of importance 1, for it is a part of the loss.
+
+    Raises:
+      InputError: std is not positive.
     """
+    check_positive("logit_normal", std=std)
     low, high = schedule.t_min, schedule.t_max
 
     def draw(key, batch):
@@ -106,7 +114,13 @@ def second_moment(
 
     Returns:
       A time density whose state is (losses (bins, history), counts (bins,)).
+
+    Raises:
+      InputError: a number is out of range; when drawing, the loss was given no state.
     """
+    check_positive("second_moment", bins=bins, history=history)
+    if not 0 < uniform_share <= 1:
+        raise InputError(f"second_moment needs a uniform_share in (0, 1]; got {uniform_share}.")
     low, width = schedule.t_min, schedule.t_max - schedule.t_min
 
     def init():
@@ -155,7 +169,11 @@ def on_steps(density: TimeDensity, schedule: Schedule, T: int) -> TimeDensity:
 
     Returns:
       The density with times on the grid, as DDPM trains (Ho et al. 2020, Alg. 1).
+
+    Raises:
+      InputError: T is not positive.
     """
+    check_positive("on_steps", T=T)
     low, width = schedule.t_min, schedule.t_max - schedule.t_min
 
     def draw(key, batch, state):
