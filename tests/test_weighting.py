@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import SCHEDULES, ZERO_TERMINAL_SNR, gaussian
+from oracles import SCHEDULES, TWO_MOONS, ZERO_TERMINAL_SNR, draw, exact_denoiser, gaussian
 from scipy import stats
 
-from diffjax import losses, schedules, weighting
+from diffjax import diffusion, losses, schedules, weighting
 from diffjax.errors import InputError
 from diffjax.losses import denoising_loss
 from diffjax.parameterization import (
@@ -337,6 +337,49 @@ def test_more_losses_of_a_bin_than_it_remembers():
     assert counts[2] == 9
     assert set(np.asarray(remembered[2]).tolist()) <= set(np.asarray(batch).tolist())
     assert np.all(np.delete(remembered, 2, axis=0) == 0)
+
+
+def test_score_norm_of_a_mixture_and_its_variance():
+    """Warmed by the exact denoiser's losses: p is E|score|^2, and means have less variance.
+
+    The estimate is that of the mean over uniform t of |score|^2, per dimension, by one draw of
+    x_t for each time; the bins' own means come from other draws.
+    """
+    schedule, bins, n = SCHEDULES["vp_linear"]._replace(t_min=0.02), 20, 8000
+    denoiser, weight = exact_denoiser(TWO_MOONS, schedule), weighting.snr
+    density = weighting.score_norm(schedule, weight, bins, n // bins, uniform_share=0.01)
+
+    @jax.jit
+    def losses_at(key, t):
+        data_key, eps_key = jax.random.split(key)
+        x0 = draw(data_key, TWO_MOONS, t.shape[0])
+        x_t = diffusion.q_sample(schedule, x0, t, jax.random.normal(eps_key, x0.shape))
+        x0_hat = denoiser(x_t, t, None).x0
+        score = diffusion.score_from_x0(schedule, x_t, t, x0_hat)
+        error = jnp.mean((x0_hat - x0) ** 2, axis=1)
+        return weight(logsnr(schedule, t)) * error, jnp.mean(score**2, axis=1)
+
+    low, width = schedule.t_min, schedule.t_max - schedule.t_min
+    comb = jnp.tile((jnp.arange(bins) + 0.5) / bins, n // bins)
+    place = (jax.random.uniform(jax.random.key(0), (n,)) - 0.5) / bins
+    t = low + width * (comb + place)
+    losses_seen, squares = losses_at(jax.random.key(1), t)
+    state = jax.jit(density.update)(density.init(), t, losses_seen)
+    index = np.tile(np.arange(bins), n // bins)
+    exact = np.asarray([np.mean(np.asarray(squares)[index == b]) for b in range(bins)])
+    exact = exact / exact.sum()
+
+    t, importance = jax.jit(density.draw, static_argnums=1)(jax.random.key(2), n, state)
+    p = 1 / (bins * np.asarray(importance))
+    which = np.clip(((np.asarray(t) - low) / width * bins).astype(int), 0, bins - 1)
+    np.testing.assert_allclose(p, (0.99 * exact + 0.01 / bins)[which], rtol=0.35)
+    np.testing.assert_allclose(p[which == 0], exact[0], rtol=0.1)
+    weighed = np.asarray(importance * losses_at(jax.random.key(3), t)[1])
+    plain = np.asarray(squares)
+    error = 4.5 * np.hypot(plain.std(), weighed.std()) / np.sqrt(n)
+    assert abs(weighed.mean() - plain.mean()) < error
+    print(weighed.var() / plain.var(), exact)
+    assert weighed.var() < plain.var() / 3
 
 
 @pytest.mark.parametrize("T", [40, 1000])

@@ -117,3 +117,8 @@ def by_rule(
 def dot(a: Array, b: Array) -> Array:
     """The inner product of each sample, (B, 1, ...)."""
     return jnp.sum(a * b, axis=tuple(range(1, a.ndim)), keepdims=True)
+
+
+def square(a: Array) -> Array:
+    """The squared norm of each sample, (B, 1, ...), above 0 so that one may divide by it."""
+    return jnp.maximum(dot(a, a), jnp.finfo(a.dtype).tiny)

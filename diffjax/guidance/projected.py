@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from diffjax.guidance.null import Nulls
-from diffjax.guidance.pair import by_rule, dot, in_domain
+from diffjax.guidance.pair import by_rule, dot, in_domain, square
 from diffjax.parameterization import predict_x0
 from diffjax.types import (
     Array,
@@ -34,8 +34,8 @@ def projected_rule(
       The guided prediction; norms and projections are over all axes of a sample.
     """
     shift = cond - uncond + past
-    shift = shift * jnp.minimum(1, limit / jnp.sqrt(dot(shift, shift)))
-    parallel = dot(shift, cond) / dot(cond, cond) * cond
+    shift = shift * jnp.minimum(1, limit / jnp.sqrt(square(shift)))
+    parallel = dot(shift, cond) / square(cond) * cond
     return uncond + per_sample(scale, cond) * (shift - (1 - eta) * parallel)
 
 

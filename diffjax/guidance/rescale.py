@@ -3,9 +3,13 @@
 import jax.numpy as jnp
 
 from diffjax.guidance.null import Nulls
-from diffjax.guidance.pair import by_rule, dot
+from diffjax.guidance.pair import by_rule, square
 from diffjax.parameterization import predict_eps
 from diffjax.types import Array, Denoiser, Parameterization, Schedule, Time, per_sample
+
+
+def _centred(a: Array) -> Array:
+    return a - jnp.mean(a, axis=tuple(range(1, a.ndim)), keepdims=True)
 
 
 def rescale_rule(cond: Array, uncond: Array, scale: Time, rescale: Time) -> Array:
@@ -21,8 +25,7 @@ def rescale_rule(cond: Array, uncond: Array, scale: Time, rescale: Time) -> Arra
       The guided prediction; standard deviations are over all axes of a sample.
     """
     plain = uncond + per_sample(scale, cond) * (cond - uncond)
-    axes = tuple(range(1, cond.ndim))
-    ratio = jnp.std(cond, axis=axes, keepdims=True) / jnp.std(plain, axis=axes, keepdims=True)
+    ratio = jnp.sqrt(square(_centred(cond)) / square(_centred(plain)))
     return plain * (1 + per_sample(rescale, cond) * (ratio - 1))
 
 
@@ -67,7 +70,7 @@ def magnitude_rule(cond: Array, uncond: Array, scale: Time, alpha: Time) -> Arra
       The guided prediction; norms are over all axes of a sample.
     """
     shift = cond - uncond
-    ratio = jnp.sqrt(dot(shift, shift) / dot(uncond, uncond))
+    ratio = jnp.sqrt(square(shift) / square(uncond))
     damped = 1 + (per_sample(scale, cond) - 1) * jnp.exp(-per_sample(alpha, cond) * ratio)
     return uncond + damped * shift
 

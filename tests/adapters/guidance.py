@@ -52,9 +52,9 @@ def threshold(x, quantile, maximum=np.inf):
 
 def labelled_mixture(problem, schedule, prefix=""):
     """The exact denoiser of a label's components, and log p(label | x_t); no label is -1."""
-    means, stds = problem[prefix + "means"], problem[prefix + "stds"]
+    means, stds = problem[prefix + "means"], problem[prefix + "stds"][None]
     classes = np.arange(problem["labels"].max() + 1)
-    own = np.concatenate([problem["labels"] == classes[:, None], np.ones((1, len(stds)), bool)])
+    own = np.concatenate([problem["labels"] == classes[:, None], np.ones((1, len(means)), bool)])
     weights = jnp.where(own, jnp.log(problem["weights"])[None], -jnp.inf)
 
     def joint(x, t):
@@ -82,7 +82,7 @@ NULL = {"label": -1}
 
 
 def draw(case, problem, schedule, ts, sampler, guide, x):
-    """x at the end of ts; guide(case, problem, schedule, exact) -> denoiser, or it and a sampler."""
+    """x at the end of ts, where `guide` makes the denoiser, or it and a sampler."""
     exact = labelled_mixture(problem, schedule)
     made = guide(case, problem, schedule, exact)
     denoiser, sampler = made if isinstance(made, tuple) else (made, sampler)
@@ -98,8 +98,8 @@ def run(make):
             with jax.enable_x64(True):
                 schedule, ts, sampler, size = make(case)
                 x = jnp.asarray(problem["z"]) * size
-                numbers = {k: v.item() if np.ndim(v) == 0 else v for k, v in case.items()}
-                return np.asarray(draw(numbers, problem, schedule, ts, sampler, guide, x))
+                scalar = {k: v.item() for k, v in case.items() if getattr(v, "shape", 0) == ()}
+                return np.asarray(draw(case | scalar, problem, schedule, ts, sampler, guide, x))
 
         return called
 
@@ -175,6 +175,21 @@ def interval_of_sigmas(case, problem, schedule, exact):
     return guidance.interval(guided, exact[0], schedule, case["low"], case["high"])
 
 
+def interval_of_steps(case, problem, schedule, exact):
+    """From the level of the first step down to above that of the end."""
+    T, steps = len(case["betas"]), case["timesteps"]
+    t = jnp.asarray(steps[[case["end_step"], case["first_step"]]] + 1) / T
+    low, high = schedule.sigma(t) / schedule.alpha(t)
+    guided = cfg(case, problem, schedule, exact)
+    return guidance.interval(guided, exact[0], schedule, low * (1 + 1e-9), high * (1 + 1e-9))
+
+
+def autoguidance_unconditional(case, problem, schedule, exact):
+    worse, _ = labelled_mixture(problem, schedule, "worse_")
+    guided = guidance.autoguidance(exact[0], worse, case["scale"])
+    return lambda x, t, cond: guided(x, t, {"label": jnp.full(x.shape[:1], -1)})
+
+
 def zero_star(steps):
     """Zero velocity in the first steps, of a uniform grid of times."""
 
@@ -227,5 +242,7 @@ FUNCTIONS = {
     "run_flow_cfg_zero_star_scale_only": flow(zero_star(0)),
     "run_edm_cfg": edm(cfg),
     "run_edm_autoguidance": edm(autoguidance),
+    "run_edm_autoguidance_uncond": edm(autoguidance_unconditional),
+    "run_ddim_interval": ddim(interval_of_steps),
     "run_edm_interval_sigma": edm(interval_of_sigmas),
 }
