@@ -295,6 +295,13 @@ def test_forced_norm_is_unit_idempotent_and_leaves_gains():
             np.testing.assert_array_equal(w, before[path])
 
 
+def test_the_weight_of_the_uncertainty_is_not_of_unit_norm():
+    """It is a vector beside the network's, in one tree: each number would become 1 or -1."""
+    params = {"network": {"a": {"weight": jnp.ones((3, 2))}}, "u": {"weight": jnp.arange(4.0)}}
+    forced = edm2.force_norm(params)
+    np.testing.assert_array_equal(forced["u"]["weight"], np.arange(4.0))
+
+
 def test_the_optimizer_ends_at_unit_norm():
     params = {"a": {"weight": jnp.arange(1.0, 7.0).reshape(3, 2), "gain": jnp.array(2.0)}}
     optimizer = optax.chain(optax.sgd(0.1), edm2.forced_weight_norm())
