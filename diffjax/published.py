@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 
 from diffjax import grids, guidance, samplers
 from diffjax.config import Published, Sampling
@@ -38,17 +39,16 @@ def published(path: str | Path) -> tuple[Published, Params]:
             f"{path} needs the tokens of a text encoder; call it from Python: "
             "diffjax.pretrained.load(path)."
         )
-    module = model.module
-    classes = getattr(module, "num_classes", 0)
-    null = classes and getattr(module, "null_label", True)
+    classes = getattr(model.module, "num_classes", 0)
 
     def guide(denoiser, scale):
         return guidance.classifier_free(denoiser, scale, {"label": classes})
 
     def denoiser(params):
-        return make_denoiser(model.network, params, model.schedule, model.parameterization)
+        raw = make_denoiser(model.network, params, model.schedule, model.parameterization)
+        return model.sampling.finish(raw)
 
-    shape, guided = sample_shape(model.config), guide if null else None
+    shape, guided = sample_shape(model.config), guide if model.null_label and classes else None
     usual = Sampling(samplers.dpmpp_2m, grids.karras, 25)
     found = Published(denoiser, model.schedule, shape, usual, classes, guided)
     return found, model.params
@@ -83,8 +83,37 @@ def decoder(path: str | Path) -> Callable[[Array], Array]:
     model = load(path)
     if not isinstance(model, Autoencoder):
         raise InputError(f"{path} is not an autoencoder; give one such as AutoencoderKL.")
-    scale = LatentScale(
-        model.config.get("scaling_factor", DEFAULT_SCALE), model.config.get("shift_factor") or 0.0
-    )
+    scale = latent_scale(model.config)
     decode = jax.jit(lambda params, z: model.decode(params, scale.to_autoencoder(z)))
     return lambda z: decode(model.params, z)
+
+
+def latent_scale(config: dict) -> LatentScale:
+    """The scale that an autoencoder's configuration says, of all channels or one for each.
+
+    With `latents_mean` and `latents_std` a diffusion model sees
+    (z - mean) scaling_factor / std, as in diffusers.
+
+    Args:
+      config: of the autoencoder.
+
+    Raises:
+      InputError: only one of the two is there, or they are not as many numbers as channels.
+    """
+    factor, shift = config.get("scaling_factor"), config.get("shift_factor") or 0.0
+    factor = DEFAULT_SCALE if factor is None else factor
+    mean, std = config.get("latents_mean"), config.get("latents_std")
+    if mean is None and std is None:
+        return LatentScale(factor, shift)
+    try:
+        mean, std = jnp.asarray(mean, float), jnp.asarray(std, float)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            "config.json: expected latents_mean and latents_std, or neither."
+        ) from error
+    if mean.ndim != 1 or mean.shape != std.shape or not bool(jnp.all(std > 0)):
+        raise InputError(
+            "config.json: expected latents_mean and latents_std to be one number for each channel, "
+            f"the latter above 0; got shapes {mean.shape} and {std.shape}."
+        )
+    return LatentScale(factor / std, mean)

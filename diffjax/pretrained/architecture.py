@@ -9,7 +9,9 @@ from flax import linen as nn
 
 from diffjax.errors import InputError
 from diffjax.models import network as as_network
+from diffjax.pretrained.arguments import EMA, typed
 from diffjax.pretrained.naming import Names
+from diffjax.pretrained.sampling import SchedulerDefaults, sampling_of
 from diffjax.types import Array, Network, Parameterization, Params, Schedule
 
 
@@ -26,6 +28,8 @@ class Pretrained(NamedTuple):
       parameterization: what it predicts; its c_noise is the reference's time.
       module: the Linen module.
       config: of the file it came from.
+      sampling: how its scheduler_config.json samples.
+      null_label: whether the label `num_classes` was trained to stand for none.
     """
 
     network: Network
@@ -34,6 +38,8 @@ class Pretrained(NamedTuple):
     parameterization: Parameterization
     module: nn.Module
     config: dict[str, Any]
+    sampling: SchedulerDefaults = SchedulerDefaults()
+    null_label: bool = False
 
 
 class Autoencoder(NamedTuple):
@@ -95,13 +101,18 @@ class Architecture(NamedTuple):
 
 
 def denoising(
-    module: nn.Module, schedule: Schedule, parameterization: Parameterization
+    module: nn.Module,
+    schedule: Schedule,
+    parameterization: Parameterization,
+    null_label: bool = False,
 ) -> Callable[[Params, dict], Pretrained]:
-    """The `finish` of a network that denoises."""
+    """The `finish` of a network that denoises; `null_label` as in `Pretrained`."""
 
     def finish(params, config):
-        network = as_network(module)
-        return Pretrained(network, params, schedule, parameterization, module, config)
+        network, sampling = as_network(module), sampling_of(config)
+        return Pretrained(
+            network, params, schedule, parameterization, module, config, sampling, null_label
+        )
 
     return finish
 
@@ -131,21 +142,24 @@ def known_arguments(config: dict, expected: dict[str, Any], where: str) -> dict[
     """The reference constructor's arguments: those given over their defaults.
 
     Args:
-      config: of the file; entries that begin with "_" and "architecture" are about the file.
+      config: of the file; entries that begin with "_", "architecture" and what diffusers' EMAModel
+        adds are about the file.
       expected: the reference's arguments with their defaults.
       where: the reference's name, for the error.
 
     Raises:
-      InputError: an argument that the reference does not have; names the nearest.
+      InputError: an argument that the reference does not have, with the nearest, or a value of
+        another type.
     """
     from difflib import get_close_matches
 
-    given = {k: v for k, v in config.items() if not k.startswith("_") and k != "architecture"}
+    about = EMA | {"architecture", "architectures"}
+    given = {k: v for k, v in config.items() if not k.startswith("_") and k not in about}
     for name in given.keys() - expected.keys():
         close = get_close_matches(name, expected, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(expected)}."
         raise InputError(f"config.json: {where} has no argument {name!r}{hint}")
-    return expected | given
+    return expected | {name: typed(name, value, expected[name]) for name, value in given.items()}
 
 
 def supported(config: dict, where: str, **values: tuple) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,9 @@ ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {
 }
 """What config.json may call itself, `_class_name` of diffusers or `architecture`."""
 
+DENOISERS = ("unet", "transformer", "prior")
+"""Folders of a pipeline that hold its denoising network."""
+
 
 def load(path: str | Path) -> Loaded:
     """Read a published network.
@@ -50,7 +54,8 @@ def load(path: str | Path) -> Loaded:
       path: a folder with `config.json` (that of diffusers, or {"architecture": "adm" | "edm" |
         "dit" | "uvit" | ..., ... the reference constructor's arguments}) beside its weights, as
         *.safetensors or one .pt, .pth, .bin or .ckpt file of tensors; or one such file beside its
-        config.json.
+        config.json; or a pipeline of diffusers (a folder with model_index.json), whose denoising
+        network is loaded.
 
     Returns:
       A `Pretrained` that can be sampled, an `Autoencoder`, or a `PretrainedClassifier`.
@@ -59,7 +64,7 @@ def load(path: str | Path) -> Loaded:
       InputError: the configuration is not one that is known, or a tensor is missing, too many
         or misshapen.
     """
-    path = Path(path)
+    path = denoiser_folder(Path(path))
     folder = path if path.is_dir() else path.parent
     config = read_config(folder)
     scheduler = read_scheduler(folder)
@@ -69,7 +74,9 @@ def load(path: str | Path) -> Loaded:
     tensors = read_tensors(weight_files(folder) if path.is_dir() else [path])
     tensors = {architecture.modern(name): w for name, w in tensors.items()}
     trained = {name: w for name, w in tensors.items() if name not in architecture.fixed}
-    params = to_params(trained, architecture.names, shapes(architecture))
+    with describing(type(architecture.module).__name__):
+        like = shapes(architecture)
+    params = to_params(trained, architecture.names, like)
     return architecture.finish(params, config)
 
 
@@ -94,6 +101,25 @@ def save_safetensors(folder: str | Path, model: Loaded) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     if scheduler is not None:
         (folder / SCHEDULER_FILE).write_text(json.dumps(scheduler, indent=2) + "\n")
+
+
+def denoiser_folder(path: Path) -> Path:
+    """The denoising network's folder of a pipeline; any other path as it is.
+
+    Raises:
+      InputError: the pipeline has none that is known.
+    """
+    index = path / "model_index.json"
+    if not index.is_file() or (path / "config.json").is_file():
+        return path
+    parts = [name for name in DENOISERS if (path / name).is_dir()]
+    if parts:
+        return path / parts[0]
+    found = ", ".join(sorted(p.name for p in path.iterdir() if p.is_dir())) or "none"
+    raise InputError(
+        f"{path} is a pipeline without one of {', '.join(DENOISERS)}; give one of its parts "
+        f"({found}) by its own path."
+    )
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -124,9 +150,23 @@ def architecture_of(config: dict[str, Any]) -> Architecture:
       InputError: it names none that is known.
     """
     name = config.get("architecture") or config.get("_class_name")
-    if name not in ARCHITECTURES:
+    if not isinstance(name, str) or name not in ARCHITECTURES:
         raise InputError(
             f"config.json: `architecture` (or `_class_name`) is {name!r}; expected one of "
             f"{', '.join(ARCHITECTURES)}."
         )
-    return ARCHITECTURES[name](config)
+    with describing(name):
+        return ARCHITECTURES[name](config)
+
+
+@contextmanager
+def describing(name: str):
+    """Numbers that describe no network raise anywhere in it: make that a sentence."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"config.json does not describe a {name} that can be built: {sentence(error)}"
+        ) from error
