@@ -8,6 +8,7 @@ import shutil
 import zipfile
 
 import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -304,6 +305,6 @@ def test_a_dit_is_of_its_scheduler(tmp_path):
     angle = (np.array([0.5, 0.0]) + 0.008) / 1.008 * np.pi / 2
     alpha = np.cos(angle[0]) / np.cos(angle[1])
     np.testing.assert_allclose(model.schedule.alpha(0.5), alpha, rtol=1e-3)
-    c = model.parameterization(model.schedule, np.float32(0.5))
+    c = model.parameterization(model.schedule, jnp.asarray(0.5))
     np.testing.assert_allclose([c.c_skip, c.c_out], [alpha, -np.sqrt(1 - alpha**2)], rtol=1e-3)
     assert model.null_label

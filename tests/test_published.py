@@ -1,6 +1,7 @@
 """Published networks through sample.py: their shapes, their guidance, and what is refused."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from nets import reference, write_folder
@@ -93,7 +94,7 @@ def test_an_autoencoder_s_latents_have_a_mean_and_std_for_each_channel():
     scale = latent_scale(
         {"scaling_factor": 0.5, "latents_mean": [1.0, -1.0], "latents_std": [2.0, 4.0]}
     )
-    z = np.array([[[[3.0, 5.0]]]], np.float32)
+    z = jnp.array([[[[3.0, 5.0]]]])
     np.testing.assert_allclose(scale.to_autoencoder(z)[0, 0, 0], [13.0, 39.0])
     np.testing.assert_allclose(scale.to_diffusion(scale.to_autoencoder(z)), z)
     for bad in ({"latents_std": [1.0]}, {"latents_mean": [1.0, 2.0], "latents_std": [1.0]}):
