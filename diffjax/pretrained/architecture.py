@@ -75,7 +75,42 @@ class PretrainedClassifier(NamedTuple):
     config: dict[str, Any]
 
 
-Loaded = Pretrained | PretrainedClassifier | Autoencoder
+class Encoder(NamedTuple):
+    """A published encoder of text or of pictures.
+
+    Attributes:
+      encode: (params, ids (B, L), mask (B, L) or None) or (params, normalised pixels NHWC) -> an
+        `Encoding` of `diffjax.models.text`.
+      params: float32, under our names.
+      module: the Linen module.
+      config: of the file it came from.
+      logits: (params, ids, pixels) -> (pictures, texts), of CLIP's two towers; None elsewhere.
+    """
+
+    encode: Callable[..., Any]
+    params: Params
+    module: nn.Module
+    config: dict[str, Any]
+    logits: Callable[..., Array] | None = None
+
+
+class Module(NamedTuple):
+    """A published part that is neither of the others: a ControlNet, an adapter, a projection.
+
+    Attributes:
+      network: (params, *inputs) -> its output, NHWC.
+      params: float32, under our names.
+      module: the Linen module.
+      config: of the file it came from.
+    """
+
+    network: Callable[..., Any]
+    params: Params
+    module: nn.Module
+    config: dict[str, Any]
+
+
+Loaded = Pretrained | PretrainedClassifier | Autoencoder | Encoder | Module
 """What `load` returns, by the architecture."""
 
 
@@ -90,6 +125,7 @@ class Architecture(NamedTuple):
       fixed: the reference's tensors that are not trained, such as position tables; written
         with the weights and ignored when they are read.
       modern: a tensor's name in older files -> its name in `names`.
+      ignored: names that some files hold and that say nothing new, such as tied copies.
     """
 
     module: nn.Module
@@ -98,6 +134,7 @@ class Architecture(NamedTuple):
     finish: Callable[[Params, dict], Loaded]
     fixed: dict[str, np.ndarray] = {}  # noqa: RUF012
     modern: Callable[[str], str] = str
+    ignored: frozenset[str] = frozenset()
 
 
 def denoising(

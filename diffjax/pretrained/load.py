@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,14 @@ from diffjax.pretrained.diffusers_unet import unet2d, unet2d_condition
 from diffjax.pretrained.dit import dit, dit_transformer_2d, transformer_2d
 from diffjax.pretrained.edm import edm, edm_ve, edm_vp
 from diffjax.pretrained.edm2 import edm2
+from diffjax.pretrained.encoders import (
+    bert,
+    clip_model,
+    clip_text,
+    clip_vision,
+    siglip_vision,
+    t5_encoder,
+)
 from diffjax.pretrained.naming import to_params, to_tensors
 from diffjax.pretrained.scheduler import FILE as SCHEDULER_FILE
 from diffjax.pretrained.scheduler import KEY as SCHEDULER
@@ -40,8 +49,18 @@ ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {
     "adm_classifier": adm_classifier,
     "AutoencoderKL": autoencoder_kl,
     "VQModel": vq_model,
+    "CLIPTextModel": clip_text,
+    "CLIPTextModelWithProjection": partial(clip_text, projects=True),
+    "CLIPVisionModel": clip_vision,
+    "CLIPVisionModelWithProjection": partial(clip_vision, projects=True),
+    "CLIPModel": clip_model,
+    "T5EncoderModel": t5_encoder,
+    "UMT5EncoderModel": partial(t5_encoder, own_bias=True),
+    "BertModel": bert,
+    "SiglipVisionModel": siglip_vision,
 }
-"""What config.json may call itself, `_class_name` of diffusers or `architecture`."""
+"""What config.json may call itself: `architecture`, diffusers' `_class_name`, or the first of
+transformers' `architectures`."""
 
 DENOISERS = ("unet", "transformer", "prior")
 """Folders of a pipeline that hold its denoising network."""
@@ -58,7 +77,8 @@ def load(path: str | Path) -> Loaded:
         network is loaded.
 
     Returns:
-      A `Pretrained` that can be sampled, an `Autoencoder`, or a `PretrainedClassifier`.
+      A `Pretrained` that can be sampled, an `Autoencoder`, a `PretrainedClassifier`, an `Encoder`
+      of text or pictures, or a `Module` that is a part of another system.
 
     Raises:
       InputError: the configuration is not one that is known, or a tensor is missing, too many
@@ -73,7 +93,8 @@ def load(path: str | Path) -> Loaded:
     architecture = architecture_of(config)
     tensors = read_tensors(weight_files(folder) if path.is_dir() else [path])
     tensors = {architecture.modern(name): w for name, w in tensors.items()}
-    trained = {name: w for name, w in tensors.items() if name not in architecture.fixed}
+    untrained = architecture.fixed.keys() | architecture.ignored
+    trained = {name: w for name, w in tensors.items() if name not in untrained}
     with describing(type(architecture.module).__name__):
         like = shapes(architecture)
     params = to_params(trained, architecture.names, like)
@@ -150,6 +171,8 @@ def architecture_of(config: dict[str, Any]) -> Architecture:
       InputError: it names none that is known.
     """
     name = config.get("architecture") or config.get("_class_name")
+    if name is None and isinstance(config.get("architectures"), list):
+        name = next(iter(config["architectures"]), None)  # transformers' key
     if not isinstance(name, str) or name not in ARCHITECTURES:
         raise InputError(
             f"config.json: `architecture` (or `_class_name`) is {name!r}; expected one of "

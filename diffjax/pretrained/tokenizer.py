@@ -14,7 +14,9 @@ import numpy as np
 from diffjax.errors import InputError, sentence
 
 START, END = "<|startoftext|>", "<|endoftext|>"
-WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+WORDS = (
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+)
 """CLIP's words: letters, one digit, or other signs (Radford et al. 2021, released code)."""
 
 CLIP_MERGES = 49152 - 256 - 2
@@ -86,7 +88,9 @@ def _read(make: Callable, folder: Path, settings: dict[str, Any]) -> Tokenizer:
             'this tokenizer needs the extra "text"; install it with pip install "diffjax[text]".'
         ) from error
     except Exception as error:
-        raise InputError(f"{folder}: the tokenizer's files are damaged: {sentence(error)}") from error
+        raise InputError(
+            f"{folder}: the tokenizer's files are damaged: {sentence(error)}"
+        ) from error
 
 
 def _settings(folder: Path) -> dict[str, Any]:
@@ -113,7 +117,9 @@ def _finished(encode: Callable, to_id: Callable, settings: dict, pad: str, lengt
 # --- CLIP -------------------------------------------------------------------------------
 
 
-def clip_tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]], settings: dict) -> Tokenizer:
+def clip_tokenizer(
+    vocab: dict[str, int], merges: list[tuple[str, str]], settings: dict
+) -> Tokenizer:
     """CLIP's byte pairs: as transformers', so NFC, spaces joined, lower case, no HTML unescaping.
 
     Args:
