@@ -23,12 +23,15 @@ from diffjax.pretrained.encoders import (
     siglip_vision,
     t5_encoder,
 )
+from diffjax.pretrained.flux import flux_transformer
 from diffjax.pretrained.naming import to_params, to_tensors
+from diffjax.pretrained.pixart import pixart_transformer
 from diffjax.pretrained.scheduler import FILE as SCHEDULER_FILE
 from diffjax.pretrained.scheduler import KEY as SCHEDULER
 from diffjax.pretrained.scheduler import read_scheduler
 from diffjax.pretrained.sd3 import sd3_transformer
 from diffjax.pretrained.tensors import read_tensors, weight_files
+from diffjax.pretrained.tiny_autoencoder import autoencoder_tiny
 from diffjax.pretrained.uvit import uvit, uvit_latent, uvit_text
 
 ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {
@@ -49,6 +52,9 @@ ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {
     "adm_classifier": adm_classifier,
     "AutoencoderKL": autoencoder_kl,
     "VQModel": vq_model,
+    "AutoencoderTiny": autoencoder_tiny,
+    "FluxTransformer2DModel": flux_transformer,
+    "PixArtTransformer2DModel": pixart_transformer,
     "CLIPTextModel": clip_text,
     "CLIPTextModelWithProjection": partial(clip_text, projects=True),
     "CLIPVisionModel": clip_vision,
