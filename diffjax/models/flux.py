@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffjax.errors import InputError
+from diffjax.models.published_layers import TwoLayers as Embedder
 from diffjax.models.published_layers import (
     modulate,
     needed,
@@ -18,7 +19,6 @@ from diffjax.models.published_layers import (
     scaled_rms,
     waves,
 )
-from diffjax.models.published_layers import TwoLayers as Embedder
 from diffjax.models.text.encoding import biased_attention, heads_of, tanh_gelu
 from diffjax.models.transformer import dense
 from diffjax.types import Array, Cond

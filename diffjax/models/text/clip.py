@@ -68,10 +68,16 @@ class CLIPText(nn.Module):
             embeds = dense(self.projection, x.dtype, use_bias=False, name="text_projection")(pooled)
         return Encoding(last, hidden[-2], pooled, embeds, hidden=tuple(hidden))
 
-    def normed(self, params: Any, x: Array) -> Array:
-        """The last norm of other states than the last, as under diffusers' clip_skip."""
-        norm = nn.LayerNorm(self.epsilon)
-        return norm.apply({"params": params["final_layer_norm"]}, x)
+
+def final_norm(params: Any, x: Array, epsilon: float = 1e-5) -> Array:
+    """The last norm of a text tower on other states, as under diffusers' clip_skip.
+
+    Args:
+      params: of a `CLIPText`.
+      x: states (B, L, D), such as `penultimate`.
+      epsilon: of the norm.
+    """
+    return nn.LayerNorm(epsilon).apply({"params": params["final_layer_norm"]}, x)
 
 
 def end_of(ids: Array, end: int) -> Array:
