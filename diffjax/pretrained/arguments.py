@@ -45,10 +45,10 @@ def typed(
         return _numbers(name, value, where)
     if isinstance(default, tuple | list) and not isinstance(value, tuple | list):
         raise InputError(f"{where}: expected {name} to be a list; got {value!r}.")
-    if isinstance(default, str) and not isinstance(value, str) and (one or value is not None):
+    several = isinstance(value, list | tuple) or value is None
+    if isinstance(default, str) and not isinstance(value, str) and (one or not several):
         raise InputError(f"{where}: expected {name} to be a string; got {value!r}.")
     if isinstance(default, int | float):
-        several = isinstance(value, list | tuple) or value is None
         return value if several and not one else _number(name, value, default, where)
     return value
 

@@ -26,10 +26,13 @@ from diffjax.pretrained.encoders import (
 from diffjax.pretrained.flux import flux_transformer
 from diffjax.pretrained.naming import to_params, to_tensors
 from diffjax.pretrained.pixart import pixart_transformer
+from diffjax.pretrained.prior import prior_transformer
+from diffjax.pretrained.sana import autoencoder_dc, sana_transformer
 from diffjax.pretrained.scheduler import FILE as SCHEDULER_FILE
 from diffjax.pretrained.scheduler import KEY as SCHEDULER
 from diffjax.pretrained.scheduler import read_scheduler
 from diffjax.pretrained.sd3 import sd3_transformer
+from diffjax.pretrained.t2i_adapter import t2i_adapter
 from diffjax.pretrained.tensors import read_tensors, weight_files
 from diffjax.pretrained.tiny_autoencoder import autoencoder_tiny
 from diffjax.pretrained.uvit import uvit, uvit_latent, uvit_text
@@ -53,6 +56,10 @@ ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {
     "AutoencoderKL": autoencoder_kl,
     "VQModel": vq_model,
     "AutoencoderTiny": autoencoder_tiny,
+    "AutoencoderDC": autoencoder_dc,
+    "SanaTransformer2DModel": sana_transformer,
+    "PriorTransformer": prior_transformer,
+    "T2IAdapter": t2i_adapter,
     "FluxTransformer2DModel": flux_transformer,
     "PixArtTransformer2DModel": pixart_transformer,
     "CLIPTextModel": clip_text,

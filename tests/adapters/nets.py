@@ -21,7 +21,14 @@ def _denoise(**names):
     return call
 
 
+def _prior(p, io, config):
+    cond = _conditions(io, tokens="context", vector="text_embeds", token_mask="mask")
+    y = p.network(p.params, jnp.asarray(io["in_x"]), jnp.asarray(io["in_t"]), cond, None)
+    return [(y, io["out_y"])]
+
+
 CALLS = {
+    "PriorTransformer": _prior,
     "PixArtTransformer2DModel": _denoise(
         tokens="context", token_mask="mask", resolution="resolution", aspect_ratio="aspect_ratio"
     ),
