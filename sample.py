@@ -1,16 +1,15 @@
 """Draw samples from a trained model: `python sample.py WORKDIR [flags]`.
 
-Or from weights published elsewhere: `python sample.py --pretrained FOLDER [flags]`.
+Or from weights published elsewhere: `python sample.py --pretrained FOLDER [flags]`. A workdir
+is code (its config.py runs): sample only those you trust.
 """
 
 import inspect
 import time
-from functools import partial
 from pathlib import Path
+from typing import Literal
 
-GIF_SAMPLES = 100
-LIST_NOTE = """calls: of the denoiser per step, at the defaults; an option named there sets them. A
-sampler without (-) chooses its own steps, and sampling says how many calls they were."""
+Kind = Literal["samplers", "grids", "conditions", "configs"]
 
 
 def flags(
@@ -19,34 +18,36 @@ def flags(
     sampler: str = "ddim",
     grid: str = "trailing",
     guidance_scale: float = 1.0,
-    label: int | None = None,
     seed: int = 0,
     batch_size: int = 250,
     step: int | None = None,
-    out: Path = Path("samples.png"),
+    out: list[Path] = [],  # noqa: B006
     npz: Path | None = None,
     gif: Path | None = None,
+    list: Kind | None = None,
     list_samplers: bool = False,
     pretrained: Path | None = None,
     autoencoder: Path | None = None,
     mesh: str = "",
 ):
-    """Flags of every sampler; a sampler's own options are flags beside them.
+    """Flags of every draw; what can be asked for, and the options of sampler and grid, come after.
 
     Args:
       num: number of samples.
       steps: steps of the sampler; an adaptive one chooses its own.
-      sampler: name of a sampler; --list-samplers shows them all.
-      grid: name of a function of diffjax.grids, such as trailing or karras.
+      sampler: name of a sampler; --list samplers shows them all.
+      grid: name of a grid of times; --list grids shows them all.
       guidance_scale: 1 is no guidance.
-      label: class of every sample; default cycles through the classes.
-      seed: the same seed gives the same samples, whatever the batch size.
+      seed: the same seed gives the same samples, whatever the batch size; 0 to 2^32 - 1.
       batch_size: samples per compiled call.
       step: step of the checkpoint; default the newest that is intact.
-      out: PNG of all samples, sorted by class.
-      npz: file for `samples` (uint8, NHWC) and `labels`.
-      gif: animation of the denoising of the first samples, 100 at most.
-      list_samplers: print every sampler with its order, calls, paper and flags, and stop.
+      out: file to write, by its suffix: a PNG of all samples, sorted by class, an npz of
+        arrays, a GIF; may be given several times; default samples.png.
+      npz: the same as --out FILE.npz, for `samples` (uint8, NHWC) and `labels`.
+      gif: the same as --out FILE.gif, for the denoising of the first samples, 100 at most.
+      list: print every sampler with its order, calls, paper and flags, every grid, every
+        condition of this model, or every config that ships, and stop.
+      list_samplers: the same as --list samplers.
       pretrained: weights published elsewhere, in place of a workdir: a folder with config.json
         and *.safetensors of diffusers, ADM, EDM or DiT.
       autoencoder: folder of a published autoencoder, which turns latents into images.
@@ -56,72 +57,104 @@ def flags(
 
 
 def main(argv):
-    """Read the flags, restore the EMA weights, draw, and write the pictures."""
-    from diffjax import cli, config, generate, grids, samplers
+    """Read the flags, restore the averaged weights, draw, and write the files."""
+    from diffjax import grids, samplers
+    from diffjax.errors import InputError
+    from diffjax.experiment import Sampling
+    from diffjax.run import flags as f
+    from diffjax.run import listing, start
     from diffjax.types import AdaptiveSampler, Grid, Sampler
 
-    argv = list(argv)
+    argv = [*argv]
     workdir = Path(argv.pop(0)) if argv and not argv[0].startswith("-") else None
-    published_at = cli.peek(argv, "--pretrained")
-    experiment, weights = source(workdir, published_at)
-    usual = (experiment.sampling if experiment else config.Sampling())._asdict()
-    usual.update(sampler=usual["sampler"].__name__, grid=usual["grid"].__name__)
-    name = cli.peek(argv, "--sampler", usual["sampler"])
-    if name == usual["sampler"]:
-        usual.update(usual.pop("options"))
-    stepped = cli.constructors(samplers, Sampler)
-    adaptive = cli.constructors(samplers, AdaptiveSampler)
+    published_at = f.early_flag(argv, "--pretrained")
+    start.keep_compiled(start.cache_folder())  # until the flag is read
+    start.check_platform()
+    model, weights = open_model(workdir, published_at, f.early_flag(argv, "--autoencoder"))
+    usual = model.sampling if model else Sampling()
+    stepped = f.constructors(samplers, Sampler)
+    adaptive = f.constructors(samplers, AdaptiveSampler)
+    makers = f.constructors(grids, Grid)
     known = dict(sorted((stepped | adaptive).items()))
-    taken = [name for f in (flags, cli.processes) for name in inspect.signature(f).parameters]
-    if "--list-samplers" in argv:
-        print(f"{cli.describe(known, taken)}\n\n{LIST_NOTE}")
+    shared = [flags, start.processes, start.compiled]
+    shared += [f.flags_of(c.flags) for c in (model.conditions if model else ())]
+    taken = [name for function in shared for name in inspect.signature(function).parameters]
+    wanted = "samplers" if "--list-samplers" in argv else f.early_flag(argv, "--list")
+    if wanted in listing.LISTS:
+        print(listing.LISTS[wanted](known, makers, model, taken))
         return
-    constructor = cli.choose("sampler", name, known)
-    asked, processes, options = cli.parse(
-        f"sample.py {workdir or 'WORKDIR'}",
-        __doc__,
-        [flags, cli.processes, cli.options_of(constructor, taken)],
-        argv,
-        defaults=usual,
+    name = f.early_flag(argv, "--sampler", usual.sampler.__name__)
+    grid_name = f.early_flag(argv, "--grid", usual.grid.__name__)
+    constructor = f.choose_by_name("sampler", name, known)
+    make_grid = f.choose_by_name("grid", grid_name, makers)
+    of_sampler = f.options_of(constructor, taken)
+    also_taken = [*taken, *inspect.signature(of_sampler).parameters]
+    shared += [of_sampler, f.options_of(make_grid, also_taken)]
+    defaults = usual._asdict() | {"sampler": name, "grid": grid_name}
+    defaults |= defaults.pop("options") if constructor is usual.sampler else {}
+    defaults |= defaults.pop("grid_options") if make_grid is usual.grid else {}
+    asked, processes, compiled, *given, options, spacing = f.parse(
+        f"sample.py {workdir or 'WORKDIR'}", __doc__, shared, argv, defaults=defaults
     )
-    if experiment is None:
-        raise cli.InputError(
+    if model is None:
+        raise InputError(
             "give the workdir of a trained model, as in `python sample.py runs/digits`, or "
             "--pretrained with a folder of published weights."
         )
-    check(asked, experiment)
-    options = cli.keywords(constructor, options, stepped, taken)
-    cli.processes(**processes)
-    make_grid = cli.choose("grid", asked["grid"], cli.constructors(grids, Grid))
-    ts, loop = make_grid(experiment.schedule, asked["steps"]), generate.on_grid
-    if name in adaptive:
-        if asked["gif"]:
-            raise cli.InputError(f"{name} has no grid for --gif to show; leave out one of them.")
-        ts, loop = grids.trailing(experiment.schedule, 1), generate.without_grid
-    write(weights, experiment, constructor, options, ts, loop, asked)
+    f.at_least_one(asked, ("num", "batch_size", "steps"))
+    f.check_seed(asked["seed"])
+    options = f.keywords(constructor, options, stepped, taken)
+    spacing = f.keywords(make_grid, spacing, makers, also_taken)
+    start.compiled(**compiled)
+    start.join_processes(**processes)
+    if name in adaptive and f.is_given(argv, "steps", "grid"):
+        raise InputError(f"{name} chooses its own steps; leave out --steps and --grid.")
+    ts = None if name in adaptive else make_grid(model.schedule, asked["steps"], **spacing)
+    raw = read_conditions(model, asked["num"], given)
+    draw_and_write(weights, model, constructor, options, ts, raw, asked)
 
 
-def source(workdir, published_at):
-    """What to draw from, and a function to its weights: of a workdir, or published ones."""
-    from diffjax import config
+def open_model(workdir, published_at, autoencoder_at):
+    """The model to draw from, and (mesh, step, say) -> its weights and what to call them."""
     from diffjax.errors import InputError
 
     if workdir and published_at:
         raise InputError(f"give a workdir or --pretrained; got {workdir} and {published_at}.")
     if workdir:
-        experiment = config.recall(workdir)
-        return experiment, partial(restore_ema, workdir, experiment)
-    if published_at:
-        return read_published(published_at)
-    return None, None
+        model, weights = of_workdir(workdir)
+    elif published_at:
+        model, weights = of_published(published_at)
+    else:
+        return None, None
+    if autoencoder_at:
+        from diffjax.pretrained.model import with_decoder
+
+        model = with_decoder(model, autoencoder_at)
+    return model, weights
 
 
-def read_published(folder):
-    """What `source` gives, of weights published elsewhere."""
+def of_workdir(workdir):
+    """What `open_model` gives, of a workdir of train.py."""
+    from diffjax.run.weights import restore_average
+    from diffjax.run.workdir import load_experiment
+
+    experiment = load_experiment(workdir)
+
+    def weights(mesh, step, say):
+        found = restore_average(workdir, experiment, mesh, step)
+        for sentence in found.damaged:
+            say(f"sample.py: warning: {sentence}; using {found.step}")
+        return found.params, f"checkpoint {found.step}"
+
+    return experiment.model, weights
+
+
+def of_published(folder):
+    """What `open_model` gives, of weights published elsewhere."""
     import jax
 
     from diffjax import parallel
-    from diffjax.published import published
+    from diffjax.pretrained.model import published
 
     model, params = published(folder)
 
@@ -131,64 +164,73 @@ def read_published(folder):
     return model, weights
 
 
-def read_decoder(folder):
-    """From a network's samples to images: a published autoencoder, or nothing to do."""
-    if folder is None:
-        return lambda x: x
-    from diffjax.published import decoder
+def read_conditions(model, num, given):
+    """The raw conditions of all samples, from the values of the conditions' flags."""
+    from diffjax.run.draw import conditions_of
 
-    return decoder(folder)
+    return conditions_of(model, num, {k: v for values in given for k, v in values.items()})
 
 
-def check(asked, experiment):
-    """Refuse what cannot be drawn or written, before any work."""
-    from diffjax import cli
-    from diffjax.errors import InputError
+def open_writers(model, asked):
+    """The files that were asked for, checked: a list of (path, writer)."""
+    from diffjax.run.files import writer_of
 
-    cli.at_least_one(asked, ("num", "batch_size", "steps"))
-    label, classes = asked["label"], experiment.num_classes
-    if label is not None and not 0 <= label < classes:
-        what = f"from 0 to {classes - 1}" if classes else "left out: this model has no classes"
-        raise InputError(f"--label must be {what}; got {label}.")
-    for path in filter(None, (asked["out"], asked["npz"], asked["gif"])):
-        if not path.parent.is_dir():
-            raise InputError(f"the folder {path.parent} for {path.name} does not exist; make it.")
+    paths = [*asked["out"], *(p for p in (asked["npz"], asked["gif"]) if p)]
+    if not asked["out"]:
+        usual = ".png" if ".png" in model.codec.writers else next(iter(model.codec.writers))
+        paths.insert(0, Path(f"samples{usual}"))
+    return [(path, writer_of(path, model.codec)) for path in paths]
 
 
-def write(weights, experiment, constructor, options, ts, loop, asked):
-    """Draw all samples in batches of one compiled function, and write them."""
+def draw_and_write(weights, model, constructor, options, ts, raw, asked):
+    """Draw all samples in batches of one compiled function, and write them as they come."""
     import jax
     import numpy as np
     from tqdm import tqdm
 
-    from diffjax import images, parallel
-    from diffjax.generate import make_draw
-    from diffjax.samplers import sample_path
+    from diffjax import grids, parallel
+    from diffjax.errors import InputError
+    from diffjax.run import draw as d
+    from diffjax.run.weights import load_frozen
 
-    say = print if parallel.is_main() else (lambda text: None)
+    main_process = parallel.is_main()
+    say = print if main_process else (lambda text: None)
+    writers = open_writers(model, asked)
+    animated = [(path, writer) for path, writer in writers if writer.frames]
+    if animated and ts is None:
+        raise InputError(
+            f"{constructor.__name__} has no grid for --gif to show; leave out one of them."
+        )
+    loop = d.on_grid if ts is not None else d.without_grid
+    ts = grids.trailing(model.schedule, 1) if ts is None else ts
     mesh = parallel.make_mesh(asked["mesh"])
-    params, named = weights(mesh, asked["step"], say)
-    decode = read_decoder(asked["autoencoder"])
     num, batch = asked["num"], min(asked["num"], asked["batch_size"])
     scale = asked["guidance_scale"]
-    labels = np.arange(num) % max(experiment.num_classes, 1)
-    labels = labels if asked["label"] is None else np.full(num, asked["label"])
-    key = parallel.init_sharded(jax.random.key, mesh, asked["seed"])
+    guide = scale != 1
+    draw = d.make_draw(model, constructor, options, guide, loop, mesh)
+    params, named = weights(mesh, asked["step"], say)
+    frozen = load_frozen(model.frozen, mesh)
+    key = parallel.init_sharded(jax.random.key, mesh, np.uint32(asked["seed"]))
 
-    def call(draw, first, size):
+    def part(first, size):
         # A last batch that is not full is drawn whole and cut, so that nothing recompiles;
         # the key is that of every batch, for sample i folds in its index.
-        wanted = np.resize(labels[first : first + size], size) if experiment.num_classes else None
-        return draw(params, jax.random.clone(key), ts, size, wanted, scale, first)
+        wanted = {name: array[first : first + size] for name, array in raw.items()}
+        return params, frozen, jax.random.clone(key), ts, wanted, size, scale, first
 
-    draw = make_draw(experiment, constructor, options, scale != 1, loop.draw, mesh)
-    silent = not parallel.is_main()
-    bar = tqdm(total=num, unit=" images", desc="compiling", leave=False, disable=silent)
-    call(draw, 0, batch)
-    began, parts = time.perf_counter(), []
+    bar = tqdm(total=num, unit=" samples", desc="compiling", leave=False, disable=not main_process)
+    draw.compile(*part(0, batch))
+    bar.set_description("sampling")
+    sinks = [writer.open(path, num, raw) for path, writer in writers if not writer.frames]
+    sinks = sinks if main_process else []
     for first in range(0, num, batch):
-        samples, spent = call(draw, first, batch)
-        parts.append(np.asarray(decode(samples[: num - first])))
+        began = time.perf_counter()
+        samples, spent = draw.samples(*part(first, batch))
+        if not np.isfinite(samples).all():
+            raise InputError(
+                "the samples are not finite; use another sampler or more --steps, a lower "
+                "--guidance-scale, or an earlier --step."
+            )
         if first == 0:
             rate = batch / (time.perf_counter() - began)
             bar.clear()
@@ -197,64 +239,21 @@ def write(weights, experiment, constructor, options, ts, loop, asked):
                 f"{spent} {loop.unit}, {rate:,.0f} images/s once compiled; "
                 f"guidance scale {scale:g}, {named}"
             )
-            bar.set_description("sampling")
-        bar.update(len(parts[-1]))
+        for sink in sinks:
+            sink.add(samples[: num - first])
+        bar.update(len(samples[: num - first]))
     bar.close()
-    path = asked["gif"] and call(
-        make_draw(experiment, constructor, options, scale != 1, sample_path, mesh),
-        0,
-        min(num, GIF_SAMPLES),
-    )
-    if silent:
-        return
-    samples = images.to_uint8(np.concatenate(parts))
-    images.save_png(asked["out"], images.grid(*sheet(samples, labels)))
-    print(f"{num} samples in {asked['out']}")
-    if asked["npz"]:
-        np.savez_compressed(asked["npz"], samples=samples, labels=labels)
-        print(f"arrays `samples` and `labels` in {asked['npz']}")
-    if asked["gif"]:
-        shown = labels[: path.shape[1]]
-        frames = [images.to_uint8(np.asarray(decode(frame))) for frame in path]
-        frames = [images.grid(*sheet(frame, shown)) for frame in frames]
-        images.save_gif(asked["gif"], frames)
-        print(f"animation of {len(shown)} samples in {asked['gif']}")
-
-
-def restore_ema(workdir, experiment, mesh, step, say):
-    """The EMA parameters of a checkpoint, and what to call them."""
-    import jax
-
-    from diffjax import checkpoint, config, parallel
-    from diffjax.errors import InputError
-
-    folder = workdir / "checkpoints"
-    if not folder.is_dir():
-        raise InputError(f"{workdir} has no checkpoints yet; train with python train.py.")
-    initial = partial(config.initial_state, experiment)
-    like = parallel.abstract(initial, mesh, jax.random.key(0))
-    manager = checkpoint.reader(folder)
-    restored = checkpoint.restore(manager, like, step)
-    manager.close()
-    if restored is None:
-        raise InputError(f"{workdir} has no checkpoints yet; train with python train.py.")
-    for sentence in restored.damaged:
-        say(f"sample.py: warning: {sentence}; using {restored.step}")
-    return restored.state.ema_params, f"checkpoint {restored.step}"
-
-
-def sheet(samples, labels):
-    """The samples sorted by class, and how many go in a row: one row per class if they fit."""
-    import numpy as np
-
-    order = np.argsort(labels, kind="stable")
-    per_class = int(np.bincount(labels).max())
-    several = len(np.unique(labels)) > 1
-    columns = per_class if several and per_class <= 32 else int(np.ceil(len(labels) ** 0.5))
-    return samples[order], columns
+    for path, writer in animated:
+        film = d.make_draw(model, constructor, options, guide, d.path_on_grid, mesh)
+        frames, _ = film.samples(*part(0, min(num, writer.frames)))
+        if main_process:
+            sinks.append(writer.open(path, num, raw))
+            sinks[-1].add(frames)
+    for sink in sinks:
+        print(sink.close())
 
 
 if __name__ == "__main__":
-    from diffjax import cli
+    from diffjax.run import start
 
-    cli.run(main)
+    start.run(main)

@@ -1,10 +1,11 @@
 """Train a diffusion model: `python train.py [CONFIG.py] [--workdir DIR] [flags]`.
 
-One screen of orchestration: the mathematics is in diffjax/, the experiment in the config.
+One screen of orchestration: the mathematics is in diffjax/, the experiment in the config. A
+config is Python code that runs, and a workdir keeps it: train and sample only what you trust.
 """
 
 import sys
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,8 @@ DEFAULT_CONFIG = str(Path(__file__).parent / "configs" / "digits.py")
 
 def flags(
     workdir: Path | None = None,
+    init_from: Path | None = None,
+    allow_changes: tuple[str, ...] = (),
     checkpoint_every: int = 500,
     log_every: int = 50,
     sample_every: int = 500,
@@ -27,6 +30,9 @@ def flags(
 
     Args:
       workdir: folder of the run, resumed if it holds one; default runs/NAME of the config.
+      init_from: start from weights, those of another workdir or of a published folder.
+      allow_changes: options of the config that may differ from those the workdir was begun
+        with, or code; more --steps always may.
       checkpoint_every: steps between checkpoints; the last step is always saved.
       log_every: steps between lines of metrics.jsonl; the last step is always logged.
       sample_every: steps between sample grids; 0 for only the one at the end.
@@ -34,7 +40,7 @@ def flags(
       workers: processes that read the data, 0 for a thread; default 0 for data in memory,
         else one per core, at most 8. They change no batch.
       parallel: jit shards batch and state over the mesh; pmap copies the state to each
-        device, and draws as with --accumulate of at least as many pieces as devices.
+        device, and draws as with --accumulate of at least as many microbatches as devices.
       mesh: sizes of the axes data, fsdp and tensor, such as data=4,fsdp=2; default all
         devices along data.
       plan: TPU slices such as v5e:16x16,v5p:4x4x8, for which the step is compiled here and
@@ -44,33 +50,61 @@ def flags(
 
 def main(argv):
     """Read the flags, restore or begin, train, and say what to run next."""
-    from diffjax import checkpoint, cli, config
-    from diffjax.parallel import is_main
+    from diffjax import checkpoint, parallel
+    from diffjax.run import config, start
+    from diffjax.run import flags as f
+    from diffjax.run import workdir as w
 
     argv = list(argv)
     path = argv.pop(0) if argv and not argv[0].startswith("-") else DEFAULT_CONFIG
     get_config = config.load(path)
     prog = f"train.py {path if path != DEFAULT_CONFIG else '[CONFIG.py]'}"
     description = f"{__doc__}\n\nThis is {path}."
-    functions = [flags, cli.processes, get_config]
-    run, processes, given = cli.parse(prog, description, functions, argv)
-    cli.at_least_one(run, ("checkpoint_every", "log_every", "keep_checkpoints"))
+    functions = [flags, start.processes, start.compiled, get_config]
+    run, processes, compiled, given = f.parse(prog, description, functions, argv)
+    f.at_least_one(run, ("checkpoint_every", "log_every", "keep_checkpoints"))
+    start.compiled(**compiled)
     if run["plan"]:
         print_plan(get_config, given, run, Path(path).stem)
         return
-    cli.processes(**processes)
+    start.join_processes(**processes)
+    start.check_platform()
     experiment = config.build(get_config, given)
+    options = config.all_options(get_config, given) | dict(experiment.resolved)
     workdir = run["workdir"] or Path("runs") / Path(path).stem
-    with config.claim(workdir) if is_main() else nullcontext():
-        if is_main():
-            config.remember(workdir, path, config.all_options(get_config, given))
-        with checkpoint.loops_that_end():
-            train(experiment, workdir, run)
+    with ExitStack() as stack:
+
+        def claim():
+            stack.enter_context(w.lock_workdir(workdir))
+            if w.read_record(workdir) is None:
+                w.save_config(workdir, path, get_config, options)
+                return
+            before = w.load_experiment(workdir)
+            kept = w.check_config(workdir, path, get_config, options, run["allow_changes"])
+            tell_changes(workdir, kept, before, experiment)
+
+        parallel.on_main(claim, f"could not take the workdir {workdir}")
+        stack.enter_context(checkpoint.loops_that_end())
+        train(experiment, workdir, run)
+
+
+def tell_changes(workdir, kept, before, experiment):
+    """Say what differs from the run so far, and what that does to its learning rate."""
+    if not kept:
+        return
+    print(f"{workdir}: {'; '.join(kept)}")
+    if before.learning_rate and experiment.learning_rate and experiment.steps > before.steps:
+        at, was, now = before.steps, before.learning_rate, experiment.learning_rate
+        print(
+            f"the learning rate follows the schedule of {experiment.steps:,} steps from here on: "
+            f"at step {at:,} it is {float(now(at)):.3g}, where it was {float(was(at)):.3g}"
+        )
 
 
 def print_plan(get_config, given, run, name):
     """What the step would need on TPU slices, compiled for them here."""
-    from diffjax import config, plan
+    from diffjax import plan
+    from diffjax.run import config
 
     def build(**changed):
         return config.build(get_config, given | changed)
@@ -82,83 +116,58 @@ def print_plan(get_config, given, run, name):
 def train(experiment, workdir, run):
     """The run itself."""
     import jax
-    from tqdm import tqdm
 
-    from diffjax import checkpoint, config, data, parallel, training
-    from diffjax.generate import preview
+    from diffjax import checkpoint, data, parallel, training
+    from diffjax.run.preview import preview
+    from diffjax.run.report import progress_bar, reporters
+    from diffjax.run.state import check_data, compiled_step
 
     say = print if parallel.is_main() else (lambda *text, **options: None)
     mesh = parallel.make_mesh(run["mesh"])
     source = data.load(experiment.source)
+    check_data(experiment, source)
     init_key, train_key, sample_key = parallel.keys(experiment.seed, 3, mesh)
-    state = parallel.init_sharded(partial(config.initial_state, experiment), mesh, init_key)
-    form = {"jit": parallel.jit_form, "pmap": parallel.pmap_form}[run["parallel"]]
-    step_fn, place = config.compiled_step(experiment, form, state, mesh)
     manager = checkpoint.manager(workdir / "checkpoints", run["keep_checkpoints"])
-    restored = checkpoint.restore(manager, state)
-    if restored is not None:
-        state = restored.state
-        for sentence in restored.damaged:
-            say(f"train.py: warning: {sentence}; using {restored.step}", file=sys.stderr)
-        say(f"resuming {workdir} at step {restored.step} of {experiment.steps}")
-    start, steps = int(state.step), experiment.steps
+    frozen = read_frozen(experiment, workdir, mesh)
+    state = begin(experiment, init_key, mesh, manager, run["init_from"], workdir, say)
+    form = {"jit": parallel.jit_train_step, "pmap": parallel.pmap_train_step}[run["parallel"]]
+    step_fn, place = compiled_step(experiment, form, state, mesh, frozen)
+    first, steps = int(state.step), experiment.steps
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     say(
         f"{len(source.examples):,} examples, {count:,} parameters, {steps:,} steps of "
         f"{experiment.batch_size} on {mesh.size} {jax.devices()[0].device_kind}; "
         f"writing to {workdir}"
     )
-    batches = place(
-        data.batches(
-            source,
-            experiment.batch_size,
-            experiment.seed,
-            start,
-            experiment.flip,
-            *parallel.share_of_batch(mesh),
-            workers=run["workers"],
-        )
+    batches = data.batches(
+        source,
+        experiment.batch_size,
+        experiment.seed,
+        first,
+        experiment.augment,
+        *parallel.share_of_batch(mesh),
+        workers=run["workers"],
     )
-    log = training.open_log(workdir, start) if parallel.is_main() else training.no_log()
-    draw_preview = preview(experiment, mesh)
-    bar = tqdm(
-        total=steps * experiment.batch_size,
-        initial=start * experiment.batch_size,
-        unit=" images",
-        unit_scale=True,
-        dynamic_ncols=True,
-        desc="training",
-        disable=not parallel.is_main(),
-    )
+    batches = place(map(data.arrays_of, batches))
+    log = training.open_log(workdir, first) if parallel.is_main() else training.no_log()
+    draw = preview(experiment.model, source.examples, mesh)
+    bar = progress_bar(experiment, first)
 
-    def progress(step, state, metrics):
-        if step % run["log_every"] == 0 or step == steps:
-            scalars = {k: v for k, v in metrics.items() if k != "skipped"}
-            log.write(step, {**scalars, "skipped": metrics["skipped"][0]})
-            bar.set_postfix(step=step, loss=f"{float(metrics['loss']):.4f}", refresh=False)
-        bar.update(experiment.batch_size)
-
-    def save(step, state, metrics):
-        if step % run["checkpoint_every"] == 0 or step == steps:
-            checkpoint.save(manager, step, state)
-
-    def pictures(step, state, metrics):
-        if run["sample_every"] and step % run["sample_every"] == 0 and step != steps:
-            path = workdir / "samples" / f"step_{step:06d}.png"
-            log.image(step, draw_preview(state.ema_params, sample_key, path))
+    def picture(step, state, path):
+        sheet = draw(state.ema_params, frozen, sample_key, path)
+        if sheet is not None:
+            log.image(step, sheet)
 
     try:
+        callbacks = reporters(experiment, run, workdir, manager, log, bar, picture)
         with parallel.stop_together() as stop:
-            state = training.fit(
-                step_fn, state, train_key, batches, steps, [progress, save, pictures], stop
-            )
+            state = training.fit(step_fn, state, train_key, batches, steps, callbacks, stop, frozen)
         bar.close()
         reached = int(state.step)
         checkpoint.save(manager, reached, state)
         checkpoint.finish(manager)
         if reached == steps:
-            sheet = draw_preview(state.ema_params, sample_key, workdir / "samples.png")
-            log.image(steps, sheet)
+            picture(steps, state, workdir / "samples.png")
         log.close()
     except training.Diverged as error:
         sys.exit(f"train.py: stopped: {error}; {last_checkpoint(manager, workdir)}")
@@ -171,8 +180,42 @@ def train(experiment, workdir, run):
     if reached < steps:
         say(f"stopped at step {reached:,} of {steps:,} and saved; the same command resumes it")
     else:
-        say(f"trained {steps:,} steps; samples in {workdir / 'samples.png'}; to draw more:")
-        say(f"  python sample.py {workdir} --num 100 --out samples.png")
+        there = (workdir / "samples.png").exists()
+        seen = f"; samples in {workdir / 'samples.png'}" if there else ""
+        say(f"trained {steps:,} steps{seen}; to draw more:")
+        out = " --out samples.png" if there else ""
+        say(f"  python sample.py {workdir} --num 100{out}")
+
+
+def read_frozen(experiment, workdir, mesh):
+    """The frozen networks of model and loss, the same ones that the run began with."""
+    from diffjax import parallel
+    from diffjax.run import weights
+    from diffjax.run.workdir import check_fingerprints
+
+    frozen = weights.load_frozen({**experiment.model.frozen, **experiment.frozen}, mesh)
+    found = {name: weights.fingerprint(params) for name, params in frozen.items()}
+    parallel.on_main(lambda: check_fingerprints(workdir, found), "refused a frozen network")
+    return frozen
+
+
+def begin(experiment, key, mesh, manager, init_from, workdir, say):
+    """The state to go on from: of a checkpoint, of given weights, or new."""
+    from diffjax import checkpoint, parallel
+    from diffjax.run.state import initial_state
+    from diffjax.run.weights import starting_weights, with_weights
+
+    state = parallel.init_sharded(partial(initial_state, experiment), mesh, key)
+    restored = checkpoint.restore(manager, state)
+    if restored is not None:
+        for sentence in restored.damaged:
+            say(f"train.py: warning: {sentence}; using {restored.step}", file=sys.stderr)
+        say(f"resuming {workdir} at step {restored.step} of {experiment.steps}")
+        return restored.state
+    if init_from is not None:
+        say(f"starting from the weights of {init_from}")
+        return with_weights(state, starting_weights(init_from), str(init_from))
+    return state
 
 
 def last_checkpoint(manager, workdir):
@@ -188,6 +231,6 @@ def last_checkpoint(manager, workdir):
 
 
 if __name__ == "__main__":
-    from diffjax import cli
+    from diffjax.run import start
 
-    cli.run(main)
+    start.run(main)

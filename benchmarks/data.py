@@ -16,9 +16,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from diffjax import config, data
+from diffjax import data
 from diffjax.data import source as sources
 from diffjax.errors import InputError
+from diffjax.run import config
 
 BATCH = 64
 SECONDS = 5.0
@@ -37,7 +38,7 @@ def photos(folder):
 
 def rate(source, workers):
     """Images per second."""
-    batches = data.batches(source, BATCH, flip=True, workers=workers)
+    batches = data.batches(source, BATCH, augment=(data.flip,), workers=workers)
     warm = -(-len(source.examples) // BATCH) if source.in_memory else 4 * max(workers, 1)
     for _ in range(warm):
         next(batches)

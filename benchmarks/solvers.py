@@ -163,15 +163,14 @@ def images(schedule):
 
 def digits(workdir):
     """The trained model of a workdir, without guidance."""
-    from diffjax import checkpoint, config
+    from diffjax.experiment import unguided
+    from diffjax.run.weights import from_run
 
-    experiment = config.recall(workdir)
-    like = jax.eval_shape(partial(config.initial_state, experiment), jax.random.key(0))
-    manager = checkpoint.reader(workdir / "checkpoints")
-    params = checkpoint.restore(manager, like).state.ema_params
-    sizes = {"classes": experiment.num_classes, "test": 64, "train": 128, "fine": 64}
-    schedule, shape = experiment.schedule, experiment.shape
-    return Problem(schedule, experiment.denoiser, params, shape, BRIEF, most=10, **sizes)
+    model, load = from_run(workdir)
+    classes = sum(condition.classes for condition in model.conditions)
+    sizes = {"classes": classes, "test": 64, "train": 128, "fine": 64}
+    denoiser, shape = partial(unguided, model), model.example.shape
+    return Problem(model.schedule, denoiser, load(), shape, BRIEF, most=10, **sizes)
 
 
 def plane(schedule):

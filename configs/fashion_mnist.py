@@ -8,94 +8,39 @@ tenth of the images. Real data and sizes for a first look; on an accelerator giv
 --steps 50000 --channels 64 --blocks 2.
 """
 
-from typing import Literal
-
-import jax
-import jax.numpy as jnp
-import optax
-
-from diffjax import grids, guidance, losses, schedules, weighting
-from diffjax.config import Experiment, Sampling
-from diffjax.data import tfds
-from diffjax.models import adm_unet, network
-from diffjax.parameterization import make_denoiser, predict_v
-
-CLASSES = 10
+from diffjax import conditioning, data, guidance, losses, recipe, schedules, weighting
+from diffjax.experiment import Experiment, Sampling, classifier_free
+from diffjax.parameterization import predict_v
 
 
-def get_config(
-    steps: int = 1300,
-    batch_size: int = 64,
-    lr: float = 2e-3,
-    warmup: int = 100,
-    clip_norm: float = 1.0,
-    ema_decay: float = 0.998,
-    label_dropout: float = 0.1,
-    channels: int = 32,
-    multipliers: tuple[int, ...] = (1, 2, 2),
-    blocks: int = 1,
-    attention_levels: tuple[int, ...] = (2,),
-    accumulate: int = 1,
-    data_dir: str | None = None,
-    dtype: Literal["float32", "bfloat16"] = "float32",
-    seed: int = 0,
-) -> Experiment:
+@recipe.flags(
+    train=recipe.defaults(recipe.cosine_adam, steps=1300),
+    unet=recipe.defaults(recipe.unet, multipliers=(1, 2, 2), attention_levels=(2,)),
+)
+def get_config(train, unet, data_dir: str | None = None, label_dropout: float = 0.1) -> Experiment:
     """The experiment.
 
     Args:
-      steps: training steps.
-      batch_size: images per step.
-      lr: peak learning rate, after warm-up and before its cosine decay to 0.
-      warmup: steps of linear warm-up.
-      clip_norm: largest global norm of the gradient.
-      ema_decay: limit of the moving average of the parameters.
-      label_dropout: share of samples trained without their label.
-      channels: width of the U-Net's first level.
-      multipliers: width of each level over the first; each level halves the resolution.
-      blocks: residual blocks per level.
-      attention_levels: levels (0 is the full resolution) with self-attention.
-      accumulate: pieces a batch is cut into, one gradient at a time.
       data_dir: where the set was prepared; default that of tensorflow-datasets.
-      dtype: type of the network's computation; parameters and loss stay float32.
-      seed: of everything random in training.
+      label_dropout: share of samples trained without their label.
     """
-    schedule, shape = schedules.vp_cosine(), (28, 28, 1)
-    module = adm_unet(
-        channels=channels,
-        multipliers=multipliers,
-        blocks=blocks,
-        attention_levels=attention_levels,
-        num_classes=CLASSES,
-        groups=None,
-        dtype=jnp.dtype(dtype),
+    schedule, label = schedules.vp_cosine(), conditioning.label(10)
+    module = unet(num_classes=10, groups=None)
+    model = recipe.gaussian_model(
+        module,
+        schedule,
+        predict_v,
+        (28, 28, 1),
+        (label,),
+        guide=classifier_free,
+        finish=guidance.static_clip,
+        sampling=Sampling(steps=50, guidance_scale=1.5),
     )
-    net = network(module)
-
-    def init(key: jax.Array):
-        x, t, label = jnp.zeros((1, *shape)), jnp.zeros(1), jnp.zeros(1, int)
-        return module.init(key, x, t, {"label": label})["params"]
-
-    loss = losses.denoising_loss(
-        net, schedule, predict_v, weighting.snr_plus_one, weighting.stratified(schedule)
-    )
-    warmup = min(warmup, steps // 2)
-    rate = optax.warmup_cosine_decay_schedule(0.0, lr, max(warmup, 1), max(steps, 2))
+    density, weight = weighting.stratified(schedule), weighting.snr_plus_one
+    loss = losses.denoising_loss(recipe.network(module), schedule, predict_v, weight, density)
     return Experiment(
-        source=lambda: tfds("fashion_mnist", "train", data_dir),
-        init=init,
-        loss=guidance.label_dropout(loss, CLASSES, label_dropout),
-        optimizer=optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(rate)),
-        denoiser=lambda params: guidance.static_clip(
-            make_denoiser(net, params, schedule, predict_v)
-        ),
-        schedule=schedule,
-        shape=shape,
-        num_classes=CLASSES,
-        guide=lambda denoiser, scale: guidance.classifier_free(denoiser, scale, {"label": CLASSES}),
-        steps=steps,
-        batch_size=batch_size,
-        accumulate=accumulate,
-        ema_decay=ema_decay,
-        seed=seed,
-        sampling=Sampling(grid=grids.trailing, steps=50, guidance_scale=1.5),
+        model=model,
+        source=lambda: data.tfds("fashion_mnist", "train", data_dir),
+        loss=lambda frozen: guidance.condition_dropout(loss, label.null, label_dropout),
+        **train._asdict(),
     )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from diffjax.errors import InputError
 from diffjax.schedules import logsnr
 from diffjax.types import (
     Array,
@@ -219,11 +220,11 @@ def log_variance_learned(schedule: Schedule, t: Time, s: Time, prediction: Predi
       Log-variance, x's shape.
 
     Raises:
-      ValueError: the prediction has no `variance_fraction`.
+      InputError: the prediction has no `variance_fraction`.
     """
     fraction = prediction.variance_fraction
     if fraction is None:
-        raise ValueError(
+        raise InputError(
             "a learned variance needs a network with twice the channels of its input; this "
             "prediction has no variance_fraction. Use the small or large variance instead."
         )

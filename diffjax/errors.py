@@ -1,5 +1,7 @@
 """What a user is told: bad input as one sentence, and other errors in one line."""
 
+import jax
+
 
 class InputError(ValueError):
     """Bad input from a user: the scripts print its sentence and exit with code 2."""
@@ -9,3 +11,18 @@ def sentence(error: BaseException) -> str:
     """The kind and the first line of an error, for a message."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}"
+
+
+def check_positive(where: str, **values: float) -> None:
+    """Refuse numbers that are not positive.
+
+    Args:
+      where: the function that is given them.
+      **values: by name; traced ones are not looked at.
+
+    Raises:
+      InputError: says which and what came.
+    """
+    for name, value in values.items():
+        if not isinstance(value, jax.core.Tracer) and not value > 0:
+            raise InputError(f"{where} needs a positive {name}; got {value}.")

@@ -104,7 +104,7 @@ def edm_preconditioning(sigma_data: float = 0.5) -> Parameterization:
     Raises:
       InputError: sigma_data is not positive.
     """
-    if not sigma_data > 0:
+    if not isinstance(sigma_data, jax.core.Tracer) and not sigma_data > 0:
         raise InputError(f"edm_preconditioning needs a positive sigma_data; got {sigma_data}.")
 
     def coefficients(schedule, t):
@@ -165,7 +165,8 @@ def make_denoiser(
 
     Raises:
       InputError: when called with a known time at which the parameterization is not finite,
-        such as that of eps at a zero SNR.
+        such as that of eps at a zero SNR, or when the network's output has neither the
+        shape of x nor twice its channels.
     """
 
     def denoiser(x, t, cond):
@@ -175,26 +176,59 @@ def make_denoiser(
         c_noise = jnp.broadcast_to(c.c_noise, x.shape[:1])
         raw = network(params, per_sample(c.c_in, x) * x, c_noise, cond, key).astype(t.dtype)
         fraction = None
-        if raw.shape[-1] == 2 * x.shape[-1]:
+        if raw.shape == (*x.shape[:-1], 2 * x.shape[-1]):
             raw, variance = jnp.split(raw, 2, axis=-1)
             fraction = (variance + 1) / 2
+        if raw.shape != x.shape:
+            raise InputError(
+                f"expected a network whose output has the shape of x, {x.shape}, or twice its "
+                f"channels for a learned variance; got {raw.shape}. Give it as many output "
+                "channels as the data has."
+            )
         return Prediction(per_sample(c.c_skip, x) * x + per_sample(c.c_out, x) * raw, fraction)
 
     return denoiser
 
 
-def _check_finite(schedule: Schedule, parameterization: Parameterization, t: Time) -> None:
-    """Refuse a known time at which a coefficient is infinite; a traced one may be any."""
+def _infinite(schedule: Schedule, parameterization: Parameterization, t: Time) -> list[str]:
+    """The coefficients that are not finite at a known time; of a traced one none are known."""
     if isinstance(t, jax.core.Tracer):
-        return
+        return []
     with jax.ensure_compile_time_eval(), jax.debug_nans(False):
         c = parameterization(schedule, jnp.asarray(t, float))
         if any(isinstance(value, jax.core.Tracer) for value in c):  # of a schedule being learned
-            return
-        infinite = [name for name, value in c._asdict().items() if not jnp.all(jnp.isfinite(value))]
-    if infinite:
+            return []
+        return [name for name, value in c._asdict().items() if not jnp.all(jnp.isfinite(value))]
+
+
+def _check_finite(schedule: Schedule, parameterization: Parameterization, t: Time) -> None:
+    """Refuse a known time of sampling at which a coefficient is infinite."""
+    if infinite := _infinite(schedule, parameterization, t):
         raise InputError(
             f"{', '.join(infinite)} of this parameterization is not finite at t = {t}, as for eps "
             "and the score where the SNR is zero. Use a network that predicts v, x0 or the "
             "velocity, or a grid that begins later, such as grids.trailing(schedule, n + 1)[1:]."
         )
+
+
+def check_trainable(schedule: Schedule, parameterization: Parameterization) -> None:
+    """Refuse to train where a coefficient is infinite at an end of the schedule.
+
+    A loss there is not finite, as of eps and the score where alpha is 0. A schedule whose
+    parameters are traced is not looked at.
+
+    Args:
+      schedule: the noise schedule, with its range of training times.
+      parameterization: what the network predicts.
+
+    Raises:
+      InputError: a coefficient is not finite at t_min or t_max.
+    """
+    for t in (schedule.t_min, schedule.t_max):
+        if infinite := _infinite(schedule, parameterization, t):
+            raise InputError(
+                f"{', '.join(infinite)} of this parameterization is not finite at t = {t:g}, an "
+                "end of the training times, as for eps and the score where the SNR is zero. "
+                "Predict v, x0 or the velocity, or leave that end out, such as by "
+                "schedule._replace(t_max=...)."
+            )

@@ -13,9 +13,10 @@ from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, PyTree
 
 Params = PyTree
 State = PyTree
-Cond = dict[str, Array] | None
+Cond = dict[str, PyTree] | None
 """Conditions by name: `label` (B,) int, where the number of classes is the null label;
-`tokens` (B, L, D) with `token_mask` (B, L). None is unconditional."""
+`tokens` (B, L, D) with `token_mask` (B, L). Each is a pytree of arrays (B, ...); None is
+unconditional."""
 
 Samples = Float[Array, "b *d"]
 """A batch of data, noise or anything of their shape."""

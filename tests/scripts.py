@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from diffjax import cli
+from diffjax.run import start as cli
 
 ROOT = Path(__file__).parent.parent
 TINY = ("--channels", "8", "--multipliers", "1", "--batch-size", "8", "--sample-every", "0")

@@ -1,99 +1,95 @@
 """The list of samplers: what it says of each is what the sampler does, and flags reach all."""
 
-import re
+import inspect
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import pytest
-from test_ode_solvers import SOLVERS
+import test_ode_solvers
+import test_samplers
+import test_samplers_stochastic
+import test_sde_solvers
 
-from diffjax import cli, grids, samplers, schedules
+from diffjax import grids, samplers, schedules
 from diffjax.errors import InputError
+from diffjax.run import flags, listing
+from diffjax.samplers.info import sampler_info
 from diffjax.types import AdaptiveSampler, Prediction, Sampler
 
-SAMPLERS = cli.constructors(samplers, Sampler)
+SAMPLERS = flags.constructors(samplers, Sampler)
 TAKEN = ("sampler", "steps")  # flags of sample.py
 EDM = schedules.edm()
-WANTED = [
-    "euler",
-    "heun",
-    "dpm_2",
-    "rk4",
-    "lms",
-    "plms",
-    "dpm_solver",
-    "dpmpp_2m",
-    "dpmpp_2s",
-    "dpmpp_multistep",
-    "deis",
-    "unipc",
-    "amed",
-    "euler_maruyama",
-    "reverse_diffusion",
-    "edm_stochastic",
-    "euler_ancestral",
-    "dpmpp_2s_ancestral",
-    "dpmpp_sde",
-    "dpmpp_2m_sde",
-    "dpmpp_3m_sde",
-    "sa_solver",
-    "restart",
-    "langevin",
-    "predictor_corrector",
+ADAPTIVE = flags.constructors(samplers, AdaptiveSampler)
+TABLES = {
+    "test_samplers.ODE": [make for make, _ in test_samplers.ODE.values()],
+    "test_samplers_stochastic.STOCHASTIC": test_samplers_stochastic.STOCHASTIC.values(),
+    "test_ode_solvers.SOLVERS": [make for make, _ in test_ode_solvers.SOLVERS.values()],
+    "test_sde_solvers.ROWS": [row.make for row in test_sde_solvers.ROWS.values()],
+    "test_sde_solvers.ADAPTIVE": test_sde_solvers.ADAPTIVE.values(),
+}
+
+
+def constructor_of(make):
+    """The constructor in a row of a table."""
+    return make.func if isinstance(make, partial) else make
+
+
+def test_every_sampler_has_a_row():
+    rows = {constructor_of(make) for table in TABLES.values() for make in table}
+    missing = {name for name, make in (SAMPLERS | ADAPTIVE).items() if make not in rows}
+    assert not missing, f"{missing} need a row in one of {', '.join(TABLES)}"
+
+
+def test_every_sampler_is_described():
+    for name, make in (SAMPLERS | ADAPTIVE).items():
+        info = sampler_info(make)
+        head = inspect.getdoc(make).split("\n")[0].replace("`", "")
+        assert f": {info.paper}" in head, name
+        assert (info.calls is None) == (name in ADAPTIVE), name
+        assert name in listing.describe({name: make})
+
+
+OPTIONS = [
+    samplers.dpm_solver,
+    partial(samplers.dpm_solver, order=2),
+    partial(samplers.langevin, steps=3),
+    partial(samplers.predictor_corrector, predictor=samplers.heun, corrector_steps=2),
+    partial(samplers.restart, sampler=samplers.dpm_2, steps=3, repeats=1),
+    partial(samplers.restart, sampler=samplers.euler_ancestral),
+    partial(samplers.decoupled, sampler=samplers.heun),
 ]
+COUNTED = list(SAMPLERS.values()) + OPTIONS
 
 
-def test_flags_reach_every_sampler():
-    assert set(WANTED) | {"ddim", "ancestral", "midpoint", "decoupled"} == set(SAMPLERS)
-    adaptive = cli.constructors(samplers, AdaptiveSampler)
-    assert set(adaptive) == {"adaptive_ode", "adaptive_sde"}
-    assert {cli.facts(constructor).calls for constructor in adaptive.values()} == {"-"}
+@pytest.mark.parametrize(
+    "make",
+    [
+        *OPTIONS[1:2],
+        *(pytest.param(make, marks=pytest.mark.exhaustive) for make in COUNTED),
+    ],
+)
+def test_calls_of_the_list_are_those_made(make):
+    sampler, calls = make(EDM), sampler_info(make).calls
+    for n in (1, 2, 3, 6):
+        assert samplers.count_calls(sampler, grids.karras(EDM, n, 7.0, 0.1, 10.0)) == calls(n), n
 
 
-def said(name):
-    """Calls in a run of n steps, as the list has them."""
-    cell = cli.facts(SAMPLERS[name]).calls
-    options = cli.options_of(SAMPLERS[name]).__signature__.parameters
-    per_step, *others = (re.split(" (?:in|for) ", part) for part in cell.split(", "))
-    per_step = per_step[0]
-    per_step = int(per_step if per_step.isdigit() else options[per_step].default)
-
-    def of_run(n):
-        singular = {"last", "first"}
-        change = [int(k) - per_step * (where.split()[1] in singular) for k, where in others]
-        return n * per_step + sum(change)
-
-    return of_run
-
-
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_calls_of_the_list_are_those_made(name):
-    sampler, of_run = SAMPLERS[name](EDM), said(name)
-    for n in (3, 6):
-        assert samplers.count_calls(sampler, grids.karras(EDM, n)) == of_run(n), n
-
-
-@pytest.mark.parametrize("name", WANTED[:13])
-def test_orders_of_the_list_are_those_measured(name):
-    """`SOLVERS` has the orders that are measured, under name or name_order."""
-    measured = [
-        order for case, (_, order) in SOLVERS.items() if re.fullmatch(rf"{name}(_\d(_bh1)?)?", case)
-    ]
-    if name == "dpmpp_multistep":
-        measured = [SOLVERS["dpmpp_2m"][1], SOLVERS["dpmpp_3m"][1]]
-    assert float(cli.facts(SAMPLERS[name]).order[-1]) == max(measured)
+@pytest.mark.parametrize("case", test_ode_solvers.SOLVERS)
+def test_orders_of_the_list_are_those_measured(case):
+    make, order = test_ode_solvers.SOLVERS[case]
+    assert sampler_info(make)[0::3] == (order, False)
 
 
 def test_an_option_may_name_another_sampler_and_is_renamed_where_it_must_be():
-    flags = cli.options_of(samplers.restart, TAKEN).__signature__.parameters
-    assert {"restart_sampler", "noise_min", "noise_max", "restart_steps", "repeats"} == set(flags)
-    values = {name: p.default for name, p in flags.items()} | {"restart_sampler": "dpm_2"}
-    options = cli.keywords(samplers.restart, values, SAMPLERS, TAKEN)
+    shown = flags.options_of(samplers.restart, TAKEN).__signature__.parameters
+    assert {"restart_sampler", "noise_min", "noise_max", "restart_steps", "repeats"} == set(shown)
+    values = {name: p.default for name, p in shown.items()} | {"restart_sampler": "dpm_2"}
+    options = flags.keywords(samplers.restart, values, SAMPLERS, TAKEN)
     assert options["sampler"] is samplers.dpm_2
     assert options["steps"] == 2
     with pytest.raises(InputError, match="Did you mean heun"):
-        cli.keywords(samplers.restart, {"restart_sampler": "huen"}, SAMPLERS, TAKEN)
+        flags.keywords(samplers.restart, {"restart_sampler": "huen"}, SAMPLERS, TAKEN)
 
 
 @pytest.mark.exhaustive

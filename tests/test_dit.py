@@ -13,13 +13,15 @@ from nets import reference, write_folder
 from safetensors.numpy import load_file
 from tiny import apply, check_forms, check_gradient, close, inputs, randomised
 
-from diffjax import config, pretrained
+from diffjax import pretrained
 from diffjax.errors import InputError
+from diffjax.experiment import guided
 from diffjax.models.dit import Block, dit_b_2, dit_b_4, dit_l_2, dit_s_2, dit_s_8, dit_xl_2
 from diffjax.models.patches import patchify, unpatchify
 from diffjax.models.per_block_dit import PerBlockDiT
 from diffjax.parameterization import make_denoiser
 from diffjax.pretrained.naming import count
+from diffjax.run import config
 
 TINY = {"width": 16, "depth": 2, "heads": 2, "num_classes": 3}
 GOLDEN = {"dit": {"architecture": "dit"}, "diffusers_dit": {}, "diffusers_dit_plain": {}}
@@ -210,13 +212,13 @@ def test_imagenet_config_trains_a_tiny_step():
         config.load(CONFIG), {"width": 16, "depth": 1, "heads": 2, "size": 4, "batch_size": 2}
     )
     x, _, _ = inputs(batch=2, size=4, channels=4)
-    shapes = jax.eval_shape(e.init, jax.random.key(0))
+    shapes = jax.eval_shape(e.model.init, jax.random.key(0))
     params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes)
     batch = {"x": jnp.asarray(x), "label": jnp.array([0, 999])}
-    loss, aux = jax.jit(e.loss)(params, jax.random.key(1), batch)
+    loss, aux = jax.jit(e.loss({}))(params, jax.random.key(1), batch)
     # Zero weights say eps = 0, so that the squared error is that of the noise alone.
     assert abs(float(aux["mse"]) - 1) < 0.5
     assert float(loss) > float(aux["mse"])
-    guided = e.guide(e.denoiser(params), 1.5)
-    out = jax.eval_shape(guided, batch["x"], 0.5, {"label": batch["label"]})
+    denoiser = guided(e.model, params, 1.5, {"label": 1000}, {})
+    out = jax.eval_shape(denoiser, batch["x"], 0.5, {"label": batch["label"]})
     assert out.x0.shape == out.variance_fraction.shape == x.shape

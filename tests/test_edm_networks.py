@@ -16,7 +16,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from tiny import check_forms
 
-from diffjax import config
 from diffjax.errors import InputError
 from diffjax.models import dhariwal, edm, edm2, network
 from diffjax.models.edm_blocks import downsample, one_hot_label, upsample
@@ -27,6 +26,8 @@ from diffjax.pretrained import load, save_safetensors
 from diffjax.pretrained.architecture import shapes
 from diffjax.pretrained.load import architecture_of
 from diffjax.pretrained.naming import count, to_params
+from diffjax.run import config
+from diffjax.run.state import training_loss
 
 GOLDEN = {"edm_ddpmpp": "edm", "edm_ncsnpp": "edm", "edm_adm": "edm", "edm2": "edm2"}
 
@@ -363,13 +364,14 @@ def test_the_vp_network_is_given_its_step():
 def test_the_cifar10_experiment(conditional):
     path = Path(__file__).parents[1] / "configs" / "cifar10_edm.py"
     experiment = config.build(config.load(path), {"conditional": conditional})
-    params = jax.eval_shape(experiment.init, jax.random.key(0))
+    params = jax.eval_shape(experiment.model.init, jax.random.key(0))
     augmentation = 9 * 128
     label = (CIFAR_CLASSES + 1) * 128 if conditional else 0
     assert count(params) == 55_733_891 - augmentation + label
     of = jax.ShapeDtypeStruct
     batch = {"x": of((2, 32, 32, 3), jnp.float32), "label": of((2,), jnp.int32)}
-    loss, _ = jax.eval_shape(experiment.loss, params, jax.random.key(0), batch)
+    loss, _ = jax.eval_shape(training_loss(experiment), params, jax.random.key(0), batch)
     assert loss.shape == ()
-    assert pytest.approx(experiment.ema_decay, abs=1e-6) == 0.5 ** (512 / 500_000)
+    decay = experiment.averages["ema"](10**9)
+    assert pytest.approx(float(decay), abs=1e-6) == 0.5 ** (512 / 500_000)
     assert experiment.steps * experiment.batch_size == 200_000_000

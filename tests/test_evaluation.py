@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from diffjax import evaluation, images
+from diffjax import evaluation
 from diffjax.errors import InputError
+from diffjax.media import image as images
 
 
 def random_covariance(rng, d):

@@ -1,15 +1,18 @@
 """Folders of images: what each kind of file becomes, what is refused, and by what name."""
 
 import json
+import os
 import re
 import struct
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from scripts import run
 
 from diffjax import data
 from diffjax.data.image import decode, fit
@@ -47,13 +50,101 @@ def labels(source):
 def test_class_folders_in_the_order_of_their_names(tmp_path):
     for name in ("b/2.png", "b/deeper/1.webp", "a/9.PNG", "c/.hidden.png", ".cache/x.png"):
         save(tmp_path / name, lossless=True)
-    (tmp_path / "a" / "notes.md").write_text("not an image")
-    source = data.folder(tmp_path, size=8)
+    with pytest.warns(UserWarning, match="1 class folders hold no image, such as c; each keeps"):
+        source = data.folder(tmp_path, size=8)
     assert labels(source) == [0, 1, 1]
-    assert source.num_classes == 2
+    assert source.num_classes == 3
     assert source.shape == (8, 8, 3)
     for i in range(3):
         np.testing.assert_array_equal(source.examples[i]["x"], NOISE)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda root: (root / "b").mkdir(),
+        lambda root: save(root / "b/1.gif"),
+        lambda root: save(root / "b/.hidden.png"),
+        lambda root: (root / "b/deeper").mkdir(parents=True),
+    ],
+    ids=["empty", "other format", "hidden", "empty below"],
+)
+@pytest.mark.filterwarnings("ignore:.*not read")
+def test_a_class_without_an_image_keeps_its_number(tmp_path, make):
+    for name in ("a/1.png", "c/1.png"):
+        save(tmp_path / name)
+    make(tmp_path)
+    with pytest.warns(UserWarning, match="1 class folders hold no image, such as b"):
+        source = data.folder(tmp_path, size=8)
+    assert labels(source) == [0, 2]
+    assert source.num_classes == 3
+
+
+def test_links_are_followed(tmp_path):
+    """To a class, to a folder in a class and to an image; each in its alphabetic place."""
+    root, elsewhere = tmp_path / "set", tmp_path / "elsewhere"
+    save(root / "a/1.png")
+    save(root / "c/1.png", 255 - NOISE)
+    save(elsewhere / "1.png", NOISE // 2)
+    (root / "b").symlink_to(elsewhere)
+    (root / "c" / "deeper").symlink_to(elsewhere)
+    (root / "c" / "2.png").symlink_to(elsewhere / "1.png")
+    source = data.folder(root, size=8)
+    assert labels(source) == [0, 1, 2, 2, 2]
+    wanted = [NOISE, NOISE // 2, 255 - NOISE, NOISE // 2, NOISE // 2]
+    for i, pixels in enumerate(wanted):
+        np.testing.assert_array_equal(source.examples[i]["x"], pixels)
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "message"),
+    [
+        ("a/loop", "..", "a/loop is a link to a folder that it is in itself"),
+        ("loop", ".", "loop is a link to a folder that it is in itself"),
+        ("b", "gone", "b: the link leads nowhere"),
+        ("b", "b", "Too many levels of symbolic links|the link leads nowhere"),
+    ],
+)
+def test_links_that_are_refused(tmp_path, name, target, message):
+    save(tmp_path / "a/1.png")
+    (tmp_path / name).symlink_to(target)
+    with pytest.raises(InputError, match=message):
+        data.folder(tmp_path, size=8)
+
+
+def test_files_of_other_formats_are_counted_and_named(tmp_path):
+    for name in ("1.png", "2.jfif", "3.JPE"):
+        save(tmp_path / name, format="png" if name == "1.png" else "jpeg")
+    for name in ("a.gif", "b.GIF", "deep/c.bmp"):
+        save(tmp_path / name)
+    (tmp_path / "IMG_1").write_bytes(b"")
+    os.mkfifo(tmp_path / "pipe.png")  # opening it would wait for ever
+    with pytest.warns(UserWarning, match="not read: ") as caught:
+        source = data.folder(tmp_path, size=8)
+    assert len(source.examples) == 3
+    said = str(caught[0].message)
+    for text in (
+        "2 .gif such as a.gif",
+        "1 .bmp such as deep/c.bmp",
+        "1 without suffix such as IM",
+    ):
+        assert text in said
+    for path in tmp_path.glob("[123].*"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"found none, but 2 \.gif such as a\.gif, "):
+        data.folder(tmp_path, size=8)
+
+
+def test_conditions_are_left_aside_when_asked(tmp_path):
+    """So that images in and beside folders are one set, whatever else lies there."""
+    for name in ("1.png", "a/2.png", "b/3.png"):
+        save(tmp_path / name)
+    (tmp_path / "1.txt").write_text("one")
+    with pytest.raises(InputError, match="2 of 3 images have no caption"):
+        data.folder(tmp_path, size=8)
+    source = data.folder(tmp_path, size=8, conditional=False)
+    assert source.num_classes == 0
+    assert [list(source.examples[i]) for i in range(3)] == [["x"]] * 3
 
 
 def test_flat_folder_is_unconditional(tmp_path):
@@ -82,6 +173,82 @@ def test_captions_beside_the_images(tmp_path):
         (tmp_path / f"{name}.txt").write_text(f"the letter {name}\n")
     source = data.folder(tmp_path, size=8)
     assert source.examples[1]["caption"] == "the letter b"
+
+
+def test_marks_and_spellings_of_captions(tmp_path):
+    """A byte-order mark is no part of a caption; é is one letter or two; .TXT is .txt."""
+    save(tmp_path / "caf\u0065\u0301.png")
+    save(tmp_path / "b.v1.png")
+    (tmp_path / "b.v1.TXT").write_text("two\n", "utf-8-sig")
+    (tmp_path / "caf\u00e9.txt").write_text("eins", "utf-8-sig")
+    source = data.folder(tmp_path, size=8)
+    assert [source.examples[i]["caption"] for i in range(2)] == ["two", "eins"]
+    rows = [{"file_name": "caf\u00e9.png", "text": "un"}, {"file_name": "b.v1.png", "text": "deux"}]
+    text = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    (tmp_path / "metadata.jsonl").write_text(text, "utf-8-sig")
+    source = data.folder(tmp_path, size=8)
+    assert [source.examples[i]["caption"] for i in range(2)] == ["deux", "un"]
+
+
+ROW = '{"file_name": "%s", "text": "one"}'
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["photos/a.png"], r"line 1: there is no image 'photos/a.png' .* such as 'a.png'"),
+        (["/data/a.png"], r"line 1: there is no image '/data/a.png' .* such as 'a.png'"),
+        (["a.png", "B.PNG"], r"line 2: there is no image 'B.PNG' .* such as 'b.png'"),
+        (["a.png", "b.png", "c.png"], r"line 3: there is no image 'c.png'"),
+        (["x\\\\b.png"], r"line 1: there is no image .* such as 'b.png'"),
+        (["a.png", "b.png", "./a.png"], r"line 3: './a.png' has a caption in line 1 already"),
+        (["a.png"], r"1 of 2 images have no caption, such as b.png"),
+        ([], r"expected a row for each image; it has none"),
+    ],
+)
+def test_rows_that_match_no_image(tmp_path, rows, message):
+    for name in ("a.png", "b.png"):
+        save(tmp_path / name)
+    (tmp_path / "metadata.jsonl").write_text("\n".join(ROW % row for row in rows) + "\n")
+    with pytest.raises(InputError, match=message):
+        data.folder(tmp_path, size=8)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("metadata.csv", "file_name,text\na.png,one\n"),
+        ("x/metadata.csv", "file_name,text\na.png,one\n"),
+        ("x/metadata.jsonl", ROW % "a.png"),
+        ("Metadata.JSONL", ROW % "x/a.png"),
+    ],
+)
+def test_metadata_of_another_form_or_place_is_named(tmp_path, name, text):
+    save(tmp_path / "x/a.png")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=f"{name}: captions are read from .*first row is .*a.png"):
+        data.folder(tmp_path, size=8)
+
+
+@pytest.mark.parametrize(
+    "row",
+    ['{"file_name": "a.png"}', '{"file_name": "a.png", "text": null}', '["a.png", "one"]',
+     '{"file_name": 3, "text": "one"}', '{"file_name": "a.png", "text": ["one"]}', "[" * 100_000],
+)  # fmt: skip
+def test_rows_of_another_form(tmp_path, row):
+    save(tmp_path / "a.png")
+    (tmp_path / "metadata.jsonl").write_text(row)
+    with pytest.raises(InputError, match="line 1: expected"):
+        data.folder(tmp_path, size=8)
+
+
+@pytest.mark.parametrize("text", [b"\xff\xfeo\0", b"o\0n\0e\0", b"caf\xe9"])
+@pytest.mark.parametrize("name", ["a.txt", "metadata.jsonl"])
+def test_captions_of_another_encoding_are_named(tmp_path, name, text):
+    save(tmp_path / "a.png")
+    (tmp_path / name).write_bytes(text)
+    with pytest.raises(InputError, match=f"{name}: expected text in UTF-8"):
+        data.folder(tmp_path, size=8)
 
 
 @pytest.mark.parametrize("decode_all", [True, False])
@@ -162,6 +329,32 @@ def test_palette_with_transparency(tmp_path):
     save(tmp_path / "a.png", picture, transparency=0)
     pixels = np.asarray(decode(tmp_path / "a.png"))
     assert pixels[0].tolist() == [[255, 255, 255], [200, 100, 50]]
+
+
+@pytest.mark.parametrize(
+    ("bits", "colour", "clear", "raw", "wanted"),
+    [
+        (1, 0, [1], bytes([0b01000000]), [0, 255]),
+        (2, 0, [2], bytes([0b10010000]), [255, 85]),
+        (2, 0, [3], bytes([0b10010000]), [170, 85]),
+        (4, 0, [3], bytes([0x3A]), [255, 170]),
+        (8, 0, [10], bytes([10, 11]), [255, 11]),
+        (16, 0, [1000], struct.pack(">2H", 1000, 2000), [255, 8]),
+        (16, 0, [8], struct.pack(">2H", 8 * 257, 8), [8, 255]),
+        (8, 2, [9, 9, 9], bytes([9, 9, 9, 8, 8, 8]), [255, 8]),
+        (16, 2, [2313] * 3, struct.pack(">6H", *[2313] * 3, *[9] * 3), [255, 0]),
+        (16, 2, [9] * 3, struct.pack(">6H", *[2313] * 3, *[9] * 3), [9, 255]),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_one_transparent_colour_over_white(tmp_path, bits, colour, clear, raw, wanted, channels):
+    """The tRNS chunk holds the sample as it is stored: PNG specification, section 11.3.2.1."""
+    whole = png(2, 1, bits, colour, b"\0" + raw)
+    end_of_header = 8 + 25
+    said = chunk(b"tRNS", struct.pack(f">{len(clear)}H", *clear))
+    (tmp_path / "a.png").write_bytes(whole[:end_of_header] + said + whole[end_of_header:])
+    pixels = np.asarray(decode(tmp_path / "a.png", channels)).reshape(2, channels)
+    np.testing.assert_array_equal(pixels, np.repeat([wanted], channels, 0).T)
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp"])
@@ -375,3 +568,63 @@ def test_bombs_take_no_memory(tmp_path):
     assert len(said) == 2, run.stderr
     assert all("pixels allowed" in line for line in said), said
     assert int(grown) < 32
+
+
+# --- training on them ---
+
+UNCONDITIONAL = """
+import sys
+sys.path.insert(0, {tests!r})
+import jax.numpy as jnp, optax
+from diffjax import data, losses, schedules, weighting
+from diffjax.config import Experiment, Sampling
+from diffjax.parameterization import make_denoiser, predict_v
+
+def net(params, x, t, cond, key=None):
+    assert cond is None, cond
+    return params["w"] * x
+
+def get_config(steps: int = 3):
+    s = schedules.vp_cosine()
+    density = weighting.stratified(s)
+    return Experiment(
+        source=lambda: data.folder({photos!r}, size=4),
+        init=lambda key: {{"w": jnp.ones(())}},
+        loss=losses.denoising_loss(net, s, predict_v, weighting.snr_plus_one, density),
+        optimizer=optax.sgd(1e-3),
+        denoiser=lambda params: make_denoiser(net, params, s, predict_v),
+        schedule=s,
+        shape={shape},
+        num_classes={classes},
+        steps=steps,
+        batch_size=8,
+        sampling=Sampling(steps=1),
+    )
+"""
+
+
+@pytest.mark.parametrize(
+    ("shape", "classes", "message"),
+    [
+        ((4, 4, 3), 0, ""),
+        ((4, 4, 3), 2, "has 2 classes and the data no labels"),
+        ((8, 8, 3), 0, "of shape (8, 8, 3); the data has (4, 4, 3)"),
+    ],
+)
+def test_captioned_folders_are_trained_on(tmp_path, monkeypatch, capsys, shape, classes, message):
+    """Without conditions, and with one sentence where the experiment wants others."""
+    for i in range(8):
+        save(tmp_path / f"photos/{i}.png")
+        (tmp_path / f"photos/{i}.txt").write_text(f"photo {i}")
+    config = tmp_path / "config.py"
+    tests, photos = str(Path(__file__).parent), str(tmp_path / "photos")
+    config.write_text(
+        UNCONDITIONAL.format(tests=tests, photos=photos, shape=shape, classes=classes)
+    )
+    code, _, err = run(monkeypatch, capsys, "train", config, "--workdir", tmp_path / "run")
+    assert code == (2 if message else 0), err
+    assert message in err
+    assert "Traceback" not in err
+    if not message:
+        lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+        assert np.isfinite(json.loads(lines[-1])["loss"])

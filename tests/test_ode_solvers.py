@@ -31,23 +31,26 @@ SOLVERS = {
     "heun": (samplers.heun, 2),
     "dpm_2": (samplers.dpm_2, 2),
     "rk4": (samplers.rk4, 4),
-    "lms_2": (lambda s: samplers.lms(s, 2), 2),
-    "lms_3": (lambda s: samplers.lms(s, 3), 3),
+    "lms_2": (partial(samplers.lms, order=2), 2),
+    "lms_3": (partial(samplers.lms, order=3), 3),
     "lms_4": (samplers.lms, 4),
     "plms": (samplers.plms, 2),
     "dpm_solver_3": (samplers.dpm_solver, 3),
     "dpmpp_2s": (samplers.dpmpp_2s, 2),
     "dpmpp_2m": (samplers.dpmpp_2m, 2),
-    "dpmpp_3m": (lambda s: samplers.dpmpp_multistep(s, 3), 2),
-    "deis_2": (lambda s: samplers.deis(s, 2), 2),
+    "dpmpp_3m": (partial(samplers.dpmpp_multistep, order=3), 2),
+    "deis_2": (partial(samplers.deis, order=2), 2),
     "deis_3": (samplers.deis, 3),
-    "unipc_1": (lambda s: samplers.unipc(s, 1), 2),
-    "unipc_2": (lambda s: samplers.unipc(s, 2), 3),
-    "unipc_2_bh1": (lambda s: samplers.unipc(s, 2, "bh1"), 3),
+    "unipc_1": (partial(samplers.unipc, order=1), 2),
+    "unipc_2": (partial(samplers.unipc, order=2), 3),
+    "unipc_2_bh1": (partial(samplers.unipc, order=2, variant="bh1"), 3),
     "unipc_3": (samplers.unipc, 4),
+    "midpoint": (samplers.midpoint, 2),
     "amed": (samplers.amed, 2),
+    "decoupled": (samplers.decoupled, 2),
 }
-NAMES = [name for name in SOLVERS if name != "amed"]  # amed is dpm_2 until it is fitted
+# amed and midpoint are dpm_2 at their defaults, decoupled is dpmpp_2m.
+NAMES = [name for name in SOLVERS if name not in ("amed", "midpoint", "decoupled")]
 # One of each kind of code, for what does not depend on the order.
 KINDS = ["rk4", "lms_4", "plms", "dpm_solver_3", "dpmpp_2s", "dpmpp_3m", "deis_3", "unipc_3"]
 

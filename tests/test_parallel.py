@@ -19,7 +19,7 @@ from configs.digits import get_config
 from diffjax import checkpoint, losses, models, parallel, schedules, training, weighting
 from diffjax.errors import InputError
 from diffjax.parallel.mesh import check_batch, shares, sizes
-from diffjax.parallel.pmap import deal, pieces_for
+from diffjax.parallel.pmap import pieces_for, stack_microbatches
 from diffjax.parameterization import predict_v
 
 STEPS, BATCH = 20, 16
@@ -130,11 +130,14 @@ def _trained(form, folder=None, start=0, steps=STEPS):
     )
     batches = islice(_batches(), start, None)
     if form == "pmap":
-        step = parallel.pmap_step(make(divide=parallel.over_devices))
-        batches = deal(batches, pieces=8, devices=8)
+        step = parallel.pmap_step(make(divide=parallel.pmap_gradient))
+        batches = stack_microbatches(batches, pieces=8, devices=8)
     else:
-        step = make(divide=partial(parallel.gathered, mesh=mesh))
-        step, batches = parallel.jit_step(step, state, mesh), parallel.feed(batches, mesh)
+        step = make(divide=partial(parallel.fsdp_gradient, mesh=mesh))
+        step, batches = (
+            parallel.jit_step(step, state, mesh),
+            parallel.to_global_arrays(batches, mesh),
+        )
     manager = folder and checkpoint.manager(folder)
     if start:
         state = checkpoint.restore(manager, state).state
@@ -190,9 +193,9 @@ def test_pmap_refuses_a_loss_that_carries_a_context():
 
     optimizer = optax.sgd(0.1)
     state = training.init_state({"w": jnp.zeros(())}, optimizer, {"seen": jnp.zeros((), int)})
-    step = training.make_train_step(loss, optimizer, accumulate=8, divide=parallel.over_devices)
+    step = training.make_train_step(loss, optimizer, accumulate=8, divide=parallel.pmap_gradient)
     with pytest.raises(InputError, match="--parallel jit"):
-        parallel.pmap_step(step)(state, jax.random.key(0), {"x": jnp.ones((8, 1, 2))})
+        parallel.pmap_step(step)(state, jax.random.key(0), {"x": jnp.ones((8, 1, 2))}, {})
 
 
 @pytest.mark.parametrize(

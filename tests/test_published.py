@@ -7,7 +7,7 @@ from nets import reference, write_folder
 from PIL import Image
 from scripts import run
 
-from diffjax.published import decoder, published
+from diffjax.pretrained.model import published, with_decoder
 
 NAMES = {
     "adm_unet": "adm",
@@ -43,8 +43,8 @@ def folder(tmp_path_factory):
 )
 def test_a_folder_says_what_is_drawn(folder, name, shape, classes, guided):
     model, params = published(folder(name))
-    assert model.shape == shape
-    assert model.num_classes == classes
+    assert model.example.shape == shape
+    assert sum(condition.classes for condition in model.conditions) == classes
     assert (model.guide is not None) == guided
     x = jax.ShapeDtypeStruct((2, *shape), np.float32)
     cond = {"label": jax.ShapeDtypeStruct((2,), np.int32)} if classes else None
@@ -67,7 +67,10 @@ def test_an_autoencoder_decodes_what_a_latent_was_scaled_from(folder):
     where = folder("diffusers_autoencoder_kl")
     config, _, arrays = reference("diffusers_autoencoder_kl")
     latents = np.moveaxis(arrays["out_mean"], 1, -1) * config["scaling_factor"]
-    decoded = decoder(where)(latents)
+    network, _ = published(folder("dit"))
+    model = with_decoder(network._replace(example=latents[0]), where)
+    frozen = {name: load() for name, load in model.frozen.items()}
+    decoded = model.codec.decode(frozen, latents)
     wanted = np.moveaxis(arrays["out_decoded"], 1, -1)
     np.testing.assert_allclose(decoded, wanted, atol=1e-4 * np.abs(wanted).max())
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from scripts import TINY, run
 
-from diffjax import config
+from diffjax.run.workdir import lock_workdir
 
 
 def test_training_writes_what_the_readme_promises(trained):
@@ -44,7 +44,7 @@ def test_a_changed_config_is_refused_and_named(trained, monkeypatch, capsys):
 
 def test_a_second_run_in_the_same_workdir_is_refused(trained, monkeypatch, capsys):
     workdir, _ = trained
-    with config.claim(workdir):
+    with lock_workdir(workdir):
         code, _, err = run(
             monkeypatch, capsys, "train", "--workdir", workdir, *TINY, "--steps", "6"
         )

@@ -14,8 +14,8 @@ from diffjax.models.position import cells, centred_sincos_2d, sincos_2d
 from diffjax.parameterization import make_denoiser
 from diffjax.pretrained.architecture import shapes
 from diffjax.pretrained.load import architecture_of
+from diffjax.pretrained.model import published
 from diffjax.pretrained.naming import count
-from diffjax.published import published
 
 GOLDEN = ("diffusers_sd3", "diffusers_sd3_plain")  # with and without norms of queries and keys
 KIND = {"_class_name": "SD3Transformer2DModel"}

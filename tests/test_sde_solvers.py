@@ -1,5 +1,6 @@
 """Stochastic solvers against k-diffusion, exact Gaussians, mixtures and each other."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -28,12 +29,6 @@ ZERO_SNR = schedules.from_betas(
 )
 
 
-def interval(schedule, low, high, steps=12, repeats=2):
-    """A restart interval between two values of sigma/alpha."""
-    t_low, t_high = (float(schedule.t_from_logsnr(-2 * jnp.log(r))) for r in (low, high))
-    return samplers.RestartInterval(t_low, t_high, steps, repeats)
-
-
 class Row(NamedTuple):
     make: callable
     coarse: float  # largest exact Wasserstein-2 error in 16 Karras steps
@@ -44,24 +39,23 @@ ROWS = {
     "euler_maruyama": Row(samplers.euler_maruyama, 0.11, 0.02),
     "reverse_diffusion": Row(samplers.reverse_diffusion, 0.21, 0.041),
     "edm_stochastic": Row(
-        lambda s: samplers.edm_stochastic(s, 20.0, 0.1, noise_scale=1.0), 0.09, 0.01
+        partial(samplers.edm_stochastic, churn=20.0, noise_min=0.1, noise_scale=1.0), 0.09, 0.01
     ),
     "euler_ancestral": Row(samplers.euler_ancestral, 0.16, 0.05),
     "dpmpp_2s_ancestral": Row(samplers.dpmpp_2s_ancestral, 0.06, 0.006),
     "dpmpp_sde": Row(samplers.dpmpp_sde, 0.12, 0.045),
     "dpmpp_2m_sde": Row(samplers.dpmpp_2m_sde, 0.08, 0.007),
-    "dpmpp_2m_sde_heun": Row(lambda s: samplers.dpmpp_2m_sde(s, "heun"), 0.21, 0.012),
+    "dpmpp_2m_sde_heun": Row(partial(samplers.dpmpp_2m_sde, form="heun"), 0.21, 0.012),
     "dpmpp_3m_sde": Row(samplers.dpmpp_3m_sde, 0.22, 0.003),
     "sa_solver": Row(samplers.sa_solver, 0.26, 0.002),
-    "sa_solver_2": Row(lambda s: samplers.sa_solver(s, 0.5, 2, 2), 0.12, 0.008),
-    "predictor_corrector": Row(
-        lambda s: samplers.predictor_corrector(s, samplers.reverse_diffusion(s)), 0.21, 0.035
+    "sa_solver_2": Row(
+        partial(samplers.sa_solver, tau=0.5, predictor_order=2, corrector_order=2), 0.12, 0.008
     ),
-    "langevin": Row(lambda s: samplers.langevin(s, 0.22, 10), 5.0, 0.08),
-    "restart": Row(
-        lambda s: samplers.restart(s, samplers.heun(s), [interval(s, 0.3, 2.0)]), 0.01, 0.0025
-    ),
+    "predictor_corrector": Row(samplers.predictor_corrector, 0.21, 0.035),
+    "langevin": Row(partial(samplers.langevin, steps=10), 5.0, 0.08),
+    "restart": Row(partial(samplers.restart, noise_min=0.3, noise_max=2.0, steps=12), 0.01, 0.0025),
 }
+ADAPTIVE = {"adaptive_sde": samplers.adaptive_sde, "adaptive_ode": samplers.adaptive_ode}
 
 
 def drive(sampler, denoiser, x, ts, noise):
@@ -199,7 +193,7 @@ def test_weak_order(x64, name, on):
         _, std = exact_result(schedule, sampler, ts, schedule.alpha(ts[0]) * MEAN, scale[0])
         errors.append(abs(std - scale[-1]))
     constructor = getattr(samplers, name.removesuffix("_heun").removesuffix("_2"))
-    wanted = float(cli.facts(constructor).order.removesuffix(" weak"))
+    wanted = cli.sampler_info(constructor).order
     assert abs(np.log2(errors[0] / errors[1]) - wanted) < 0.25
 
 

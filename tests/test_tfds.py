@@ -84,7 +84,7 @@ import sys
 from diffjax import data
 
 source = data.tfds("fashion_mnist", data_dir=sys.argv[1])
-batch = next(data.batches(source, 64, flip=True))
+batch = next(data.batches(source, 64, augment=(data.flip,)))
 print(batch["x"].shape, batch["x"].dtype, batch["x"].min(), batch["x"].max(), batch["label"].dtype)
 assert "tensorflow" not in sys.modules
 """

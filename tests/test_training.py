@@ -10,7 +10,6 @@ import optax
 import pytest
 
 from diffjax import training
-from diffjax.training.state import ema_decay_at
 
 
 def quadratic(params, key, batch):
@@ -33,7 +32,7 @@ def start(optimizer, w=4.0, context=None):
 
 def test_sgd_follows_its_closed_form():
     optimizer = optax.sgd(0.25)
-    step = training.make_train_step(quadratic, optimizer, ema_decay=0.0)
+    step = training.make_train_step(quadratic, optimizer, {"ema": training.ema(0.0)})
     state, metrics = run(step, start(optimizer), [{"x": jnp.ones((8,))}] * 10)
     np.testing.assert_allclose(state.params["w"], 1 + 3 * 0.75**10, rtol=1e-6)
     np.testing.assert_allclose(
@@ -55,16 +54,16 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(pieces):
 
 def test_ema_with_constant_decay_is_the_geometric_average():
     optimizer = optax.sgd(0.25)
-    step = training.make_train_step(quadratic, optimizer, ema_decay=0.5)
+    step = training.make_train_step(quadratic, optimizer, {"ema": training.ema(0.5)})
     state, _ = run(step, start(optimizer), [{"x": jnp.ones((2,))}] * 400)
     np.testing.assert_allclose(state.ema_params["w"], 1.0, atol=1e-6)
-    decays = ema_decay_at(jnp.array([0, 89, 10**6]), 0.9999)
+    decays = training.ema(0.9999)(jnp.array([0, 89, 10**6]))
     np.testing.assert_allclose(decays, [0.1, 90 / 99, 0.9999], rtol=1e-6)
 
 
 def test_ema_forgets_its_start_early():
     optimizer = optax.sgd(1.0)  # arrives at the target in one step
-    step = training.make_train_step(quadratic, optimizer, ema_decay=0.9999)
+    step = training.make_train_step(quadratic, optimizer, {"ema": training.ema(0.9999)})
     state, _ = run(step, start(optimizer), [{"x": jnp.ones((2,))}] * 30)
     assert abs(float(state.ema_params["w"]) - 1) < 1e-3  # without warm-up: 3 * 0.9999^30 away
 
@@ -142,15 +141,15 @@ def test_bfloat16_compute_keeps_parameters_and_loss_in_float32():
     from configs.digits import get_config
 
     config = get_config(channels=8, multipliers=(1,), dtype="bfloat16", batch_size=8)
-    params = config.init(jax.random.key(0))
+    params = config.model.init(jax.random.key(0))
     batch = {"x": jnp.zeros((8, 8, 8, 1)), "label": jnp.arange(8)}
-    loss = lambda params, key: config.loss(params, key, batch)[0]  # noqa: E731
+    loss = lambda params, key: config.loss({})(params, key, batch)[0]  # noqa: E731
     value, grads = jax.jit(jax.value_and_grad(loss))(params, jax.random.key(1))
     assert {leaf.dtype for leaf in jax.tree.leaves((params, grads, value))} == {
         jnp.dtype("float32")
     }
     exact = get_config(channels=8, multipliers=(1,), batch_size=8)
-    reference = jax.jit(lambda p, k: exact.loss(p, k, batch)[0])(params, jax.random.key(1))
+    reference = jax.jit(lambda p, k: exact.loss({})(p, k, batch)[0])(params, jax.random.key(1))
     assert 0 < abs(float(value - reference)) < 0.02 * float(reference) or value == reference
     text = jax.jit(loss).lower(params, jax.random.key(1)).as_text()
     assert "bf16" in text
@@ -163,5 +162,5 @@ def test_pieces_average_counts_and_flags_too():
         return params * 0.0, {"flag": piece == 3, "count": piece}, params, context
 
     keys, pieces = jax.random.split(jax.random.key(0), 4), jnp.arange(4)
-    _, aux, grads, _ = training.mean_over(gradient, jnp.float32(2), keys, pieces, {})
+    _, aux, grads, _ = training.scan_microbatches(gradient, jnp.float32(2), keys, pieces, {})
     assert (float(aux["flag"]), float(aux["count"]), float(grads)) == (0.25, 1.5, 2.0)

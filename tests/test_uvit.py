@@ -13,8 +13,8 @@ from diffjax.errors import InputError
 from diffjax.parameterization import make_denoiser
 from diffjax.pretrained.architecture import shapes
 from diffjax.pretrained.load import architecture_of
+from diffjax.pretrained.model import published
 from diffjax.pretrained.naming import count
-from diffjax.published import published
 
 GOLDEN = ("uvit", "uvit_latent", "uvit_text")  # of nothing, of a label without a last conv, of text
 
@@ -70,7 +70,8 @@ def test_number_of_parameters(size):
 def test_sampling_from_a_folder_knows_size_and_labels(tmp_path):
     golden("uvit_latent", tmp_path)
     model, _ = published(tmp_path / "in")
-    assert (model.shape, model.num_classes) == ((8, 8, 4), 3)  # of 4 labels the last is null
+    classes = model.conditions[0].classes
+    assert (model.example.shape, classes) == ((8, 8, 4), 3)  # of 4 labels the last is null
     assert model.guide is not None
     golden("uvit_text", tmp_path)
     with pytest.raises(InputError, match="text encoder"):

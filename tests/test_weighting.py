@@ -4,11 +4,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import SCHEDULES
+from oracles import SCHEDULES, ZERO_TERMINAL_SNR, gaussian
 from scipy import stats
 
-from diffjax import weighting
-from diffjax.schedules import edm, from_betas, linear_betas
+from diffjax import losses, schedules, weighting
+from diffjax.errors import InputError
+from diffjax.losses import denoising_loss
+from diffjax.parameterization import (
+    at_steps,
+    edm_preconditioning,
+    predict_eps,
+    predict_score,
+    predict_v,
+    predict_velocity,
+    predict_x0,
+)
+from diffjax.schedules import edm, from_betas, linear_betas, logsnr, rectified_flow
 
 SCHEDULE = edm(0.5, 3.0)  # a range that is not [0, 1]
 LOGSNR = jnp.linspace(-6, 6, 49)
@@ -31,6 +42,171 @@ WEIGHTS = {
 @pytest.mark.parametrize(("weight", "expected"), WEIGHTS.values(), ids=WEIGHTS)
 def test_weights(weight, expected):
     np.testing.assert_allclose(weight(LOGSNR), expected, rtol=2e-5)
+
+
+def test_velocity_weight_is_that_of_a_wrong_velocity_on_the_straight_line():
+    """A velocity wrong by 0.1 everywhere has the loss 0.01; so has the x0 that it means."""
+    schedule, point = rectified_flow(), gaussian([0.3, -0.2], 0.0)
+    batch = {"x": jnp.broadcast_to(jnp.asarray(point.means, jnp.float32), (16, 2))}
+
+    def velocity(params, x, c_noise, cond, key):
+        t = (c_noise / 1000)[:, None]
+        return (x * jnp.hypot(1 - t, t) - batch["x"]) / t + params
+
+    def x0(params, x, c_noise, cond, key):
+        return batch["x"] - (c_noise / 1000)[:, None] * params
+
+    density = weighting.stratified(schedule)
+    for network, predicts in ((velocity, predict_velocity), (x0, predict_x0)):
+        loss = denoising_loss(network, schedule, predicts, weighting.velocity, density)
+        value, _ = loss(jnp.asarray(0.1), jax.random.key(0), batch)
+        np.testing.assert_allclose(value, 0.01, rtol=1e-3)
+
+
+# --- at the ends of a schedule -----------------------------------------------------------
+
+ENDS = SCHEDULES | {
+    "zero terminal SNR": ZERO_TERMINAL_SNR,
+    "sub_vp": schedules.sub_vp(),
+    "ve": schedules.ve(),
+    "rectified_flow": rectified_flow(),
+    "gvp": schedules.gvp(),
+    "laplace 1": schedules.laplace(0.3, 1.0),
+    "shifted flow": schedules.shifted(rectified_flow(), 1 / 3),
+}
+OFTEN = {"vp_cosine", "zero terminal SNR", "rectified_flow"}
+
+
+def rows(table, often):
+    """Some rows of a table always, the rest in the longer run."""
+    for name, value in table.items():
+        marks = () if name in often else pytest.mark.exhaustive
+        yield pytest.param(value, id=name, marks=marks)
+
+
+NAMED = {
+    "unit": weighting.unit,
+    "snr": weighting.snr,
+    "snr_plus_one": weighting.snr_plus_one,
+    "velocity": weighting.velocity,
+    "truncated_snr": weighting.truncated_snr,
+    "min_snr": weighting.min_snr(),
+    "p2": weighting.p2(),
+    "p2 of gamma 2": weighting.p2(2.0, 2.0),
+    "edm_weight": weighting.edm_weight(),
+    "sigmoid_weight": weighting.sigmoid_weight(),
+}
+
+
+@pytest.mark.parametrize("schedule", rows(ENDS, OFTEN))
+def test_weights_are_finite_at_both_ends(schedule):
+    """The bound's weight too, alone and in a batch with other times; compiled as in training."""
+    weights = NAMED | {
+        "elbo": weighting.elbo_weight(schedule),
+        "over": weighting.over_logsnr(weighting.sigmoid_weight(), schedule),
+    }
+    middle = (schedule.t_min + schedule.t_max) / 2
+    t = jnp.asarray([schedule.t_min, middle, schedule.t_max])
+    level = jax.jit(logsnr, static_argnums=0)(schedule, t)
+    values = jax.jit(lambda level: {k: w(level) for k, w in weights.items()})(level)
+    for name, value in values.items():
+        assert np.all(np.isfinite(value)), name
+        assert np.all(np.asarray(value) >= 0), name
+
+
+@pytest.mark.parametrize("double", [True, False])
+def test_the_limit_of_the_bound_where_the_snr_is_zero(double):
+    """-SNR'(1)/2 over the density of t, by hand: cot^2, ((1 - t)/t)^2, (2 (1 - t))^scale e^m."""
+    constant, rtol = 1.5 * np.exp(0.3), 1e-7 if double else 1e-3  # of density 1/1.5
+    cases = [
+        (schedules.gvp(), 0),
+        (rectified_flow(), 0),
+        (schedules.shifted(rectified_flow(), 1 / 3), 0),
+        (ZERO_TERMINAL_SNR, 0),
+        (schedules.laplace(0.3, 1.0)._replace(t_min=-0.5), constant),
+        (schedules.laplace(0.3, 2.0), 0),
+        (schedules.laplace(0.3, 0.5), np.inf),
+    ]
+    with jax.enable_x64(double):
+        for schedule, expected in cases:
+            level = logsnr(schedule, jnp.asarray([0.5, 1.0]))
+            value = weighting.elbo_weight(schedule)(level)
+            np.testing.assert_allclose(value[1], expected, rtol=rtol)
+            assert 0 < value[0] < np.inf
+        # dlogsnr/dt = -2/(t (1 - t)): the SNR's root has a limit, a constant has none.
+        flow, zero = rectified_flow(t_min=0.0), jnp.asarray(-jnp.inf)
+        root = weighting.over_logsnr(lambda level: jnp.exp(level / 2), flow)
+        np.testing.assert_allclose(root(zero), 2, rtol=rtol)
+        assert weighting.over_logsnr(weighting.unit, flow)(zero) == np.inf
+
+
+PREDICTS = {
+    "eps": predict_eps,
+    "x0": predict_x0,
+    "v": predict_v,
+    "score": predict_score,
+    "velocity": predict_velocity,
+    "edm": edm_preconditioning(),
+    "eps at steps": at_steps(predict_eps),
+}
+
+
+@pytest.mark.parametrize("predicts", rows(PREDICTS, {"eps", "v", "velocity", "edm"}))
+@pytest.mark.parametrize("schedule", rows(ENDS, OFTEN))
+def test_a_loss_is_finite_at_both_ends_or_refused_when_built(schedule, predicts):
+    """Every loss of a denoiser, with all its times at an end; and what is refused is not finite."""
+
+    def network(params, x, c_noise, cond, key):
+        return x * params
+
+    def at(t):
+        draw = weighting.uniform(schedule)._replace(
+            draw=lambda key, batch, state: (jnp.full(batch, t), jnp.ones(batch))
+        )
+        return [
+            denoising_loss(network, schedule, predicts, weighting.snr, draw),
+            losses.denoising_score_matching(network, schedule, predicts, draw),
+        ]
+
+    batch = {"x": jnp.ones((2, 3))}
+    ends = schedule.t_min, schedule.t_max
+    coefficients = [c for t in ends for c in predicts(schedule, jnp.asarray(t))]
+    if not np.all(np.isfinite(coefficients)):
+        assert schedule.alpha(jnp.asarray(schedule.t_max)) == 0
+        with pytest.raises(InputError, match="not finite at t = 1, an end of the training times"):
+            at(1.0)
+        at_below = schedule._replace(t_max=0.99)
+        denoising_loss(network, at_below, predicts, weighting.snr, weighting.uniform(at_below))
+        return
+    for t in ends:
+        for loss in at(t):
+            assert jnp.isfinite(loss(jnp.ones(()), jax.random.key(0), batch)[0])
+
+
+def test_a_learned_schedule_is_not_looked_at():
+    """Its parameters may be traced while the loss is built."""
+
+    def value(slope):
+        schedule = schedules.learned_vp(lambda t: 6 - slope * t)
+        density = weighting.uniform(schedule)
+        weight = weighting.elbo_weight(schedule)
+        loss = denoising_loss(lambda p, x, *rest: x, schedule, predict_eps, weight, density)
+        return loss(None, jax.random.key(0), {"x": jnp.ones((4, 2))})[0]
+
+    assert jnp.isfinite(jax.jit(value)(12.0))
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: weighting.min_snr(0.0), "min_snr needs a positive gamma; got 0.0"),
+        (lambda: weighting.p2(-1.0), "p2 needs a positive k; got -1.0"),
+        (lambda: weighting.edm_weight(float("nan")), "a positive sigma_data; got nan"),
+    ],
+)
+def test_weights_out_of_range_are_a_sentence(call, says):
+    with pytest.raises(InputError, match=says):
+        call()
 
 
 # --- densities --------------------------------------------------------------------------

@@ -1,18 +1,30 @@
-"""Sources of examples, and the one pipeline that batches them."""
+"""Sources of examples, augmentations, and the one pipeline that batches them."""
 
+from diffjax.data.augment import flip, random_crop, random_shift
+from diffjax.data.check import check
 from diffjax.data.folder import folder
-from diffjax.data.pipeline import batches
-from diffjax.data.source import Arrays, Source, array, digits, hold, load
+from diffjax.data.npz import array, latents
+from diffjax.data.own import images
+from diffjax.data.pipeline import arrays_of, batches
+from diffjax.data.source import Arrays, Examples, Source, cache_in_memory, digits, load
 from diffjax.data.tfds import tfds
 
 __all__ = [
     "Arrays",
+    "Examples",
     "Source",
     "array",
+    "arrays_of",
     "batches",
+    "cache_in_memory",
+    "check",
     "digits",
+    "flip",
     "folder",
-    "hold",
+    "images",
+    "latents",
     "load",
+    "random_crop",
+    "random_shift",
     "tfds",
 ]

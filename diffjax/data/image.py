@@ -42,6 +42,7 @@ def decode(file: str | Path | BytesIO, channels: int = 3) -> "Image.Image":
 
     with _reasons():
         with _open(file) as image:
+            _scale_transparency(image)
             upright = ImageOps.exif_transpose(image)
         return _eight_bits(upright, channels)
 
@@ -87,12 +88,28 @@ def _open(file: str | Path | BytesIO) -> "Image.Image":
     return image
 
 
+def _scale_transparency(image: "Image.Image") -> None:
+    """Bring a PNG's transparent grey or colour to the scale that Pillow gives its pixels.
+
+    Pillow spreads 2 and 4 bits over 0 .. 255 and keeps the upper byte of 16-bit colours, but
+    not so the one value that the tRNS chunk names: so of a 16-bit colour the upper bytes decide.
+    """
+    value, raw = image.info.get("transparency"), image.tile[0][3] if image.tile else None
+    if image.format != "PNG" or value is None:
+        return
+    if raw in ("L;2", "L;4"):
+        image.info["transparency"] = value * {"L;2": 85, "L;4": 17}[raw]
+    elif raw == "RGB;16B":
+        image.info["transparency"] = tuple(v >> 8 for v in value)
+
+
 def _eight_bits(image: "Image.Image", channels: int) -> "Image.Image":
     """RGB or grey of 8 bits, over white."""
     from PIL import Image
 
     if image.mode.startswith("I"):  # one channel of 16 bits
         values = np.asarray(image).astype(np.uint32)
+        values[values == image.info.get("transparency", -1)] = 65535
         image = Image.fromarray(((values + 128) // 257).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")

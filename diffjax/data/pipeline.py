@@ -2,26 +2,64 @@
 
 import atexit
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
+from diffjax.data.augment import Augmentation, Example
+from diffjax.data.check import check_labels
 from diffjax.data.source import Source
 from diffjax.errors import InputError
 
 MOST_WORKERS = 8
 
 
-def _flip(example: dict, rng: np.random.Generator) -> dict:
-    """Mirror an image left to right, half of the time."""
-    return {**example, "x": example["x"][:, ::-1]} if rng.random() < 0.5 else example
+def _augmented(functions: Sequence[Augmentation], example: Example, rng: np.random.Generator):
+    """The functions one after the other, with the draws of one generator."""
+    for function in functions:
+        example = function(example, rng)
+    return example
 
 
-def _to_floats(batch: dict) -> dict:
-    """Bytes to float32 in [-1, 1]; copies, so that no worker's shared memory is held."""
-    x = batch["x"]
-    scaled = x / np.float32(127.5) - 1 if x.dtype == np.uint8 else np.array(x, np.float32)
-    return {name: np.array(value) for name, value in batch.items() if name != "x"} | {"x": scaled}
+def _to_floats(batch: Example) -> Example:
+    """Bytes of x to float32 in [-1, 1]; copies, so that no worker's shared memory is held."""
+    import jax
+
+    copies = jax.tree.map(np.array, batch)
+    x = copies.get("x")
+    if isinstance(x, np.ndarray) and x.dtype == np.uint8:
+        copies["x"] = x / np.float32(127.5) - 1
+    elif isinstance(x, np.ndarray) and x.dtype.kind == "f":
+        copies["x"] = x.astype(np.float32, copy=False)
+    return copies
+
+
+def arrays_of(batch: Example) -> Example:
+    """A batch without what JAX has no type for, such as captions, which are strings.
+
+    Args:
+      batch: dict, nested or not, of numpy arrays.
+
+    Returns:
+      The same dict without its arrays of strings, objects and dates.
+    """
+
+    def numbers(tree: Any) -> Any:
+        if isinstance(tree, dict):
+            kept = {name: numbers(leaf) for name, leaf in tree.items()}
+            return {name: leaf for name, leaf in kept.items() if leaf is not None} or None
+        return None if np.asarray(tree).dtype.kind in "OUSTMm" else tree
+
+    return numbers(batch)
+
+
+def _finished(num_classes: int, batch: Example) -> Example:
+    """A batch as training gets it; labels beyond the source's classes end the run."""
+    if num_classes and "label" in batch:
+        check_labels(batch["label"], num_classes)
+    return _to_floats(batch)
 
 
 def _share(batch_size: int, process_index: int, process_count: int) -> int:
@@ -53,7 +91,7 @@ def _in_workers(data, workers: int):
     )
 
 
-def _until_dropped(iterator) -> Iterator[dict[str, np.ndarray]]:
+def _until_dropped(iterator) -> Iterator[Example]:
     """Stop threads and workers when nobody reads on, at the latest before Python takes down."""
     live = [iterator]
 
@@ -78,11 +116,11 @@ def batches(
     batch_size: int,
     seed: int = 0,
     start: int = 0,
-    flip: bool = False,
+    augment: Sequence[Augmentation] = (),
     process_index: int = 0,
     process_count: int = 1,
     workers: int | None = None,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Iterator[Example]:
     """Endless shuffled batches, from step `start` on.
 
     Every example is seen once per epoch, in an order drawn anew for each; batches run on
@@ -95,7 +133,8 @@ def batches(
       batch_size: examples per batch, of all processes together.
       seed: of the order and of the augmentation.
       start: step of the first batch.
-      flip: mirror half of the images left to right.
+      augment: functions (example, rng) -> example, applied in order; all of them draw from
+        one generator, which depends on the seed, the epoch and the example's place in it.
       process_index: which share of each batch to read, such as `jax.process_index()`.
       process_count: number of shares, such as `jax.process_count()`.
       workers: processes that read; 0 reads in a thread. None is 0 for a source in memory and
@@ -103,12 +142,15 @@ def batches(
         under `if __name__ == "__main__":`.
 
     Returns:
-      An iterator of {"x": (batch_size / process_count, H, W, C) float32 in [-1, 1], ...},
-      read ahead in a thread.
+      An iterator of batches, read ahead in a thread: examples with an axis of
+      batch_size / process_count in front of each array, nested dicts included. Bytes of "x"
+      become float32 in [-1, 1], other floats of "x" float32. Captions are arrays of strings,
+      which `arrays_of` leaves out.
 
     Raises:
       InputError: a batch size that is not positive or does not divide by the processes, a
-        process index that is not one of theirs, a negative start or number of workers.
+        process index that is not one of theirs, a negative start or number of workers; while
+        reading, a label that is not below the source's number of classes.
     """
     import grain
 
@@ -118,13 +160,13 @@ def batches(
     if min(start, workers) < 0:
         raise InputError(f"start and workers must be at least 0; got {start} and {workers}.")
     data = grain.MapDataset.source(source.examples).seed(seed).shuffle().repeat()
-    if flip:
-        data = data.random_map(_flip)
+    if augment:
+        data = data.random_map(partial(_augmented, tuple(augment)))
     data = data.batch(share)[start * process_count + process_index :: process_count]
     data = data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
     if workers:
         data = _in_workers(data, workers)
     data = grain.experimental.ThreadPrefetchIterDataset(
-        data.map(_to_floats), prefetch_buffer_size=2
+        data.map(partial(_finished, source.num_classes)), prefetch_buffer_size=2
     )
     return _until_dropped(iter(data))

@@ -1,8 +1,7 @@
-"""Where data comes from: random access to examples {"x", "label" | "caption"}."""
+"""Where data comes from: random access to examples, dicts of arrays."""
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -25,8 +24,9 @@ class Source(NamedTuple):
     """A data set.
 
     Attributes:
-      examples: len() and integer indexing; each a dict with "x" (H, W, C), uint8 or float32
-        in [-1, 1], and what conditions it: "label", an int, or "caption", a string.
+      examples: len() and integer indexing; each a dict with "x", such as an image (H, W, C) of
+        uint8 or of float32 in [-1, 1], a video (F, H, W, C) or points (N, 3), and what belongs
+        to it: "label", an int, "caption", a string, a mask; nested dicts of arrays too.
       shape: of one x.
       num_classes: number of labels, 0 where there are none.
       in_memory: reading an example costs next to nothing, so that no workers are wanted.
@@ -74,28 +74,33 @@ class Arrays:
         return {name: array[index] for name, array in self.arrays.items()}
 
 
-class _Held:
+class _Cached:
     """Examples that are kept once they have been read."""
 
     def __init__(self, examples: Examples):
-        self.examples, self.held = examples, {}
+        self.examples, self.read = examples, {}
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        if index not in self.held:
-            self.held[index] = self.examples[index]
-        return self.held[index]
+        if index not in self.read:
+            self.read[index] = self.examples[index]
+        return self.read[index]
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """What the examples hold in memory without being read, by name."""
+        return getattr(self.examples, "arrays", {})
 
 
-def small(count: int, shape: tuple[int, ...]) -> bool:
-    """Whether so many images of bytes are to be held in memory: up to 1 GiB."""
+def fits_in_memory(count: int, shape: tuple[int, ...]) -> bool:
+    """Whether so many images of bytes take at most 1 GiB."""
     return count * math.prod(shape) <= IN_MEMORY
 
 
-def hold(source: Source) -> Source:
-    """Keep a small source in memory: the first epoch reads it, the others find it there.
+def cache_in_memory(source: Source) -> Source:
+    """Keep the examples of a small source in memory once they have been read.
 
     Args:
       source: whose images are bytes.
@@ -103,9 +108,9 @@ def hold(source: Source) -> Source:
     Returns:
       The source itself where it is in memory already or takes more than 1 GiB.
     """
-    if source.in_memory or not small(len(source.examples), source.shape):
+    if source.in_memory or not fits_in_memory(len(source.examples), source.shape):
         return source
-    return source._replace(examples=_Held(source.examples), in_memory=True)
+    return source._replace(examples=_Cached(source.examples), in_memory=True)
 
 
 def digits() -> Source:
@@ -119,32 +124,3 @@ def digits() -> Source:
     data = load_digits()
     x = (data.images[..., None] / 8 - 1).astype(np.float32)
     return Source(Arrays(x=x, label=data.target.astype(np.int32)), x.shape[1:], 10)
-
-
-def array(path: str | Path) -> Source:
-    """Images of an .npz file: `x` (N, H, W, C) uint8, and optionally `label` (N,) int.
-
-    Args:
-      path: the file.
-
-    Returns:
-      A source of the bytes, which the pipeline scales to [-1, 1].
-
-    Raises:
-      InputError: no such file, not an npz of such arrays, or no examples.
-    """
-    wanted = "an .npz file with `x` (N, H, W, C) uint8 and optionally `label` (N,) int"
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("x", "label") if name in file}
-    except Exception as error:
-        raise InputError(f"{path}: expected {wanted}; could not read it: {error}") from error
-    x, label = arrays.get("x"), arrays.get("label")
-    if x is None or x.ndim != 4 or x.dtype != np.uint8 or not len(x):
-        got = "no array `x`" if x is None else f"`x` {x.shape} {x.dtype}"
-        raise InputError(f"{path}: expected {wanted}, at least one image; got {got}.")
-    if label is not None and (label.shape != x.shape[:1] or label.dtype.kind not in "iu"):
-        raise InputError(f"{path}: expected {wanted}; got `label` {label.shape} {label.dtype}.")
-    if label is None:
-        return Source(Arrays(x=x), x.shape[1:], 0)
-    return Source(Arrays(x=x, label=label.astype(np.int32)), x.shape[1:], int(label.max()) + 1)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from diffjax.data.image import decode, fit
-from diffjax.data.source import Examples, Source, hold
+from diffjax.data.source import Examples, Source, cache_in_memory
 from diffjax.errors import InputError, sentence
 
 
@@ -61,7 +61,7 @@ def tfds(
             f"{name}: split {split!r} cannot be read ({sentence(error)}); it has {splits}."
         ) from error
     examples = _Records(records, shape, image, **conditions)
-    return hold(Source(examples, shape, num_classes, in_memory=False))
+    return cache_in_memory(Source(examples, shape, num_classes, in_memory=False))
 
 
 def _find(name: str, data_dir: str | Path | None):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from diffjax.errors import InputError
 from diffjax.losses.autoencoder import Objective
 from diffjax.losses.denoising import split_batch
 from diffjax.types import Array, LossFn, Params, PyTree, Scalar
@@ -90,10 +91,21 @@ def adversarial_loss(
     Returns:
       A `LossFn` of {"generator", "discriminator"}; aux has the objective's, `generator`,
       `discriminator` and `adaptive_weight`.
+
+    Raises:
+      InputError: start is negative; when called, start is above 0 and the context is missing.
     """
+    if start < 0:
+        raise InputError(f"adversarial_loss needs a start of at least 0; got {start}.")
     stop = jax.lax.stop_gradient
 
-    def loss(params, key, batch, adversarial_step=0):
+    def loss(params, key, batch, adversarial_step=None):
+        if start and adversarial_step is None:
+            raise InputError(
+                f"adversarial_loss(start={start}) counts its calls in the training context, and "
+                'got none; begin with the context {"adversarial_step": jnp.zeros((), int)}.'
+            )
+        step = 0 if adversarial_step is None else adversarial_step
         x, _ = split_batch(batch)
         flat, critic = flatten_dict(params["generator"]), params["discriminator"]
 
@@ -112,13 +124,13 @@ def adversarial_loss(
             pull((jnp.zeros_like(distance), direction)),
         )
         telling = game.discriminator(discriminate(critic, x), discriminate(critic, stop(x_hat)))
-        on = jnp.asarray(adversarial_step >= start, distance.dtype)
+        on = jnp.asarray(step >= start, distance.dtype)
         value = distance + jnp.mean(result.penalty) + on * (weight * balance * fooling + telling)
         return value, result.aux | {
             "generator": fooling,
             "discriminator": telling,
             "adaptive_weight": balance,
-            "context": {"adversarial_step": adversarial_step + 1},
+            "context": {"adversarial_step": step + 1},
         }
 
     return loss

@@ -11,7 +11,7 @@ from diffjax.diffusion import (
     q_posterior,
     q_sample,
 )
-from diffjax.parameterization import make_denoiser
+from diffjax.parameterization import check_trainable, make_denoiser
 from diffjax.schedules import logsnr
 from diffjax.types import (
     Array,
@@ -27,6 +27,7 @@ from diffjax.types import (
     TimeDensity,
     per_sample,
 )
+from diffjax.weighting import on_steps
 
 OPEN = 1e10  # standard deviations: beyond every bin, and its cube is finite in float32
 
@@ -46,6 +47,7 @@ def _errors(
     network: Network, schedule: Schedule, parameterization: Parameterization, density: TimeDensity
 ):
     """(params, key, batch, state) -> t, importance and |x0_hat - x0|^2, each (B,)."""
+    check_trainable(schedule, parameterization)
 
     def errors(params, key, batch, density_state):
         x0, cond = split_batch(batch)
@@ -79,8 +81,11 @@ def denoising_loss(
 
     Returns:
       A `LossFn`; a density with a state needs `density_state=density.init()` in the context.
-    """
 
+    Raises:
+      InputError: the parameterization is not finite at an end of the schedule, such as that of
+        eps at a zero terminal SNR; so for every loss of a denoiser.
+    """
     errors = _errors(network, schedule, parameterization, density)
 
     def loss(params, key, batch, density_state=()):
@@ -117,7 +122,6 @@ def learned_uncertainty(
       A `LossFn` of params {"network": ..., "uncertainty": ...}; aux has `weighted`, the loss
       that `denoising_loss` would report. The context is that of `denoising_loss`.
     """
-
     errors = _errors(network, schedule, parameterization, density)
 
     def loss(params, key, batch, density_state=()):
@@ -227,12 +231,14 @@ def hybrid_loss(
       network: has twice the channels of x in its output.
       schedule: the noise schedule of a beta table of T steps.
       parameterization: what the network's first half predicts.
-      density: how times are drawn, rounded here to the steps k/T by `weighting.on_steps`.
+      density: how times are drawn; they are rounded to the steps k/T (`weighting.on_steps`).
       T: number of steps.
 
     Returns:
       A `LossFn` like that of `denoising_loss`; aux has the two parts, `mse` and `vb`.
     """
+    check_trainable(schedule, parameterization)
+    density = on_steps(density, schedule, T)
 
     def loss(params, key, batch, density_state=()):
         x0, cond = split_batch(batch)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from diffjax.diffusion import q_sample, score_from_x0
 from diffjax.losses.denoising import per_sample_mean, split_batch
-from diffjax.parameterization import make_denoiser
+from diffjax.parameterization import check_trainable, make_denoiser
 from diffjax.types import (
     Array,
     LossFn,
@@ -105,6 +105,7 @@ def sliced_score_matching(
 
 def _score_loss(network, schedule, parameterization, density, weight, terms) -> LossFn:
     """The mean of weighted terms(score, x_t, t, eps, key) (B,), where score is of x_t alone."""
+    check_trainable(schedule, parameterization)
 
     def loss(params, key, batch, density_state=()):
         x0, cond = split_batch(batch)

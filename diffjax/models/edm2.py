@@ -102,7 +102,7 @@ def force_norm(params: Params) -> Params:
     """
 
     def forced(path, w):
-        if path[-1] != "weight":
+        if path[-1] != "weight" or w.ndim < 2:  # of one axis is the uncertainty's, no MPConv's
             return w
         return jax.vmap(_norm_weight)(w) if any(map(is_run, path)) else _norm_weight(w)
 

@@ -1,13 +1,12 @@
 """One program on one device, many, or many machines: meshes, shardings, pmap, processes."""
 
-from diffjax.parallel.distributed import connect, is_main, stop_together
+from diffjax.parallel.distributed import connect, is_main, on_main, stop_together
 from diffjax.parallel.mesh import (
     abstract,
-    feed,
-    gathered,
+    fsdp_gradient,
     init_sharded,
-    jit_form,
     jit_step,
+    jit_train_step,
     keys,
     make_mesh,
     replicated,
@@ -16,23 +15,24 @@ from diffjax.parallel.mesh import (
     shardings,
     share_of_batch,
     spec,
+    to_global_arrays,
 )
-from diffjax.parallel.pmap import over_devices, pmap_form, pmap_step
+from diffjax.parallel.pmap import pmap_gradient, pmap_step, pmap_train_step
 
 __all__ = [
     "abstract",
     "connect",
-    "feed",
-    "gathered",
+    "fsdp_gradient",
     "init_sharded",
     "is_main",
-    "jit_form",
     "jit_step",
+    "jit_train_step",
     "keys",
     "make_mesh",
-    "over_devices",
-    "pmap_form",
+    "on_main",
+    "pmap_gradient",
     "pmap_step",
+    "pmap_train_step",
     "replicated",
     "row_shards",
     "rows",
@@ -40,4 +40,5 @@ __all__ = [
     "share_of_batch",
     "spec",
     "stop_together",
+    "to_global_arrays",
 ]

@@ -4,10 +4,11 @@ import atexit
 import itertools
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import jax
+import numpy as np
 
 from diffjax.errors import InputError, sentence
 from diffjax.training import stop_on_signals
@@ -77,6 +78,32 @@ def _say_if_aborted(text: str) -> None:
 def is_main() -> bool:
     """Whether this process is the one that writes pictures and logs, and speaks."""
     return jax.process_index() == 0
+
+
+def on_main(action: Callable[[], None], refused: str) -> None:
+    """Do something on the main process; where it refuses, every process does.
+
+    Args:
+      action: what the main process does.
+      refused: what the others say, such as "could not take the workdir".
+
+    Raises:
+      InputError: of the action.
+    """
+    problem = None
+    try:
+        if is_main():
+            action()
+    except InputError as error:
+        problem = error
+    if jax.process_count() > 1:
+        from jax.experimental.multihost_utils import process_allgather
+
+        fine = process_allgather(np.asarray(problem is None)).all()
+        if problem is None and not fine:
+            problem = InputError(f"the main process {refused}; its own message says why.")
+    if problem is not None:
+        raise problem
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from diffjax.errors import InputError
-from diffjax.training import Gradient, in_turn
+from diffjax.training import Gradient, accumulate_gradients
+from diffjax.training.state import NOTHING
 from diffjax.types import PRNGKeyArray, PyTree
 
 AXES = ("data", "fsdp", "tensor")
@@ -142,19 +143,20 @@ def abstract(init: Callable[..., PyTree], mesh: Mesh, *args: PyTree) -> PyTree:
     return jax.tree.map(place, like, shardings(like, mesh))
 
 
-def gathered(gradient: Gradient, pieces: int, mesh: Mesh) -> Gradient:
-    """`training.in_turn` with whole parameters and the batch cut: ZeRO-3, Rajbhandari et al. 2020.
+def fsdp_gradient(gradient: Gradient, number: int, mesh: Mesh) -> Gradient:
+    """Microbatched gradient under FSDP: ZeRO-3, Rajbhandari et al. 2020.
 
-    Left alone, XLA may keep the parameters cut and send activations instead, which is more
-    wherever an example's are larger than its share of the parameters.
+    All-gather parameters, shard the batch, reduce-scatter gradients. Left alone, XLA may keep
+    the parameters sharded and send activations instead, which is more wherever an example's
+    are larger than its share of the parameters.
 
     Args:
-      gradient: of one piece.
-      pieces: their number.
+      gradient: of one microbatch.
+      number: of microbatches.
       mesh: from `make_mesh`.
 
     Returns:
-      The gradient function of the whole batch; its gradients are cut as the parameters are.
+      The gradient function of the whole batch; its gradients are sharded as the parameters are.
     """
 
     def constrained(params, key, batch, context):
@@ -165,7 +167,7 @@ def gathered(gradient: Gradient, pieces: int, mesh: Mesh) -> Gradient:
         value, aux, grads, context = gradient(params, key, batch, context)
         return value, aux, lax.with_sharding_constraint(grads, cut), context
 
-    return in_turn(constrained, pieces)
+    return accumulate_gradients(constrained, number)
 
 
 def without_fsdp(spec: PartitionSpec) -> PartitionSpec:
@@ -173,28 +175,34 @@ def without_fsdp(spec: PartitionSpec) -> PartitionSpec:
     return PartitionSpec(*(None if name == "fsdp" else name for name in spec))
 
 
-def jit_step(step: Callable, state: PyTree, mesh: Mesh) -> Callable:
+def jit_step(step: Callable, state: PyTree, mesh: Mesh, frozen: PyTree = NOTHING) -> Callable:
     """A training step compiled for the mesh, with the state donated.
 
     Args:
       step: from `training.make_train_step`.
       state: arrays or shapes of the state.
       mesh: from `make_mesh`.
+      frozen: arrays or shapes of the frozen parameters, sharded by the same rule.
 
     Returns:
-      The jitted step(state, key, batch).
+      The jitted step(state, key, batch, frozen).
     """
-    state, whole = shardings(state, mesh), replicated(mesh)
+    state, frozen, whole = shardings(state, mesh), shardings(dict(frozen), mesh), replicated(mesh)
     return jax.jit(
-        step,
-        in_shardings=(state, whole, rows(mesh)),
+        lambda state, key, batch, frozen: step(state, key, batch, frozen),
+        in_shardings=(state, whole, rows(mesh), frozen),
         out_shardings=(state, whole),
         donate_argnums=0,
     )
 
 
-def jit_form(
-    make_step: Callable, state: PyTree, mesh: Mesh, batch_size: int, accumulate: int
+def jit_train_step(
+    make_step: Callable,
+    state: PyTree,
+    mesh: Mesh,
+    batch_size: int,
+    accumulate: int,
+    frozen: PyTree = NOTHING,
 ) -> tuple[Callable, Callable]:
     """The step of `--parallel jit`, and what puts its batches on the devices.
 
@@ -203,17 +211,18 @@ def jit_form(
       state: arrays or shapes of the state.
       mesh: from `make_mesh`.
       batch_size: examples per step.
-      accumulate: pieces of a batch.
+      accumulate: microbatches of a batch.
+      frozen: arrays or shapes of the frozen parameters.
 
     Returns:
-      (step(state, key, batch), batches -> batches on the devices).
+      (step(state, key, batch, frozen), batches -> batches on the devices).
 
     Raises:
       InputError: the batch does not divide over the mesh.
     """
     check_batch(batch_size, accumulate, mesh)
-    step = make_step(accumulate=accumulate, divide=partial(gathered, mesh=mesh))
-    return jit_step(step, state, mesh), partial(feed, mesh=mesh)
+    step = make_step(accumulate=accumulate, divide=partial(fsdp_gradient, mesh=mesh))
+    return jit_step(step, state, mesh, frozen), partial(to_global_arrays, mesh=mesh)
 
 
 def keys(seed: int, number: int, mesh: Mesh) -> tuple[PRNGKeyArray, ...]:
@@ -245,7 +254,7 @@ def shares(processes: np.ndarray) -> dict[int, tuple[int, int]]:
     return {int(p): (distinct.index(rows), len(distinct)) for p, rows in held.items()}
 
 
-def feed(batches: Iterator[PyTree], mesh: Mesh) -> Iterator[PyTree]:
+def to_global_arrays(batches: Iterator[PyTree], mesh: Mesh) -> Iterator[PyTree]:
     """Batches on the devices, put together from what each process read of them.
 
     Args:

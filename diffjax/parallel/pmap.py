@@ -14,16 +14,17 @@ from jax import lax
 from jax.sharding import Mesh
 
 from diffjax.errors import InputError
-from diffjax.training import Gradient, mean_over
+from diffjax.training import Gradient, scan_microbatches
+from diffjax.training.state import NOTHING
 from diffjax.types import PyTree
 
 AXIS = "devices"
 
 
-def over_devices(gradient: Gradient, pieces: int) -> Gradient:
+def pmap_gradient(gradient: Gradient, pieces: int) -> Gradient:
     """The gradient of a batch in so many pieces, an equal number on each device of a pmap.
 
-    Each piece has the key that `training.in_turn` gives it, so that many devices compute
+    Each piece has the key that `training.accumulate_gradients` gives it, so many devices compute
     what one does.
 
     Args:
@@ -43,7 +44,7 @@ def over_devices(gradient: Gradient, pieces: int) -> Gradient:
         mine = pieces // lax.axis_size(AXIS)
         keys = jax.random.split(key, pieces) if pieces > 1 else key[None]
         keys = lax.dynamic_slice_in_dim(keys, lax.axis_index(AXIS) * mine, mine)
-        *means, context = mean_over(gradient, params, keys, batch, context)
+        *means, context = scan_microbatches(gradient, params, keys, batch, context)
         return *lax.pmean(means, AXIS), context
 
     return share
@@ -68,28 +69,28 @@ def pmap_step(step: Callable, devices: list[jax.Device] | None = None) -> Callab
     """A training step mapped over local devices, with the state donated.
 
     Args:
-      step: from `training.make_train_step` with `divide=over_devices`.
+      step: from `training.make_train_step` with `divide=pmap_gradient`.
       devices: default all of this process.
 
     Returns:
-      step(state, key, batch), where a leaf of the batch is (devices, pieces, ...).
+      step(state, key, batch, frozen), where a leaf of the batch is (devices, pieces, ...).
     """
     return jax.pmap(
-        step,
+        lambda state, key, batch, frozen: step(state, key, batch, frozen),
         axis_name=AXIS,
-        in_axes=(None, None, 0),
+        in_axes=(None, None, 0, None),
         out_axes=None,
         devices=devices,
         donate_argnums=0,
     )
 
 
-def deal(batches: Iterator[PyTree], pieces: int, devices: int) -> Iterator[PyTree]:
+def stack_microbatches(batches: Iterator[PyTree], pieces: int, devices: int) -> Iterator[PyTree]:
     """Batches for `pmap_step`: piece i is every `pieces`-th example from i on.
 
     Args:
       batches: whole batches.
-      pieces: of `over_devices`.
+      pieces: of `pmap_gradient`.
       devices: their number, which divides the pieces.
 
     Yields:
@@ -104,10 +105,15 @@ def deal(batches: Iterator[PyTree], pieces: int, devices: int) -> Iterator[PyTre
         yield jax.tree.map(cut, batch)
 
 
-def pmap_form(
-    make_step: Callable, state: PyTree, mesh: Mesh, batch_size: int, accumulate: int
+def pmap_train_step(
+    make_step: Callable,
+    state: PyTree,
+    mesh: Mesh,
+    batch_size: int,
+    accumulate: int,
+    frozen: PyTree = NOTHING,
 ) -> tuple[Callable, Callable]:
-    """The step of `--parallel pmap`, and what deals its batches; arguments as `mesh.jit_form`.
+    """The step of `--parallel pmap`, and what stacks its batches; see `mesh.jit_train_step`.
 
     Raises:
       InputError: a mesh with other axes than data, several processes, or a batch that does
@@ -120,5 +126,7 @@ def pmap_form(
             "fsdp and tensor out, or use --parallel jit."
         )
     pieces = pieces_for(batch_size, accumulate, len(devices))
-    step = make_step(accumulate=pieces, divide=over_devices)
-    return pmap_step(step, devices), partial(deal, pieces=pieces, devices=len(devices))
+    step = make_step(accumulate=pieces, divide=pmap_gradient)
+    return pmap_step(step, devices), partial(
+        stack_microbatches, pieces=pieces, devices=len(devices)
+    )

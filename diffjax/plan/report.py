@@ -5,8 +5,8 @@ from typing import Any
 
 import jax
 
-from diffjax.config import Experiment
 from diffjax.errors import InputError
+from diffjax.experiment import Experiment
 from diffjax.plan.chips import Chip, chip_of
 from diffjax.plan.step import Cost, cost, devices_of
 

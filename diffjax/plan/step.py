@@ -7,14 +7,14 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from diffjax import parallel
-from diffjax.config import Experiment, compiled_step, initial_state
+from diffjax import conditioning, parallel
 from diffjax.errors import InputError, sentence
+from diffjax.experiment import Experiment
 from diffjax.plan.chips import chip_of
 from diffjax.plan.flops import matmul_flops
 from diffjax.plan.hlo import Collective, collectives, hbm_bytes
+from diffjax.run.state import compiled_step, initial_state, training_loss
 
 
 class Cost(NamedTuple):
@@ -70,12 +70,26 @@ def devices_of(topology: str) -> list[Any]:
         raise InputError(f"there is no TPU slice {topology!r} ({sentence(error)}).") from error
 
 
-def _batch(experiment: Experiment, mesh: jax.sharding.Mesh) -> dict:
-    rows = partial(jax.ShapeDtypeStruct, sharding=parallel.rows(mesh))
-    batch = {"x": rows((experiment.batch_size, *experiment.shape), jnp.float32)}
-    if experiment.num_classes:
-        batch["label"] = rows((experiment.batch_size,), jnp.int32)
-    return batch
+def _batch(experiment: Experiment, data: Any, mesh: jax.sharding.Mesh) -> dict:
+    """Shapes of a raw batch: the data's x, and the raw arrays of the conditions."""
+    raw = {"x": data, **conditioning.examples(experiment.model.conditions)}
+
+    def rows(like):
+        shape = (experiment.batch_size, *like.shape)
+        return jax.ShapeDtypeStruct(shape, like.dtype, sharding=parallel.rows(mesh))
+
+    return jax.tree.map(rows, raw)
+
+
+def _frozen(experiment: Experiment, mesh: jax.sharding.Mesh) -> dict:
+    """Shapes of the frozen parameters, sharded by the one rule."""
+    loaders = {**experiment.model.frozen, **experiment.frozen}
+    found = {name: jax.eval_shape(load) for name, load in loaders.items()}
+    return jax.tree.map(
+        lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s),
+        found,
+        parallel.shardings(found, mesh),
+    )
 
 
 def cost(experiment: Experiment, devices: list[Any], mesh: str = "") -> Cost:
@@ -94,11 +108,13 @@ def cost(experiment: Experiment, devices: list[Any], mesh: str = "") -> Cost:
     """
     grid = parallel.make_mesh(mesh, devices)
     state = parallel.abstract(partial(initial_state, experiment), grid, jax.random.key(0))
-    batch = _batch(experiment, grid)
+    batch = _batch(experiment, experiment.model.example, grid)
+    frozen = _frozen(experiment, grid)
     key = jax.eval_shape(jax.random.key, 0)
-    step, _ = compiled_step(experiment, parallel.jit_form, state, grid)
-    traced = step.trace(state, key, batch)
-    forward = jax.make_jaxpr(experiment.loss)(state.params, key, batch, **state.context)
+    step, _ = compiled_step(experiment, parallel.jit_train_step, state, grid, frozen)
+    traced = step.trace(state, key, batch, frozen)
+    loss = training_loss(experiment)
+    forward = jax.make_jaxpr(loss)(state.params, key, batch, frozen, **state.context)
     chips = len(devices)
     flops = matmul_flops(traced.jaxpr.jaxpr) / chips
     model_flops = 3 * matmul_flops(forward.jaxpr) / chips

@@ -10,6 +10,7 @@ from diffjax.diffusion import diffusion_squared, drift, sample_keys, score_from_
 from diffjax.samplers.brownian import interval_noise
 from diffjax.samplers.checks import at_least, check_start, count
 from diffjax.samplers.euler_ancestral import ancestral_step
+from diffjax.samplers.info import described
 from diffjax.types import (
     AdaptiveSampler,
     Array,
@@ -78,6 +79,7 @@ def _leave_zero_snr(schedule, denoise, keys, x, t, width):
     return lax.cond(schedule.alpha(t[0]) == 0, drawn, lambda: (x, t, 0))
 
 
+@described("Jolicoeur-Martineau et al. 2021, Alg. 1")
 def adaptive_sde(
     schedule: Schedule,
     relative: Scalar = 0.02,

@@ -10,6 +10,7 @@ import numpy as np
 from diffjax.errors import InputError
 from diffjax.samplers.checks import at_least, check_start, count
 from diffjax.samplers.flow import angle, angular_flow, radius
+from diffjax.samplers.info import described
 from diffjax.types import AdaptiveSampler, Array, PyTree, Scalar, Schedule, per_sample
 
 FIRST_STEP = 0.01  # of the way
@@ -71,6 +72,7 @@ def solve(
     return jax.tree.map(lambda y: y[-1], solution.ys), jnp.asarray(calls)
 
 
+@described("Song et al. 2021, Eq. 13", order=5)
 def adaptive_ode(
     schedule: Schedule,
     relative: Scalar = 1e-4,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from diffjax.errors import InputError
 from diffjax.losses import split_batch
+from diffjax.samplers.info import but_last, described
 from diffjax.samplers.loop import sample_path
 from diffjax.samplers.runge_kutta import midpoint
 from diffjax.types import Array, Denoiser, Grid, LossFn, Sampler, Schedule
@@ -25,6 +26,7 @@ class Amed(NamedTuple):
     scale: Array | float = 1.0
 
 
+@described("Zhou et al. 2024", order=2, calls=but_last(2))
 def amed(schedule: Schedule, params: Amed | None = None) -> Sampler:
     """AMED-Solver with parameters per step: Zhou et al. 2024.
 

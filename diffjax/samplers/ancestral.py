@@ -9,6 +9,7 @@ from diffjax.diffusion import (
     q_posterior,
 )
 from diffjax.samplers.checks import choose
+from diffjax.samplers.info import described, per_step
 from diffjax.types import Sampler, Schedule, per_sample
 
 VARIANCES = {
@@ -18,6 +19,7 @@ VARIANCES = {
 }
 
 
+@described("Ho et al. 2020, Alg. 2", order=1, calls=per_step(1), weak=True)
 def ancestral(schedule: Schedule, variance: str = "small") -> Sampler:
     """Ancestral sampling, over intervals of any length: Ho et al. 2020, Alg. 2.
 

@@ -56,6 +56,6 @@ SamplerOf = Sampler | Callable[..., Sampler]
 """A sampler, or a constructor of one that can be called with the schedule alone."""
 
 
-def built(schedule: Schedule, sampler: SamplerOf) -> Sampler:
+def as_sampler(schedule: Schedule, sampler: SamplerOf) -> Sampler:
     """The sampler itself, or what its constructor makes of the schedule."""
     return sampler(schedule) if callable(sampler) else sampler

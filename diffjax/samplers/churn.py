@@ -7,11 +7,13 @@ from jax import lax
 from diffjax.diffusion import q_step
 from diffjax.errors import InputError
 from diffjax.samplers.checks import at_least
+from diffjax.samplers.info import but_last, described
 from diffjax.samplers.runge_kutta import heun
 from diffjax.schedules import logsnr
 from diffjax.types import Sampler, Scalar, Schedule
 
 
+@described("Karras et al. 2022, Alg. 2", order=2, calls=but_last(2), weak=True)
 def edm_stochastic(
     schedule: Schedule,
     churn: Scalar = 40.0,

@@ -4,9 +4,11 @@ import jax.numpy as jnp
 
 from diffjax.diffusion import eps_from_x0, posterior_variance
 from diffjax.samplers.checks import at_least
+from diffjax.samplers.info import described, per_step
 from diffjax.types import Sampler, Scalar, Schedule, per_sample
 
 
+@described("Song et al. 2021 (DDIM), Eq. 12", order=1, calls=per_step(1), weak=True)
 def ddim(schedule: Schedule, eta: Scalar = 0.0) -> Sampler:
     """DDIM, over intervals of any length: Song et al. 2021 (DDIM), Eq. 12.
 

@@ -5,12 +5,22 @@ from typing import Any
 import jax.numpy as jnp
 
 from diffjax.errors import InputError
-from diffjax.samplers.checks import SamplerOf, built
+from diffjax.samplers.checks import SamplerOf, as_sampler
 from diffjax.samplers.dpm_solver import dpmpp_2m
+from diffjax.samplers.info import described, sampler_info
 from diffjax.schedules import logsnr
 from diffjax.types import Array, Sampler, Schedule
 
 
+def _inner_order(sampler: SamplerOf, **_) -> int | None:
+    return sampler_info(sampler).order
+
+
+def _inner_calls(n: int, sampler: SamplerOf, **_) -> int:
+    return sampler_info(sampler).calls(n)
+
+
+@described("Tong et al. 2024", order=_inner_order, calls=_inner_calls)
 def decoupled(
     schedule: Schedule, sampler: SamplerOf = dpmpp_2m, offsets: Array | float = 0.0
 ) -> Sampler:
@@ -27,12 +37,12 @@ def decoupled(
         schedule's t_min and t_max. 0 changes nothing. May be traced.
 
     Returns:
-      The sampler with another denoiser, of as many calls: one denoiser call per step.
+      The sampler with another denoiser: of its order and its denoiser calls.
 
     Raises:
       InputError: when sampling, offsets do not have one number per step.
     """
-    sampler = built(schedule, sampler)
+    sampler = as_sampler(schedule, sampler)
 
     def init(x, ts):
         steps = ts.shape[0] - 1

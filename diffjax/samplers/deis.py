@@ -2,11 +2,13 @@
 
 import jax.numpy as jnp
 
+from diffjax.samplers.info import described, per_step
 from diffjax.samplers.linear_multistep import adams, check_order, linear_multistep
 from diffjax.schedules import logsnr
 from diffjax.types import Sampler, Schedule
 
 
+@described("Zhang & Chen 2023, Eq. 14-15", order=lambda order, **_: order, calls=per_step(1))
 def deis(schedule: Schedule, order: int = 3) -> Sampler:
     """DEIS, the log-rho variant: Zhang & Chen 2023, Eq. 14-15.
 

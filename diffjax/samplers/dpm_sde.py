@@ -8,6 +8,7 @@ from diffjax.errors import InputError
 from diffjax.samplers.checks import at_least, choose
 from diffjax.samplers.euler_ancestral import ancestral_step
 from diffjax.samplers.exponential import HUGE, exponential_step, log_step, moments
+from diffjax.samplers.info import but_last, described, per_step
 from diffjax.schedules import logsnr
 from diffjax.types import Sampler, Scalar, Schedule, per_sample
 
@@ -17,6 +18,9 @@ SLOPES = {
 }
 
 
+@described(
+    "k-diffusion's sample_dpmpp_sde, after Lu et al. 2023, section 5", 1, but_last(2), weak=True
+)
 def dpmpp_sde(schedule: Schedule, eta: Scalar = 1.0, r: Scalar = 0.5) -> Sampler:
     """SDE-DPM-Solver++(2S): k-diffusion's `sample_dpmpp_sde`, after Lu et al. 2023, section 5.
 
@@ -56,6 +60,9 @@ def dpmpp_sde(schedule: Schedule, eta: Scalar = 1.0, r: Scalar = 0.5) -> Sampler
     return Sampler(lambda x, ts: (), step, draws=2)
 
 
+@described(
+    "Lu et al. 2023, Eq. 18, as k-diffusion's sample_dpmpp_2m_sde", 2, per_step(1), weak=True
+)
 def dpmpp_2m_sde(schedule: Schedule, form: str = "midpoint", eta: Scalar = 1.0) -> Sampler:
     """SDE-DPM-Solver++(2M): Lu et al. 2023, Eq. 18, as k-diffusion's `sample_dpmpp_2m_sde`.
 
@@ -94,6 +101,7 @@ def dpmpp_2m_sde(schedule: Schedule, form: str = "midpoint", eta: Scalar = 1.0) 
     return Sampler(init, step, draws=1)
 
 
+@described("k-diffusion's sample_dpmpp_3m_sde", order=2, calls=per_step(1), weak=True)
 def dpmpp_3m_sde(schedule: Schedule, eta: Scalar = 1.0) -> Sampler:
     """SDE-DPM-Solver++(3M): k-diffusion's `sample_dpmpp_3m_sde`.
 

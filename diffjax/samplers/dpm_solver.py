@@ -8,6 +8,7 @@ data or begin at zero SNR have an infinite h and are first order.
 import jax.numpy as jnp
 
 from diffjax.diffusion import eps_from_x0
+from diffjax.samplers.info import but_last, described, per_step
 from diffjax.samplers.linear_multistep import check_order, linear_multistep, windows
 from diffjax.samplers.runge_kutta import (
     between,
@@ -24,6 +25,11 @@ from diffjax.types import Array, Sampler, Schedule
 # --- within one step ---------------------------------------------------------------------
 
 
+@described(
+    "Lu et al. 2022",
+    order=lambda order, **_: order,
+    calls=lambda n, order, **_: order * (n - 1) + 1,
+)
 def dpm_solver(schedule: Schedule, order: int = 3) -> Sampler:
     """Singlestep DPM-Solver-1, -2 (r1 = 1/2) or -3 (r1 = 1/3, r2 = 2/3): Lu et al. 2022.
 
@@ -66,6 +72,7 @@ def _dpm_solver_3(schedule: Schedule) -> Sampler:
     return single_step(schedule, correction)
 
 
+@described("Lu et al. 2023, Alg. 1 with r = 1/2", order=2, calls=but_last(2))
 def dpmpp_2s(schedule: Schedule) -> Sampler:
     """Singlestep DPM-Solver++(2S): Lu et al. 2023, Alg. 1 with r = 1/2.
 
@@ -90,6 +97,7 @@ def dpmpp_2s(schedule: Schedule) -> Sampler:
 # --- through the steps before ------------------------------------------------------------
 
 
+@described("Lu et al. 2023, Alg. 2", order=2, calls=per_step(1))
 def dpmpp_2m(schedule: Schedule) -> Sampler:
     """DPM-Solver++(2M): Lu et al. 2023, Alg. 2.
 
@@ -106,6 +114,7 @@ def dpmpp_2m(schedule: Schedule) -> Sampler:
     return dpmpp_multistep(schedule, order=2)
 
 
+@described("Lu et al. 2023, Alg. 2", order=lambda order, **_: min(order, 2), calls=per_step(1))
 def dpmpp_multistep(schedule: Schedule, order: int = 2) -> Sampler:
     """DPM-Solver++(1M), (2M) or (3M) in the midpoint form: Lu et al. 2023, Alg. 2.
 

@@ -14,6 +14,7 @@ from jax import lax
 
 from diffjax.diffusion import eps_from_x0, posterior_variance, q_sample
 from diffjax.samplers.checks import at_least
+from diffjax.samplers.info import but_last, described, per_step
 from diffjax.schedules import logsnr
 from diffjax.types import Array, Sampler, Samples, Scalar, Schedule, Time, per_sample
 
@@ -67,6 +68,7 @@ def ancestral_step(
     return mean + per_sample(std, x) * noise
 
 
+@described("k-diffusion's sample_euler_ancestral", order=1, calls=per_step(1), weak=True)
 def euler_ancestral(schedule: Schedule, eta: Scalar = 1.0) -> Sampler:
     """Euler with ancestral noise: k-diffusion's `sample_euler_ancestral`.
 
@@ -90,6 +92,7 @@ def euler_ancestral(schedule: Schedule, eta: Scalar = 1.0) -> Sampler:
     return Sampler(lambda x, ts: (), step, draws=1)
 
 
+@described("k-diffusion's sample_dpmpp_2s_ancestral", order=2, calls=but_last(2), weak=True)
 def dpmpp_2s_ancestral(schedule: Schedule, eta: Scalar = 1.0) -> Sampler:
     """DPM-Solver++(2S) down, ancestral noise up: k-diffusion's `sample_dpmpp_2s_ancestral`.
 

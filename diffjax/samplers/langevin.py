@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from diffjax.diffusion import score_from_x0, transition
-from diffjax.samplers.checks import SamplerOf, at_least, built, count
+from diffjax.samplers.checks import SamplerOf, as_sampler, at_least, count
 from diffjax.samplers.euler_ancestral import ancestral_step
+from diffjax.samplers.info import described, sampler_info
 from diffjax.samplers.sde import reverse_diffusion
 from diffjax.types import (
     Array,
@@ -46,6 +47,12 @@ def langevin_step(
     return x + per_sample(size, x) * score + per_sample(jnp.sqrt(2 * size), x) * noise
 
 
+def _corrected_calls(n: int, predictor: SamplerOf, corrector_steps: int, **_) -> int:
+    """The predictor's calls, and the corrector's in all steps but the last."""
+    return sampler_info(predictor).calls(n) + corrector_steps * (n - 1)
+
+
+@described("Song et al. 2021, Alg. 2-3", calls=_corrected_calls)
 def predictor_corrector(
     schedule: Schedule,
     predictor: SamplerOf = reverse_diffusion,
@@ -63,16 +70,15 @@ def predictor_corrector(
       corrector_steps: Langevin steps per interval, at least 1.
 
     Returns:
-      A sampler that wants the predictor's noise, then corrector_steps arrays; two denoiser calls
-      per step and one in the last with the default predictor, `corrector_steps` more than the
-      predictor's but in the last in general.
+      A sampler that wants the predictor's noise, then corrector_steps arrays. It makes the
+      predictor's denoiser calls, and `corrector_steps` more in every step but the last.
 
     Raises:
       InputError: snr is negative, or corrector_steps is not a positive integer.
     """
     at_least("snr", snr)
     count("corrector_steps", corrector_steps)
-    predictor = built(schedule, predictor)
+    predictor = as_sampler(schedule, predictor)
 
     def step(noise, denoise, x, t, s, state):
         x, state = predictor.step(noise[: predictor.draws], denoise, x, t, s, state)
@@ -90,6 +96,7 @@ def predictor_corrector(
     return Sampler(predictor.init, step, predictor.draws + corrector_steps)
 
 
+@described("Song & Ermon 2019, Alg. 1", calls=lambda n, steps, **_: steps * (n - 1) + 1)
 def langevin(schedule: Schedule, snr: Scalar = 0.22, steps: int = 100) -> Sampler:
     """Annealed Langevin dynamics, on the levels of the grid: Song & Ermon 2019, Alg. 1.
 

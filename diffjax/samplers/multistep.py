@@ -4,11 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from diffjax.samplers.info import described, per_step
 from diffjax.samplers.linear_multistep import adams, check_order, linear_multistep
 from diffjax.samplers.runge_kutta import eps_at, only_euler, width
 from diffjax.types import Sampler, Schedule
 
 
+@described("k-diffusion's sample_lms", order=lambda order, **_: order, calls=per_step(1))
 def lms(schedule: Schedule, order: int = 4) -> Sampler:
     """Adams-Bashforth in r = sigma/alpha on the grid as it is: k-diffusion's `sample_lms`.
 
@@ -40,6 +42,7 @@ EQUAL_STEPS = np.array([[0, 0, 0], [-1 / 2, 0, 0], [-16 / 12, 5 / 12, 0], [-59, 
 EQUAL_STEPS[3] /= 24
 
 
+@described("Liu et al. 2022 (PNDM), Eq. 11-12", order=2, calls=lambda n, **_: n + (n > 1))
 def plms(schedule: Schedule) -> Sampler:
     """Pseudo linear multistep, PLMS: Liu et al. 2022 (PNDM), Eq. 11-12.
 

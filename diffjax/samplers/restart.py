@@ -17,7 +17,8 @@ from jax import lax
 
 from diffjax.diffusion import q_step
 from diffjax.errors import InputError
-from diffjax.samplers.checks import SamplerOf, built, count
+from diffjax.samplers.checks import SamplerOf, as_sampler, count
+from diffjax.samplers.info import described, sampler_info
 from diffjax.samplers.runge_kutta import heun
 from diffjax.schedules import logsnr
 from diffjax.types import Sampler, Scalar, Schedule
@@ -103,6 +104,17 @@ def _repeat(schedule, sampler, interval, noise, denoise, x, s):
     return lax.scan(once, (x, sampler.init(x, ts)), noise)[0]
 
 
+def _restarted_calls(
+    n: int, sampler: SamplerOf, intervals: Sequence[tuple] | None, steps: int, repeats: int, **_
+) -> int:
+    """The solver's calls, and those of its noisy steps in the intervals; one step has none."""
+    calls = sampler_info(sampler).calls
+    rows = [(None, None, steps, repeats)] if intervals is None else intervals
+    again = sum(row.steps * row.repeats for row in (RestartInterval(*row) for row in rows))
+    return calls(n) + (n > 1) * again * (calls(3) - calls(2))
+
+
+@described("Xu et al. 2023, Eq. 3 and Alg. 2", calls=_restarted_calls)
 def restart(
     schedule: Schedule,
     sampler: SamplerOf = heun,
@@ -130,15 +142,14 @@ def restart(
       repeats: how many times it is gone through.
 
     Returns:
-      A sampler whose state is the solver's and the times of restart; two denoiser calls per step,
-      one in the last and eight for the interval at the defaults, the solver's and those of
-      `repeats` times `steps` of its steps for each interval in general.
+      A sampler whose state is the solver's and the times of restart. It makes the solver's
+      denoiser calls, and for each interval those of `repeats` times `steps` of its steps more.
 
     Raises:
       InputError: there is no interval, or one is empty, beyond t_max or without a step; when
         sampling, the solver keeps weights for each step of its grid (`lms`, `unipc`, ...).
     """
-    sampler = built(schedule, sampler)
+    sampler = as_sampler(schedule, sampler)
     if intervals is None:
         ends = (schedule.t_from_logsnr(-2 * jnp.log(r)) for r in (noise_min, noise_max))
         intervals = [(*ends, steps, repeats)]

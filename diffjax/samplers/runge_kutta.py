@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from diffjax.diffusion import eps_from_x0, q_sample
+from diffjax.samplers.info import but_last, described, per_step
 from diffjax.schedules import logsnr
 from diffjax.types import Anyshape, Array, BoundDenoiser, Sampler, Samples, Scalar, Schedule
 
@@ -86,6 +87,7 @@ def single_step(schedule: Schedule, correction: Correction) -> Sampler:
 # --- the methods -------------------------------------------------------------------------
 
 
+@described("Karras et al. 2022, Alg. 1 without its lines 6-8", order=1, calls=per_step(1))
 def euler(schedule: Schedule) -> Sampler:
     """Euler: Karras et al. 2022, Alg. 1 without its lines 6-8.
 
@@ -103,6 +105,7 @@ def euler(schedule: Schedule) -> Sampler:
     return Sampler(lambda x, ts: (), step)
 
 
+@described("Karras et al. 2022, Alg. 1", order=2, calls=but_last(2))
 def heun(schedule: Schedule) -> Sampler:
     """Heun: Karras et al. 2022, Alg. 1.
 
@@ -123,6 +126,7 @@ def heun(schedule: Schedule) -> Sampler:
     return single_step(schedule, correction)
 
 
+@described("after Lu et al. 2022 (DPM-Solver), Alg. 1", order=2, calls=but_last(2))
 def midpoint(schedule: Schedule, fraction: Scalar = 0.5, scale: Scalar = 1.0) -> Sampler:
     """One slope within the step, at any place: after Lu et al. 2022 (DPM-Solver), Alg. 1.
 
@@ -146,6 +150,7 @@ def midpoint(schedule: Schedule, fraction: Scalar = 0.5, scale: Scalar = 1.0) ->
     return single_step(schedule, correction)
 
 
+@described("Lu et al. 2022, Alg. 1", order=2, calls=but_last(2))
 def dpm_2(schedule: Schedule) -> Sampler:
     """Midpoint at the geometric mean of the noise levels: Lu et al. 2022, Alg. 1.
 
@@ -162,6 +167,7 @@ def dpm_2(schedule: Schedule) -> Sampler:
     return midpoint(schedule)
 
 
+@described("Kutta 1901", order=4, calls=but_last(4))
 def rk4(schedule: Schedule) -> Sampler:
     """The classical Runge-Kutta method, on dy/dr = eps_hat: Kutta 1901.
 

@@ -12,6 +12,7 @@ from diffjax.samplers.exponential import (
     log_step,
     moments,
 )
+from diffjax.samplers.info import described, per_step
 from diffjax.samplers.linear_multistep import integrals
 from diffjax.types import Sampler, Scalar, Schedule
 
@@ -40,6 +41,7 @@ def _adams_step(schedule, x, x0s, nodes, t, s, noise, eta):
     return exponential_step(schedule, x, data, t, s, noise, eta)
 
 
+@described("Xue et al. 2023, Alg. 1", order=2, calls=per_step(1), weak=True)
 def sa_solver(
     schedule: Schedule, tau: Scalar = 1.0, predictor_order: int = 3, corrector_order: int = 3
 ) -> Sampler:

@@ -5,6 +5,7 @@ from jax import lax
 
 from diffjax.diffusion import diffusion_squared, drift, score_from_x0, transition
 from diffjax.samplers.euler_ancestral import ancestral_step
+from diffjax.samplers.info import described, per_step
 from diffjax.types import Sampler, Schedule, per_sample
 
 
@@ -30,6 +31,7 @@ def _sampler(schedule, regular):
     return Sampler(lambda x, ts: (), step, draws=1)
 
 
+@described("Song et al. 2021, Eq. 6", order=1, calls=per_step(1), weak=True)
 def euler_maruyama(schedule: Schedule) -> Sampler:
     """Euler-Maruyama on the reverse SDE: Song et al. 2021, Eq. 6.
 
@@ -51,6 +53,7 @@ def euler_maruyama(schedule: Schedule) -> Sampler:
     return _sampler(schedule, regular)
 
 
+@described("Song et al. 2021, Eq. 46", order=1, calls=per_step(1), weak=True)
 def reverse_diffusion(schedule: Schedule) -> Sampler:
     """The reverse of the forward chain's own discretisation: Song et al. 2021, Eq. 46.
 

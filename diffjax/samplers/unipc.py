@@ -11,6 +11,7 @@ from jax import lax
 
 from diffjax.diffusion import eps_from_x0, q_sample
 from diffjax.samplers.checks import choose
+from diffjax.samplers.info import described
 from diffjax.samplers.linear_multistep import (
     check_order,
     combine,
@@ -45,6 +46,11 @@ class UniPC(NamedTuple):
     t: Array
 
 
+@described(
+    "Zhao et al. 2023, Alg. 1 (UniC) and Alg. 2 (UniP)",
+    order=lambda order, **_: order + 1,
+    calls=lambda n, corrector_last, **_: n,
+)
 def unipc(
     schedule: Schedule, order: int = 3, variant: str = "bh2", corrector_last: bool = False
 ) -> Sampler:

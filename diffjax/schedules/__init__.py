@@ -24,7 +24,7 @@ from diffjax.schedules.continuous import (
 )
 from diffjax.schedules.learned import learned_vp
 from diffjax.schedules.shift import shifted
-from diffjax.schedules.snr import clean_time, logsnr
+from diffjax.schedules.snr import clean_time, logsnr, zero_terminal_snr
 
 __all__ = [
     "clean_time",
@@ -45,4 +45,5 @@ __all__ = [
     "ve",
     "vp_cosine",
     "vp_linear",
+    "zero_terminal_snr",
 ]

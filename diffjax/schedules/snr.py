@@ -1,5 +1,6 @@
 """What every schedule has: a log signal-to-noise ratio, and a time without noise."""
 
+import jax
 import jax.numpy as jnp
 
 from diffjax.types import Anyshape, Scalar, Schedule
@@ -22,3 +23,13 @@ def logsnr(schedule: Schedule, t: Anyshape | float) -> Anyshape:
 def clean_time(schedule: Schedule) -> Scalar:
     """The time at which sigma is 0, the end of every grid that reaches the data."""
     return schedule.t_from_logsnr(jnp.asarray(jnp.inf))
+
+
+def zero_terminal_snr(schedule: Schedule) -> bool:
+    """Whether alpha is exactly 0 at t_max, so that x there is pure noise (Lin et al. 2024).
+
+    False for a schedule whose alpha is traced, such as one being learned: `learned_vp` has none.
+    """
+    with jax.ensure_compile_time_eval():
+        alpha = schedule.alpha(jnp.asarray(schedule.t_max, float))
+        return not isinstance(alpha, jax.core.Tracer) and bool(alpha == 0)

@@ -1,27 +1,34 @@
 """Training state, the step, the loop and its logs."""
 
+from diffjax.training.averages import Averages, ema, update_average, update_averages
 from diffjax.training.loop import Diverged, fit, stop_on_signals
 from diffjax.training.metrics import MetricsLog, no_log, open_log
 from diffjax.training.state import (
     Gradient,
     TrainState,
-    in_turn,
+    accumulate_gradients,
     init_state,
+    loss_gradient,
     make_train_step,
-    mean_over,
+    scan_microbatches,
 )
 
 __all__ = [
+    "Averages",
     "Diverged",
     "Gradient",
     "MetricsLog",
     "TrainState",
+    "accumulate_gradients",
+    "ema",
     "fit",
-    "in_turn",
     "init_state",
+    "loss_gradient",
     "make_train_step",
-    "mean_over",
     "no_log",
     "open_log",
+    "scan_microbatches",
     "stop_on_signals",
+    "update_average",
+    "update_averages",
 ]

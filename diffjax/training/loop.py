@@ -1,10 +1,10 @@
 """The training loop: dispatch steps, tell the callbacks, stop when asked or when hopeless."""
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from diffjax.training.state import TrainState
+from diffjax.training.state import NOTHING, TrainState
 from diffjax.types import Array, PRNGKeyArray, PyTree
 
 Metrics = dict[str, Array]
@@ -17,13 +17,14 @@ class Diverged(RuntimeError):
 
 
 def fit(
-    train_step: Callable[[TrainState, PRNGKeyArray, PyTree], tuple[TrainState, Metrics]],
+    train_step: Callable[..., tuple[TrainState, Metrics]],
     state: TrainState,
     key: PRNGKeyArray,
     batches: Iterator[PyTree],
     steps: int,
     callbacks: Sequence[Callback] = (),
     stop: Callable[[], bool] = lambda: False,
+    frozen: Mapping[str, PyTree] = NOTHING,
 ) -> TrainState:
     """Train from the state's step up to `steps`.
 
@@ -39,6 +40,7 @@ def fit(
       callbacks: each called as (step, state, metrics) after every step, in order; reading
         a metric waits for its step.
       stop: asked before each step; True ends training early.
+      frozen: name -> parameters that the step reads and never trains.
 
     Returns:
       The state reached.
@@ -50,7 +52,7 @@ def fit(
     for step in range(int(state.step), steps):
         if stop():
             break
-        state, metrics = train_step(state, key, next(batches))
+        state, metrics = train_step(state, key, next(batches), dict(frozen))
         if before is not None:
             _check(step, before)
         before = metrics["skipped"]

@@ -1,7 +1,8 @@
 """Training state, and the one pure step that advances it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import flax.struct
@@ -9,7 +10,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffjax.types import Array, Keys, LossFn, Params, PRNGKeyArray, PyTree, Scalar
+from diffjax.training.averages import DEFAULT, Averages, update_averages
+from diffjax.types import Array, Keys, LossFn, Params, PRNGKeyArray, PyTree
+
+NOTHING: Mapping[str, PyTree] = MappingProxyType({})
 
 Gradient = Callable[[Params, PRNGKeyArray, PyTree, dict[str, Any]], tuple]
 """(params, key, batch, context) -> (value, aux, grads, context) of a loss."""
@@ -24,7 +28,7 @@ class TrainState:
     Attributes:
       step: () int32, steps taken, skipped ones included.
       params: float32 parameters.
-      ema_params: their exponential moving average, which samples are drawn with.
+      averages: moving averages of the parameters by name; samples are drawn with the first.
       opt_state: Optax's state.
       context: keyword arguments of the loss that it updates itself (see `LossFn`).
       skipped: (2,) int32, steps skipped for a non-finite loss or gradient: in all, and in a row.
@@ -32,14 +36,22 @@ class TrainState:
 
     step: Any
     params: Params
-    ema_params: Params
+    averages: dict[str, Params]
     opt_state: PyTree
     context: Any
     skipped: Any
 
+    @property
+    def ema_params(self) -> Params:
+        """The first of the averages."""
+        return next(iter(self.averages.values()))
+
 
 def init_state(
-    params: Params, optimizer: optax.GradientTransformation, context: dict[str, Any] | None = None
+    params: Params,
+    optimizer: optax.GradientTransformation,
+    context: dict[str, Any] | None = None,
+    averages: Averages = DEFAULT,
 ) -> TrainState:
     """The state at step 0.
 
@@ -47,64 +59,55 @@ def init_state(
       params: initial parameters.
       optimizer: gives the initial optimizer state.
       context: initial context of the loss.
+      averages: name -> (step -> decay).
 
     Returns:
-      A `TrainState` whose EMA starts at the parameters.
+      A `TrainState` whose averages start at the parameters.
     """
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        ema_params=jax.tree.map(jnp.copy, params),
+        averages={name: jax.tree.map(jnp.copy, params) for name in averages},
         opt_state=optimizer.init(params),
         context=context or {},
         skipped=jnp.zeros((2,), jnp.int32),
     )
 
 
-def ema_decay_at(step: Array, decay: Scalar) -> Array:
-    """Warm-up of the EMA: min(decay, (1 + step)/(10 + step)), so that the start is forgotten."""
-    return jnp.minimum(decay, (1 + step) / (10 + step))
+def accumulate_gradients(gradient: Gradient, number: int) -> Gradient:
+    """The gradient of a batch as the mean over microbatches, one at a time.
 
-
-def update_ema(ema: Params, params: Params, decay: Array) -> Params:
-    """decay ema + (1 - decay) params, leaf by leaf."""
-    return jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), ema, params)
-
-
-def in_turn(gradient: Gradient, pieces: int) -> Gradient:
-    """The gradient of a batch in so many pieces, one at a time.
-
-    Piece i is every `pieces`-th example from i on, with the i-th of the keys that the
-    step's key splits into; so each piece of a batch that is spread over devices is too.
+    Microbatch i holds examples i, i + n, i + 2n, ... and uses key i of split(key, n), so it spans
+    all devices.
 
     Args:
-      gradient: of one piece.
-      pieces: their number; it divides the batch.
+      gradient: of one microbatch.
+      number: n, of microbatches; it divides the batch.
 
     Returns:
       The gradient function of the whole batch.
     """
-    if pieces == 1:
+    if number == 1:
         return gradient
 
     def whole(params, key, batch, context):
-        cut = jax.tree.map(lambda a: a.reshape(-1, pieces, *a.shape[1:]).swapaxes(0, 1), batch)
-        return mean_over(gradient, params, jax.random.split(key, pieces), cut, context)
+        cut = jax.tree.map(lambda a: a.reshape(-1, number, *a.shape[1:]).swapaxes(0, 1), batch)
+        return scan_microbatches(gradient, params, jax.random.split(key, number), cut, context)
 
     return whole
 
 
-def mean_over(
-    gradient: Gradient, params: Params, keys: Keys, pieces: PyTree, context: dict[str, Any]
+def scan_microbatches(
+    gradient: Gradient, params: Params, keys: Keys, batches: PyTree, context: dict[str, Any]
 ) -> tuple:
-    """The gradient function on each piece after the other; its results averaged.
+    """The mean of the gradient function over stacked microbatches, in a `lax.scan`.
 
     Args:
-      gradient: of one piece.
+      gradient: of one microbatch.
       params: parameters.
-      keys: one for each piece.
-      pieces: batches, stacked.
-      context: of the first piece; each hands its own on.
+      keys: one for each microbatch.
+      batches: the microbatches, stacked.
+      context: of the first microbatch; each gives its own to the next.
 
     Returns:
       (value, aux, grads, context), the means and the last context.
@@ -118,26 +121,30 @@ def mean_over(
     def scan(carry, inputs, unroll):
         return jax.lax.scan(each, carry, inputs, unroll=unroll)[0]
 
-    key, piece = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), (keys, pieces))
-    *shapes, _ = jax.eval_shape(gradient, params, key, piece, context)
+    key, batch = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), (keys, batches))
+    *shapes, _ = jax.eval_shape(gradient, params, key, batch, context)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.result_type(leaf, float)), shapes)
     # XLA's CPU backend computes the gradient of a convolution's kernel some 100 times
     # slower inside a loop, so that there the loop is unrolled.
     total, context = jax.lax.platform_dependent(
         (zeros, context),
-        (keys, pieces),
+        (keys, batches),
         cpu=partial(scan, unroll=len(keys)),
         default=partial(scan, unroll=1),
     )
     return *jax.tree.map(lambda a: a / len(keys), total), context
 
 
-def _gradient(loss: LossFn) -> Gradient:
-    """(params, key, batch, context) -> (value, aux, grads, context) of a loss."""
+def loss_gradient(loss: LossFn, frozen: Mapping[str, PyTree]) -> Gradient:
+    """(params, key, batch, context) -> (value, aux, grads, context) of a loss.
+
+    A loss of a run with frozen networks is given their parameters as `frozen=`.
+    """
     value_and_grad = jax.value_and_grad(loss, has_aux=True)
+    reads = {"frozen": frozen} if frozen else {}
 
     def gradient(params, key, batch, context):
-        (value, aux), grads = value_and_grad(params, key, batch, **context)
+        (value, aux), grads = value_and_grad(params, key, batch, **context, **reads)
         updated = aux.pop("context", {})
         return value, aux, grads, {k: updated.get(k, v) for k, v in context.items()}
 
@@ -147,11 +154,11 @@ def _gradient(loss: LossFn) -> Gradient:
 def make_train_step(
     loss: LossFn,
     optimizer: optax.GradientTransformation,
-    ema_decay: float = 0.9999,
+    averages: Averages = DEFAULT,
     accumulate: int = 1,
-    divide: Callable[[Gradient, int], Gradient] = in_turn,
-) -> Callable[[TrainState, PRNGKeyArray, PyTree], tuple[TrainState, dict[str, Array]]]:
-    """One step of training as a pure function of (state, root key, batch).
+    divide: Callable[[Gradient, int], Gradient] = accumulate_gradients,
+) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+    """One step of training as a pure function of (state, root key, batch, frozen).
 
     The step's key is fold_in(root, state.step), so that a resumed run draws what an
     uninterrupted one would. A step whose loss or gradient is not finite leaves everything
@@ -160,26 +167,26 @@ def make_train_step(
     Args:
       loss: loss(params, key, batch, **context) -> (scalar, aux).
       optimizer: an Optax transformation.
-      ema_decay: limit of the EMA's decay, in [0, 1).
-      accumulate: pieces that a batch is cut into, one gradient at a time; they divide B.
-      divide: who computes the pieces: `in_turn`, on a mesh `parallel.gathered`, inside a pmap
-        `parallel.over_devices`.
+      averages: name -> (step -> decay), such as {"ema": training.ema(0.9999)}.
+      accumulate: microbatches that a batch is cut into, one gradient at a time; they divide B.
+      divide: who computes the microbatches: `accumulate_gradients`, on a mesh
+        `parallel.fsdp_gradient`, inside a pmap `parallel.pmap_gradient`.
 
     Returns:
-      step(state, key, batch) -> (state, metrics). Jit it with `donate_argnums=0`.
+      step(state, key, batch, frozen={}) -> (state, metrics), where `frozen` is name ->
+      parameters that are read and never trained. Jit it with `donate_argnums=0`.
     """
-    gradient = divide(_gradient(loss), accumulate)
 
-    def step(state, key, batch):
+    def step(state, key, batch, frozen=NOTHING):
+        gradient = divide(loss_gradient(loss, frozen), accumulate)
         key = jax.random.fold_in(key, state.step)
         value, aux, grads, context = gradient(state.params, key, batch, state.context)
         norm = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        decay = ema_decay_at(state.step, ema_decay)
         taken = state.replace(
             params=params,
-            ema_params=update_ema(state.ema_params, params, decay),
+            averages=update_averages(state.averages, params, state.step, averages),
             opt_state=opt_state,
             context=context,
             skipped=state.skipped * jnp.array([1, 0]),

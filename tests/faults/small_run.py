@@ -3,12 +3,13 @@
 import jax
 import jax.numpy as jnp
 import optax
+from diffjax.config import Experiment, Sampling
 from flax import linen as nn
 
 from diffjax import losses, models, schedules, weighting
-from diffjax.config import Experiment, Sampling
 from diffjax.data import digits
-from diffjax.parameterization import make_denoiser, predict_v
+from diffjax.experiment import Experiment, Sampling
+from diffjax.parameterization import predict_v
 
 
 class Net(nn.Module):
@@ -17,7 +18,7 @@ class Net(nn.Module):
     width: int
 
     @nn.compact
-    def __call__(self, x, t, cond, train):
+    def __call__(self, x, t, cond, train=False):
         label = jax.nn.one_hot(cond["label"], 10)
         h = jnp.concatenate([x.reshape(x.shape[0], -1), t[:, None] / 1000, label], axis=1)
         h = nn.Dropout(0.1, deterministic=not train)(nn.tanh(nn.Dense(self.width)(h)))
@@ -36,26 +37,19 @@ def get_config(
       accumulate: pieces a batch is cut into.
       seed: of everything random in training.
     """
-    schedule, shape = schedules.vp_cosine(), (8, 8, 1)
-    module = Net(width)
-    net, density = models.network(module), weighting.stratified(schedule)
-
-    def init(key):
-        label = {"label": jnp.zeros(1, int)}
-        return module.init(key, jnp.zeros((1, *shape)), jnp.zeros(1), label, False)["params"]
-
+    schedule, label = schedules.vp_cosine(), (conditioning.label(10),)
+    module, density = Net(width), weighting.stratified(schedule)
+    net, weight = models.network(module), weighting.snr_plus_one
+    loss = losses.denoising_loss(net, schedule, predict_v, weight, density)
     return Experiment(
+        model=recipe.gaussian_model(
+            module, schedule, predict_v, (8, 8, 1), label, sampling=Sampling(steps=4)
+        ),
         source=digits,
-        init=init,
-        loss=losses.denoising_loss(net, schedule, predict_v, weighting.snr_plus_one, density),
+        loss=lambda frozen: loss,
         optimizer=optax.adam(1e-3),
-        denoiser=lambda params: make_denoiser(net, params, schedule, predict_v),
-        schedule=schedule,
-        shape=shape,
-        num_classes=10,
         steps=steps,
         batch_size=batch_size,
         accumulate=accumulate,
         seed=seed,
-        sampling=Sampling(steps=4),
     )

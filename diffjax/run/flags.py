@@ -1,16 +1,13 @@
-"""What the two scripts share: flags from signatures, and errors as sentences."""
+"""Flags from signatures: what the scripts share to read a command line."""
 
 import dataclasses
 import difflib
+import functools
 import inspect
-import os
-import re
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from types import ModuleType
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
-from diffjax import parallel
 from diffjax.errors import InputError
 
 
@@ -41,12 +38,19 @@ def parse(
         documented = docstring_parser.parse(function.__doc__).params
         helps = {p.arg_name: " ".join(p.description.split()) for p in documented}
         for name, p in inspect.signature(function, eval_str=True).parameters.items():
-            flag = tyro.conf.arg(help=helps.get(name, ""))
-            value = dataclasses.field(default=defaults.get(name, p.default))
-            fields.append((name, Annotated[p.annotation, flag], value))
+            value = defaults.get(name, p.default)
+            kind = Annotated[p.annotation, tyro.conf.arg(help=helps.get(name, ""))]
+            if isinstance(value, list):  # a flag that may be given several times
+                kind = tyro.conf.UseAppendAction[kind]
+            default = dataclasses.field(default_factory=functools.partial(_same, value))
+            fields.append((name, kind, default))
     flags = dataclasses.make_dataclass("Flags", fields, frozen=True)
     values = vars(tyro.cli(flags, prog=prog, description=description, args=list(argv)))
     return [{name: values[name] for name in inspect.signature(f).parameters} for f in functions]
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def at_least_one(values: Mapping[str, Any], names: Sequence[str]) -> None:
@@ -60,7 +64,23 @@ def at_least_one(values: Mapping[str, Any], names: Sequence[str]) -> None:
             raise InputError(f"--{name.replace('_', '-')} must be at least 1; got {values[name]}.")
 
 
-def peek(argv: Sequence[str], flag: str, default: str | None = None) -> str | None:
+def check_seed(seed: int) -> None:
+    """Refuse a seed that a key cannot tell from another.
+
+    Raises:
+      InputError: it is not from 0 to 2^32 - 1.
+    """
+    if not 0 <= seed < 2**32:
+        raise InputError(f"the seed must be from 0 to {2**32 - 1}; got {seed}.")
+
+
+def is_given(argv: Sequence[str], *names: str) -> bool:
+    """Whether one of the flags is among the arguments."""
+    flags = {argument.partition("=")[0].replace("_", "-") for argument in argv}
+    return bool(flags & {f"--{name.replace('_', '-')}" for name in names})
+
+
+def early_flag(argv: Sequence[str], flag: str, default: str | None = None) -> str | None:
     """The value that follows a flag, before all the flags are known."""
     for argument, following in zip(argv, [*argv[1:], None], strict=False):
         name, _, value = argument.partition("=")
@@ -90,7 +110,7 @@ def constructors(module: ModuleType, returns: Any) -> dict[str, Callable]:
     return found
 
 
-def choose(kind: str, name: str, known: Mapping[str, Callable]) -> Callable:
+def choose_by_name(kind: str, name: str, known: Mapping[str, Callable]) -> Callable:
     """The function of a name.
 
     Args:
@@ -114,6 +134,25 @@ def choose(kind: str, name: str, known: Mapping[str, Callable]) -> Callable:
 def _flag_name(constructor: Callable, name: str, taken: Collection[str]) -> str:
     """The option's own name, or after the constructor's where a flag has it already."""
     return f"{constructor.__name__}_{name}" if name in taken else name
+
+
+def keywords_of(flags: Callable) -> list[str]:
+    """The keywords of a condition's `flags`: all its parameters but the first."""
+    return list(inspect.signature(flags).parameters)[1:]
+
+
+def flags_of(condition_flags: Callable) -> Callable:
+    """A condition's `flags` without its first parameter, for `parse`."""
+
+    def flags(**values):
+        return values
+
+    parameters = list(inspect.signature(condition_flags, eval_str=True).parameters.values())
+    flags.__signature__ = inspect.Signature(
+        [p.replace(kind=p.KEYWORD_ONLY) for p in parameters[1:]]
+    )
+    flags.__doc__ = condition_flags.__doc__
+    return flags
 
 
 def options_of(constructor: Callable, taken: Collection[str] = ()) -> Callable:
@@ -170,103 +209,5 @@ def keywords(
         flag = _flag_name(constructor, name, taken)
         if flag in values:
             by_name = inspect.isfunction(p.default)
-            found[name] = choose(name, values[flag], known) if by_name else values[flag]
+            found[name] = choose_by_name(name, values[flag], known) if by_name else values[flag]
     return found
-
-
-class Facts(NamedTuple):
-    """What a sampler's docstring says of it, as text for a table.
-
-    Attributes:
-      order: of accuracy, weak where it is that of the moments; - where there is none.
-      calls: of the denoiser per step; - where it chooses its own steps.
-      paper: where it is from.
-    """
-
-    order: str
-    calls: str
-    paper: str
-
-
-NUMBERS = dict(zip(("one", "two", "three", "four", "eight"), "12348", strict=True))
-ORDER = re.compile(r" of ((?:weak )?)order (\d(?: to \d)?)")
-CALLS = re.compile(r"(\S+) denoiser calls? per step((?:(?:,| and) \w+ (?:in|for) the \w+)*)")
-
-
-def facts(constructor: Callable) -> Facts:
-    """Order, calls and paper of a sampler from its docstring.
-
-    The first line ends in the paper; Returns says "of order 2" and "two denoiser calls per step
-    and one in the last".
-    """
-    text = inspect.getdoc(constructor)
-    returns = " ".join(text.partition("Returns:")[2].split())
-    order, calls = ORDER.search(returns), CALLS.search(returns)
-    counted = calls[1].strip("`") + calls[2].replace(" and ", ", ") if calls else "-"
-    words = re.split(r"( |, )", counted)
-    return Facts(
-        order=order[2] + " weak" * bool(order[1]) if order else "-",
-        calls="".join(NUMBERS.get(word, word) for word in words),
-        paper=text.split("\n")[0].rpartition(": ")[2].rstrip(".").replace("`", ""),
-    )
-
-
-def describe(functions: Mapping[str, Callable], taken: Collection[str] = ()) -> str:
-    """A table of samplers: name, order, denoiser calls and paper; and below, the options.
-
-    Args:
-      functions: name to constructor.
-      taken: as for `options_of`.
-
-    Returns:
-      Lines of text.
-    """
-    rows = [("name", *Facts._fields), *((name, *facts(f)) for name, f in functions.items())]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    options = [""]
-    for function in functions.values():
-        parameters = inspect.signature(options_of(function, taken)).parameters.values()
-        options.append(" ".join(f"--{p.name.replace('_', '-')} {p.default}" for p in parameters))
-    lines = []
-    for row, flags in zip(rows, options, strict=True):
-        cells = (f"{cell:{width}}" for cell, width in zip(row, widths, strict=True))
-        lines.append("  ".join(cells).rstrip())
-        lines += [f"{'':{widths[0]}}  {flags}"] if flags else []
-    return "\n".join(lines)
-
-
-def processes(
-    distributed: bool = False,
-    coordinator: str | None = None,
-    num_processes: int | None = None,
-    process_id: int | None = None,
-    timeout: int = 60,
-) -> None:
-    """Flags of a job of many processes, each started with the same command.
-
-    Args:
-      distributed: join the other processes; on a TPU pod or under Slurm this is enough.
-      coordinator: HOST:PORT of process 0, elsewhere.
-      num_processes: how many processes there are, elsewhere.
-      process_id: which one this is, from 0, elsewhere.
-      timeout: seconds of silence after which another process counts as dead.
-    """
-    if distributed:
-        parallel.connect(coordinator, num_processes, process_id, timeout)
-    elif (coordinator, num_processes, process_id) != (None, None, None):
-        raise InputError("--coordinator, --num-processes and --process-id need --distributed.")
-
-
-def run(main: Callable[[Sequence[str]], None]) -> None:
-    """Call main with the command line; an `InputError` prints its sentence and exits with 2."""
-    program = sys.argv[0].rsplit("/", 1)[-1]
-    try:
-        main(sys.argv[1:])
-    except InputError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except BrokenPipeError:  # the reader, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted; nothing saved after the last checkpoint", file=sys.stderr)
-        sys.exit(130)

@@ -1,0 +1,201 @@
+"""Weights of a run or of a published folder: to sample, to start from, or to keep frozen."""
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from diffjax import checkpoint, parallel
+from diffjax.errors import InputError
+from diffjax.experiment import Experiment, Frozen, Loaders, Model
+from diffjax.run.state import initial_state
+from diffjax.run.workdir import load_experiment
+from diffjax.training import TrainState
+from diffjax.types import Params, PyTree
+
+
+class Trained(NamedTuple):
+    """A model with its weights.
+
+    Attributes:
+      model: all that sampling needs.
+      load: () -> its parameters, read once; a value of `frozen`.
+    """
+
+    model: Model
+    load: Callable[[], Params]
+
+
+class Restored(NamedTuple):
+    """Averaged parameters of a run: where they are from, and what is damaged beside them."""
+
+    params: Params
+    step: int
+    damaged: list[str]
+
+
+def restore_average(
+    workdir: Path, experiment: Experiment, mesh: Mesh, step: int | None = None
+) -> Restored:
+    """The first average of a run's parameters, on the mesh.
+
+    Args:
+      workdir: of train.py.
+      experiment: from `load_experiment`.
+      mesh: from `parallel.make_mesh`.
+      step: of the checkpoint; None is the newest that is intact.
+
+    Returns:
+      The parameters.
+
+    Raises:
+      InputError: no checkpoint, none that is intact, or one that is not finite.
+    """
+    folder = workdir / "checkpoints"
+    nothing = InputError(f"{workdir} has no checkpoints yet; train with python train.py.")
+    if not folder.is_dir():
+        raise nothing
+    like = parallel.abstract(partial(initial_state, experiment), mesh, jax.random.key(0))
+    manager = checkpoint.reader(folder)
+    restored = checkpoint.restore(manager, like, step)
+    manager.close()
+    if restored is None:
+        raise nothing
+    params = restored.state.ema_params
+    check_finite(params, f"checkpoint {restored.step} of {workdir}")
+    return Restored(params, restored.step, restored.damaged)
+
+
+def check_finite(params: Params, what: str) -> None:
+    """Refuse parameters that hold NaN or infinity.
+
+    Raises:
+      InputError: names the first such array.
+    """
+    finite = jax.jit(lambda tree: jax.tree.map(lambda a: jnp.isfinite(a).all(), tree))(params)
+    for path, fine in jax.tree_util.tree_leaves_with_path(finite):
+        if not fine:
+            raise InputError(
+                f"{what} holds numbers that are not finite, in {jax.tree_util.keystr(path)}; "
+                "use an earlier checkpoint, or other weights."
+            )
+
+
+def from_run(workdir: str | Path, step: int | None = None) -> Trained:
+    """The model of a workdir, to be a frozen network of another run.
+
+    Args:
+      workdir: of train.py.
+      step: of the checkpoint; None is the newest that is intact.
+
+    Returns:
+      The model, and how its averaged parameters are had.
+
+    Raises:
+      InputError: it is no workdir, or when loaded, it has no intact checkpoint.
+    """
+    experiment = load_experiment(workdir)
+
+    @functools.cache
+    def load():
+        mesh = parallel.make_mesh(devices=jax.local_devices()[:1])
+        return restore_average(Path(workdir), experiment, mesh, step).params
+
+    return Trained(experiment.model, load)
+
+
+def from_pretrained(folder: str | Path) -> Trained:
+    """The model of a published folder, likewise; see `pretrained.model`."""
+    from diffjax.pretrained.model import published
+
+    model, params = published(folder)
+    return Trained(model, lambda: params)
+
+
+def starting_weights(path: str | Path) -> Params:
+    """Parameters to start training from: of a workdir, or of a published folder.
+
+    Raises:
+      InputError: it is neither.
+    """
+    path = Path(path)
+    return (from_run if (path / "checkpoints").is_dir() else from_pretrained)(path).load()
+
+
+def check_same_tree(found: PyTree, wanted: PyTree, what: str) -> None:
+    """Refuse parameters of another network.
+
+    Raises:
+      InputError: names the first parameter that is missing, too many or of another shape.
+    """
+
+    def shapes(tree):
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}
+
+    have, want = shapes(found), shapes(wanted)
+    for name in sorted(have.keys() | want.keys()):
+        if have.get(name) != want.get(name):
+            raise InputError(
+                f"{what} are weights of another network: parameter {name} is "
+                f"{have.get(name, 'not there')} there and {want.get(name, 'not wanted')} here."
+            )
+
+
+def with_weights(state: TrainState, params: Params, what: str) -> TrainState:
+    """A new state that starts from given parameters, its averages too.
+
+    Args:
+      state: at step 0, on its devices.
+      params: of the same network, anywhere.
+      what: they are from, for the message.
+
+    Returns:
+      The state.
+
+    Raises:
+      InputError: they are of another network.
+    """
+    check_same_tree(params, state.params, f"the weights of {what}")
+
+    def place(like):
+        return jax.tree.map(
+            lambda a, b: jax.device_put(np.asarray(a).astype(b.dtype), b.sharding), params, like
+        )
+
+    averages = {name: place(average) for name, average in state.averages.items()}
+    return state.replace(params=place(state.params), averages=averages)
+
+
+def fingerprint(params: PyTree) -> str:
+    """A short hash of every array's path, shape and bits."""
+    sums = checkpoint.checksums(params)
+    shapes = [tuple(np.shape(leaf)) for leaf in jax.tree.leaves(params)]
+    return hashlib.sha256(json.dumps([sums, shapes]).encode()).hexdigest()[:16]
+
+
+def load_frozen(loaders: Loaders, mesh: Mesh) -> Frozen:
+    """Read frozen networks, and spread them over the mesh by the one rule.
+
+    Args:
+      loaders: name -> () -> parameters.
+      mesh: from `parallel.make_mesh`.
+
+    Returns:
+      Name -> parameters.
+
+    Raises:
+      InputError: one cannot be read, or is not finite.
+    """
+    found = {name: load() for name, load in loaders.items()}
+    for name, params in found.items():
+        check_finite(params, f"the frozen network {name!r}")
+    return jax.device_put(found, parallel.shardings(found, mesh))
