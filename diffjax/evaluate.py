@@ -143,7 +143,7 @@ def evaluate(samples, reference, asked, out, command):
     cache = out / "evaluation"
     cache.mkdir(parents=True, exist_ok=True)
     extractor = choose_features(asked["features"], reference, cache)
-    frechet = "FID" if extractor.canonical else f"Frechet distance ({extractor.name})"
+    frechet = "FID" if extractor.canonical else "Frechet distance"
     judged = sets_of(samples, extractor, cache)
     if reference.moments is not None:
         value = frechet_distance(*reference.moments, *moments(judged.features))
