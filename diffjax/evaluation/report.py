@@ -148,7 +148,9 @@ def chart(metrics: dict[str, dict]) -> str:
     axes.set_yticks(range(len(shown)), [name for name, _ in shown], color="#888888")
     axes.tick_params(colors="#888888")
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(frameon=False, labelcolor="#888888")
+    axes.legend(
+        frameon=False, labelcolor="#888888", loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2
+    )
     for spine in axes.spines.values():
         spine.set_visible(False)
     figure.tight_layout()
