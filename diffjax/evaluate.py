@@ -196,7 +196,7 @@ def print_table(record):
     print(f"features: {record['features']['name']}")
     for side in ("samples", "reference"):
         print(f"{side}: {record[side]['num']:,} images of {record[side]['name']}")
-    print(record["interval"])
+    print(f"interval: {record['interval']}")
     width = max(map(len, record["metrics"]))
     print(f"{'':{width}}  {'value':>10}  {'interval':>23}  {'floor':>10}  better")
     for name, figure in record["metrics"].items():

@@ -34,10 +34,8 @@ def files(tmp_path):
     np.savez(tmp_path / "other.npz", y=FAKE)
     (tmp_path / "corrupt.npz").write_bytes((tmp_path / "fake.npz").read_bytes()[:2000])
     (tmp_path / "empty").mkdir()
-    for name, images in (
-        ("sizes", (FAKE[0], FAKE[1, :6])),
-        ("mixed", (FAKE[0], FAKE[:3, :, :, 0])),
-    ):
+    kinds = {"sizes": (FAKE[0], FAKE[1, :6]), "mixed": (FAKE[0], FAKE[:3, :, :, 0])}
+    for name, images in kinds.items():
         (tmp_path / name).mkdir()
         for i, image in enumerate(images):
             image = image[..., 0] if image.shape[-1] == 1 else np.moveaxis(image, 0, -1)

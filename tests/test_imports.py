@@ -41,6 +41,7 @@ ORDER = [
     "export",
     "serve",
     "evaluation",
+    "evaluate",
     "plan",
 ]
 STRANGERS = [

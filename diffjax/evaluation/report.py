@@ -75,12 +75,12 @@ def _templates():
 
 def uri(image: np.ndarray) -> str:
     """A PNG of an image (H, W, C) uint8 as a data URI, small ones enlarged by a whole factor."""
-    from diffjax.media import save_png
+    from PIL import Image
 
     factor = max(1, -(-SHOWN // max(image.shape[:2])))
+    image = (image[..., 0] if image.shape[-1] == 1 else image).repeat(factor, 0).repeat(factor, 1)
     buffer = io.BytesIO()
-    buffer.name = "image.png"
-    save_png(buffer, image.repeat(factor, axis=0).repeat(factor, axis=1))
+    Image.fromarray(image).save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -148,9 +148,8 @@ def chart(metrics: dict[str, dict]) -> str:
     axes.set_yticks(range(len(shown)), [name for name, _ in shown], color="#888888")
     axes.tick_params(colors="#888888")
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(
-        frameon=False, labelcolor="#888888", loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2
-    )
+    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": 2}
+    axes.legend(frameon=False, labelcolor="#888888", **place)
     for spine in axes.spines.values():
         spine.set_visible(False)
     figure.tight_layout()
