@@ -26,6 +26,7 @@ def flags(
     out: Path | None = None,
     groups: int = 10,
     export: Path | None = None,
+    paired: bool = False,
     report: bool = True,
 ):
     """Flags of an evaluation.
@@ -40,6 +41,8 @@ def flags(
         evaluation beside the samples.
       groups: of the jackknife that intervals come from; 0 for none.
       export: npz for the reference's statistics, mu and sigma, as other evaluators read them.
+      paired: sample i is the reconstruction of reference image i: PSNR and SSIM as well, and
+        the Frechet distance is that of reconstructions, rFID.
       report: write report.html, which needs pip install diffjax[report].
     """
 
@@ -144,6 +147,7 @@ def evaluate(samples, reference, asked, out, command):
     cache.mkdir(parents=True, exist_ok=True)
     extractor = choose_features(asked["features"], reference, cache)
     frechet = "FID" if extractor.canonical else "Frechet distance"
+    frechet = f"r{frechet}" if asked["paired"] and extractor.canonical else frechet
     judged = sets_of(samples, extractor, cache)
     if reference.moments is not None:
         value = frechet_distance(*reference.moments, *moments(judged.features))
@@ -156,6 +160,8 @@ def evaluate(samples, reference, asked, out, command):
             figures, notes = compare.compare(
                 table, real, judged, asked["groups"], lambda name: bar.update()
             )
+    if asked["paired"]:
+        figures |= compare.reconstruction(samples.images, reference.images)
     if asked["export"] and real is not None:
         mu, sigma = moments(real.features)
         with open(asked["export"], "wb") as file:

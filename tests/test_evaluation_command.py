@@ -95,6 +95,16 @@ def test_figures_say_what_they_are_of(files, capsys):
     assert "90 samples are fewer than 10,000" in printed
 
 
+def test_reconstructions(files):
+    off = REAL.astype(int)
+    np.savez(files / "near.npz", samples=np.where(off > 127, off - 5, off + 5).astype(np.uint8))
+    record = run(files, "near.npz", "real.npz", "--features", "pca", "--groups", "0", "--paired")
+    psnr = record["metrics"]["PSNR (dB)"]
+    assert psnr["value"] == pytest.approx(20 * np.log10(255 / 5))
+    with pytest.raises(InputError, match="two batches"):
+        run(files, "fake.npz", "real.npz", "--features", "pca", "--groups", "0", "--paired")
+
+
 def test_features_are_computed_once(files, monkeypatch):
     first = run(files, "fake.npz", "real.npz", "--features", "pca", "--groups", "0")
 

@@ -14,6 +14,7 @@ from diffjax.evaluation.inception_score import inception_score
 from diffjax.evaluation.kernels import kid
 from diffjax.evaluation.memorisation import COPY_RATIO, authenticity, nearest_ratio
 from diffjax.evaluation.neighbours import density_coverage, precision_recall
+from diffjax.evaluation.pairs import psnr, ssim
 from diffjax.evaluation.transport import directions, mind
 
 Metric = Callable[["Sets", "Sets"], float]
@@ -139,6 +140,31 @@ def halves(reference: Sets, num: int, seed: int = 0) -> tuple[Sets, Sets]:
     order = np.random.default_rng(seed).permutation(n)
     cut = min(num, n // 2)
     return reference.rows(order[cut:]), reference.rows(order[:cut])
+
+
+def reconstruction(samples: np.ndarray, originals: np.ndarray) -> dict[str, Figure]:
+    """Mean PSNR and SSIM of reconstructions, with normal intervals of the mean.
+
+    Args:
+      samples: (N, H, W, C) uint8 reconstructions.
+      originals: (N, H, W, C) uint8, in the same order.
+
+    Returns:
+      Name to figure; SSIM where images have 11 pixels a side. Equal pairs have infinite PSNR.
+
+    Raises:
+      InputError: two numbers of images.
+    """
+    values = {"PSNR (dB)": psnr(samples, originals, 255)}
+    if min(samples.shape[1:3]) >= 11:
+        values["SSIM"] = ssim(samples, originals, 255)
+    found = {}
+    for name, each in values.items():
+        mean = float(each.mean())
+        finite = np.isfinite(mean) and len(each) > 1
+        reach = 1.96 * float(each.std(ddof=1)) / np.sqrt(len(each)) if finite else np.nan
+        found[name] = Figure(mean, mean - reach, mean + reach, np.nan, "higher")
+    return found
 
 
 def compare(
