@@ -42,6 +42,7 @@ ORDER = [
     "export",
     "serve",
     "evaluation",
+    "evaluate",
     "plan",
 ]
 STRANGERS = [

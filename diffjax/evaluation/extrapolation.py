@@ -9,9 +9,19 @@ from diffjax.evaluation.frechet import factor, frechet_of_factors
 from diffjax.evaluation.inception_score import inception_score
 
 
-def subset_sizes(n: int, points: int = 15) -> np.ndarray:
-    """Evenly spaced sizes from a tenth of n to n, as the paper has 5,000 to 50,000."""
-    return np.linspace(max(2, n // 10), n, points).astype(int)
+def subset_sizes(n: int, smallest: int = 2, points: int = 15) -> np.ndarray:
+    """Evenly spaced sizes from a tenth of n to n, as the paper has 5,000 to 50,000.
+
+    Args:
+      n: number of samples.
+      smallest: size that the first is at least, but not above n / 2; above the number of
+        features, no covariance is singular.
+      points: how many sizes.
+
+    Returns:
+      (points,) integers, rising.
+    """
+    return np.linspace(max(n // 10, min(smallest, n // 2)), n, points).astype(int)
 
 
 def subset_orders(seed: int, n: int, points: int = 15) -> np.ndarray:

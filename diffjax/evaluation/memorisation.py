@@ -65,7 +65,7 @@ def copying_z(train: np.ndarray, test: np.ndarray, gen: np.ndarray) -> float:
 
 
 def copying_ct(
-    train: np.ndarray, test: np.ndarray, gen: np.ndarray, centres: np.ndarray, tau: float
+    train: np.ndarray, test: np.ndarray, gen: np.ndarray, centres: np.ndarray, tau: float | int
 ) -> float:
     """C_T, `copying_z` cell by cell: Meehan et al. 2020, Eq. 3.
 

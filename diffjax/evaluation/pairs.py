@@ -8,7 +8,7 @@ from diffjax.errors import InputError
 RADIUS, SIGMA, K1, K2 = 5, 1.5, 0.01, 0.03
 
 
-def psnr(x: np.ndarray, y: np.ndarray, data_range: float) -> np.ndarray:
+def psnr(x: np.ndarray, y: np.ndarray, data_range: float | int) -> np.ndarray:
     """10 log10(range^2 / mean squared error), of each pair.
 
     Convention: one value per image; the mean of these is not that of the mean error.
@@ -30,7 +30,7 @@ def psnr(x: np.ndarray, y: np.ndarray, data_range: float) -> np.ndarray:
         return 10 * np.log10(data_range**2 / error)
 
 
-def ssim(x: np.ndarray, y: np.ndarray, data_range: float) -> np.ndarray:
+def ssim(x: np.ndarray, y: np.ndarray, data_range: float | int) -> np.ndarray:
     """Structural similarity of each pair: Wang et al. 2004, Eq. 13.
 
     Convention: Gaussian window 11 x 11 of sigma 1.5, K 0.01 and 0.03, variances with n, mean
@@ -54,7 +54,7 @@ def ssim(x: np.ndarray, y: np.ndarray, data_range: float) -> np.ndarray:
     return _ssim_map(x, y, data_range)[:, inner, inner].mean(axis=(1, 2, 3))
 
 
-def ssim_reflect(x: np.ndarray, y: np.ndarray, data_range: float) -> np.ndarray:
+def ssim_reflect(x: np.ndarray, y: np.ndarray, data_range: float | int) -> np.ndarray:
     """`ssim` with the mean over all pixels of the image mirrored at its edge: torchmetrics' form.
 
     Arguments and result are those of `ssim`.
@@ -62,7 +62,7 @@ def ssim_reflect(x: np.ndarray, y: np.ndarray, data_range: float) -> np.ndarray:
     return _ssim_map(*_pair(x, y), data_range).mean(axis=(1, 2, 3))
 
 
-def _ssim_map(x: np.ndarray, y: np.ndarray, data_range: float) -> np.ndarray:
+def _ssim_map(x: np.ndarray, y: np.ndarray, data_range: float | int) -> np.ndarray:
     offsets = np.arange(-RADIUS, RADIUS + 1)
     window = np.exp(-(offsets**2) / (2 * SIGMA**2))
     window /= window.sum()

@@ -1,0 +1,203 @@
+"""All metrics of two sets of features, each with an interval and the reference's own floor."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import scipy.stats
+
+from diffjax.evaluation.diversity import vendi
+from diffjax.evaluation.extrapolation import fid_infinity, subset_orders, subset_sizes
+from diffjax.evaluation.frechet import fid
+from diffjax.evaluation.inception_score import inception_score
+from diffjax.evaluation.kernels import kid
+from diffjax.evaluation.memorisation import COPY_RATIO, authenticity, nearest_ratio
+from diffjax.evaluation.neighbours import density_coverage, precision_recall
+from diffjax.evaluation.pairs import psnr, ssim
+from diffjax.evaluation.transport import directions, mind
+
+Metric = Callable[["Sets", "Sets"], float]
+"""(reference, samples) -> value."""
+ENOUGH = 10_000
+"""Samples from which FID's bias counts as small."""
+LEVEL = 0.95
+INTERVAL = (
+    "95% interval from a jackknife over {groups} groups: each leaves out a share of both sets"
+)
+
+
+class Sets(NamedTuple):
+    """What is known of one side's images.
+
+    Attributes:
+      features: (N, D).
+      logits: (N, K), or None.
+      labels: (N,), or None.
+    """
+
+    features: np.ndarray
+    logits: np.ndarray | None = None
+    labels: np.ndarray | None = None
+
+    def rows(self, chosen: np.ndarray) -> "Sets":
+        """The chosen rows of all arrays."""
+        return Sets(*(None if a is None else a[chosen] for a in self))
+
+
+class Figure(NamedTuple):
+    """A metric's value.
+
+    Attributes:
+      value: of the samples against the reference.
+      low: lower end of the interval, nan where none was asked for.
+      high: upper end.
+      floor: the same metric of one part of the reference against the other.
+      better: "lower", "higher", or "floor" where the floor is best.
+    """
+
+    value: float
+    low: float
+    high: float
+    floor: float
+    better: str
+
+
+def _fid_infinity(a: Sets, b: Sets) -> float:
+    n = len(b.features)
+    sizes = subset_sizes(n, smallest=2 * b.features.shape[1])
+    return fid_infinity(a.features, b.features, sizes, subset_orders(0, n))
+
+
+def _mind(a: Sets, b: Sets) -> float:
+    return mind(a.features, b.features, directions(0, 256, a.features.shape[1]))
+
+
+def _agreement(a: Sets, b: Sets) -> float:
+    return float(np.mean(b.logits.argmax(axis=1) == b.labels))
+
+
+def metrics_of(frechet: str, reference: Sets, samples: Sets, k: int = 5) -> dict:
+    """The metrics that the two sides allow, by name: a function and what is better.
+
+    Args:
+      frechet: what the Frechet distance is called; "FID" for FID's own weights alone.
+      reference: one side.
+      samples: the other.
+      k: neighbours.
+
+    Returns:
+      Name to (function, better).
+    """
+    table = {frechet: (lambda a, b: fid(a.features, b.features), "lower")}
+    if len(samples.features) < ENOUGH and len(samples.features) >= 40:
+        table[f"{frechet}, extrapolated"] = (_fid_infinity, "lower")
+    table |= {
+        "KID": (lambda a, b: kid(a.features, b.features), "lower"),
+        "MIND": (_mind, "lower"),
+        "precision": (lambda a, b: precision_recall(a.features, b.features, k)[0], "higher"),
+        "recall": (lambda a, b: precision_recall(a.features, b.features, k)[1], "higher"),
+        "density": (lambda a, b: density_coverage(a.features, b.features, k)[0], "higher"),
+        "coverage": (lambda a, b: density_coverage(a.features, b.features, k)[1], "higher"),
+        "Vendi score": (lambda a, b: vendi(b.features), "floor"),
+        "authenticity": (lambda a, b: authenticity(a.features, b.features), "floor"),
+        f"share with nearest-neighbour ratio below {COPY_RATIO:.2f}": (
+            lambda a, b: float(np.mean(nearest_ratio(a.features, b.features) < COPY_RATIO)),
+            "floor",
+        ),
+    }
+    if samples.logits is not None and reference.logits is not None:
+        table["inception score"] = (lambda a, b: inception_score(b.logits, 1)[0], "higher")
+    if samples.logits is not None and samples.labels is not None:
+        table["classifier agreement"] = (_agreement, "higher")
+    return table
+
+
+def jackknife(metric: Metric, a: Sets, b: Sets, groups: int, seed: int = 0) -> float:
+    """Standard error by leaving out one of `groups` random groups of both sets at a time.
+
+    se^2 = (g - 1)/g sum_i (theta_i - mean theta)^2: Efron & Tibshirani 1993, section 11.5.
+
+    Args:
+      metric: of two sides.
+      a: the reference.
+      b: the samples.
+      groups: g, at least 2.
+      seed: of the groups.
+
+    Returns:
+      The standard error.
+    """
+    rng = np.random.default_rng(seed)
+    group_a, group_b = (rng.permutation(len(s.features)) % groups for s in (a, b))
+    values = [metric(a.rows(group_a != i), b.rows(group_b != i)) for i in range(groups)]
+    return float(np.sqrt((groups - 1) * np.var(values)))
+
+
+def halves(reference: Sets, num: int, seed: int = 0) -> tuple[Sets, Sets]:
+    """The reference in two: up to `num` examples, at most half of it, against the rest."""
+    n = len(reference.features)
+    order = np.random.default_rng(seed).permutation(n)
+    cut = min(num, n // 2)
+    return reference.rows(order[cut:]), reference.rows(order[:cut])
+
+
+def reconstruction(samples: np.ndarray, originals: np.ndarray) -> dict[str, Figure]:
+    """Mean PSNR and SSIM of reconstructions, with normal intervals of the mean.
+
+    Args:
+      samples: (N, H, W, C) uint8 reconstructions.
+      originals: (N, H, W, C) uint8, in the same order.
+
+    Returns:
+      Name to figure; SSIM where images have 11 pixels a side. Equal pairs have infinite PSNR.
+
+    Raises:
+      InputError: two numbers of images.
+    """
+    values = {"PSNR (dB)": psnr(samples, originals, 255)}
+    if min(samples.shape[1:3]) >= 11:
+        values["SSIM"] = ssim(samples, originals, 255)
+    found = {}
+    for name, each in values.items():
+        mean = float(each.mean())
+        finite = np.isfinite(mean) and len(each) > 1
+        reach = 1.96 * float(each.std(ddof=1)) / np.sqrt(len(each)) if finite else np.nan
+        found[name] = Figure(mean, mean - reach, mean + reach, np.nan, "higher")
+    return found
+
+
+def compare(
+    table: Mapping[str, tuple[Metric, str]],
+    reference: Sets,
+    samples: Sets,
+    groups: int = 10,
+    progress: Callable[[str], object] = lambda name: None,
+) -> tuple[dict[str, Figure], list[str]]:
+    """Every metric of a table with its interval and its floor.
+
+    Args:
+      table: of `metrics_of`.
+      reference: the real side.
+      samples: the side that is judged.
+      groups: of the jackknife; 0 for no intervals.
+      progress: called with the name of each metric when it is done.
+
+    Returns:
+      Name to figure, and the warnings met, each once.
+    """
+    found, notes = {}, []
+    rest, part = halves(reference, len(samples.features))
+    for name, (metric, better) in table.items():
+        with warnings.catch_warnings(record=True) as met:
+            warnings.simplefilter("always")
+            value = metric(reference, samples)
+            floor = metric(rest, part) if len(part.features) > 10 else np.nan
+            reach = np.nan
+            if groups and "extrapolated" not in name:
+                reach = jackknife(metric, reference, samples, groups)
+                reach *= scipy.stats.t.ppf((1 + LEVEL) / 2, groups - 1)
+        notes += [str(m.message) for m in met if issubclass(m.category, UserWarning)]
+        found[name] = Figure(value, value - reach, value + reach, floor, better)
+        progress(name)
+    return found, list(dict.fromkeys(notes))[:2]

@@ -1,0 +1,233 @@
+"""The two sides of a comparison: images from a folder, an npz, tfds:NAME or a workdir."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from diffjax import data
+from diffjax.errors import InputError, sentence
+from diffjax.evaluation.features import fingerprint
+from diffjax.media import to_uint8
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+IMAGES, LABELS = ("samples", "x", "arr_0"), ("labels", "label", "arr_1")
+"""Names in an npz: of sample.py, of `data.array`, and of ADM's evaluator."""
+DRAWN = 1000
+"""Samples per call of `draw`, each kept, so that a killed run goes on."""
+
+
+class Side(NamedTuple):
+    """One side of a comparison.
+
+    Attributes:
+      name: what the user called it.
+      images: (N, H, W, C) uint8.
+      labels: (N,) int, or None.
+      fingerprint: of the images.
+      moments: ADM's published (mu, sigma) where the file holds no images, else None.
+    """
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray | None
+    fingerprint: str
+    moments: tuple[np.ndarray, np.ndarray] | None = None
+
+
+def draw(workdir: Path, num: int, seed: int, file: Path) -> None:
+    """Samples of a run's averaged weights, at its own defaults, written to an npz.
+
+    The one place that knows how a workdir is sampled: `sample.py --npz`.
+
+    Args:
+      workdir: of train.py.
+      num: how many.
+      seed: of the draws.
+      file: npz for `samples` (uint8, NHWC) and `labels`.
+
+    Raises:
+      InputError: sample.py refuses; its sentence.
+    """
+    script = Path(__file__).parents[2] / "sample.py"
+    partial = file.with_suffix(".part.npz")
+    command = [sys.executable, str(script), str(workdir), "--num", str(num), "--seed", str(seed)]
+    command += ["--npz", str(partial), "--out", str(file.with_suffix(".png"))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        raise InputError(f"{workdir} cannot be sampled: {lines[-1]}")
+    partial.rename(file)
+
+
+def read(text: str, num: int, seed: int, cache: Path, progress: Callable = lambda n: None) -> Side:
+    """A side by its name on the command line.
+
+    Args:
+      text: a folder of images, an .npz, tfds:NAME or tfds:NAME:SPLIT, or a workdir.
+      num: samples to draw from a workdir; of other sides all are read.
+      seed: of the draws.
+      cache: folder for what is drawn.
+      progress: called with the number of samples of each draw.
+
+    Returns:
+      The side.
+
+    Raises:
+      InputError: there is no such thing, or it holds no images that can be compared.
+    """
+    if text.startswith("tfds:"):
+        name, _, split = text.removeprefix("tfds:").partition(":")
+        return of_source(text, lambda: data.tfds(name, split or "train"))
+    path = Path(text)
+    if path.suffix == ".npz":
+        return read_npz(path)
+    if (path / "config.json").is_file() and (path / "config.py").is_file():
+        return read_workdir(path, num, seed, cache, progress)
+    return read_folder(path)
+
+
+def read_workdir(workdir: Path, num: int, seed: int, cache: Path, progress: Callable) -> Side:
+    """Samples of a run, drawn in pieces that are kept in the cache."""
+    steps = sorted(p.name for p in (workdir / "checkpoints").glob("[0-9]*"))
+    mark = fingerprint(str(workdir.resolve()), *steps, str(seed))
+    cache.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for first in range(0, num, DRAWN):
+        count = min(DRAWN, num - first)
+        file = cache / f"samples-{mark}-{first}-{count}.npz"
+        if not file.is_file():
+            draw(workdir, count, (seed * 100_003 + first // DRAWN) % 2**32, file)
+        parts.append(read_npz(file))
+        progress(count)
+    images = np.concatenate([part.images for part in parts])
+    labels = [part.labels for part in parts if part.labels is not None]
+    return _side(str(workdir), images, np.concatenate(labels) if labels else None)
+
+
+def training_data(workdir: Path) -> Side:
+    """The images that a run was trained on."""
+    from diffjax.run.workdir import load_experiment
+
+    return of_source(f"the data of {workdir}", load_experiment(workdir).source)
+
+
+def of_source(name: str, make: Callable[[], data.Source]) -> Side:
+    """All images of a data source."""
+    source = data.load(make)
+    examples = [source.examples[i] for i in range(len(source.examples))]
+    images = np.stack([np.asarray(example["x"]) for example in examples])
+    if images.dtype != np.uint8:
+        _refuse_nan(name, images)
+        images = to_uint8(images)
+    labelled = source.num_classes > 0 and "label" in examples[0]
+    return _side(name, images, np.array([e["label"] for e in examples]) if labelled else None)
+
+
+def read_npz(path: Path) -> Side:
+    """Images of an npz: sample.py's, `data.array`'s, or ADM's samples and references.
+
+    Raises:
+      InputError: the file is missing, damaged, or holds neither images nor statistics.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist.") from error
+    except Exception as error:
+        raise InputError(f"{path} is not an intact npz file: {sentence(error)}") from error
+    images = next((arrays[name] for name in IMAGES if name in arrays), None)
+    if images is None and {"mu", "sigma"} <= arrays.keys():
+        moments = np.asarray(arrays["mu"], float), np.asarray(arrays["sigma"], float)
+        mark = fingerprint(*moments)
+        return Side(str(path), np.zeros((0, 1, 1, 1), np.uint8), None, mark, moments)
+    if images is None or images.ndim != 4:
+        found = f"{images.shape}" if images is not None else ", ".join(arrays) or "nothing"
+        raise InputError(
+            f"{path}: expected images `samples`, `x` or `arr_0` (N, H, W, C) uint8; got {found}."
+        )
+    if images.dtype != np.uint8:
+        _refuse_nan(path, images)
+        raise InputError(f"{path}: expected images of uint8; got {images.dtype}; convert them.")
+    labels = next((arrays[name] for name in LABELS if name in arrays), None)
+    return _side(str(path), images, labels)
+
+
+def read_folder(path: Path) -> Side:
+    """Images of a folder, all of one size, with the folders directly below as classes.
+
+    Raises:
+      InputError: no such folder, no images, two sizes, grey beside colour, or a damaged image.
+    """
+    from PIL import Image
+
+    if not path.is_dir():
+        raise InputError(
+            f"{path} does not exist; expected a folder of images, an .npz, tfds:NAME or a workdir."
+        )
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not files:
+        raise InputError(f"{path} holds no images; expected {', '.join(SUFFIXES)} files.")
+    images, first = [], None
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                grey = image.mode in ("L", "1", "I;16", "LA")
+                image = np.asarray(image.convert("L" if grey else "RGB"))
+        except Exception as error:
+            raise InputError(f"{file} cannot be read: {sentence(error)}") from error
+        image = image[..., None] if grey else image
+        first = image.shape if first is None else first
+        if image.shape != first:
+            raise InputError(
+                f"{path} holds images of two kinds: {files[0].name} is {_size(first)} and "
+                f"{file.name} {_size(image.shape)}; make them alike."
+            )
+        images.append(image)
+    classes = sorted({f.relative_to(path).parts[0] for f in files if f.parent != path})
+    labels = None
+    if classes and all(f.parent != path for f in files):
+        labels = np.array([classes.index(f.relative_to(path).parts[0]) for f in files])
+    return _side(str(path), np.stack(images), labels)
+
+
+def check_pair(samples: Side, reference: Side) -> None:
+    """Refuse two sides that cannot be compared.
+
+    Raises:
+      InputError: one image on a side, two sizes, or grey against colour.
+    """
+    for side in (samples, reference):
+        if side.moments is None and len(side.images) < 2:
+            raise InputError(f"{side.name} holds one image; a comparison needs at least two.")
+    if samples.moments is not None:
+        raise InputError(f"{samples.name} holds statistics alone; give the samples' images.")
+    a, b = samples.images.shape[1:], reference.images.shape[1:]
+    if reference.moments is None and a != b:
+        raise InputError(
+            f"{samples.name} is {_size(a)} and {reference.name} {_size(b)}; a metric of two "
+            "sizes says how they were resized: make them alike."
+        )
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    height, width, channels = shape
+    return f"{width}x{height} {'grey' if channels == 1 else 'colour'}"
+
+
+def _refuse_nan(name: str | Path, images: np.ndarray) -> None:
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
+        raise InputError(f"{name} holds NaN or infinite values; look at how it was made.")
+
+
+def _side(name: str, images: np.ndarray, labels: np.ndarray | None) -> Side:
+    if labels is not None and (len(labels) != len(images) or np.asarray(labels).ndim != 1):
+        raise InputError(f"{name} holds {len(images)} images and labels {np.shape(labels)}.")
+    if images.shape[-1] not in (1, 3):
+        raise InputError(f"{name}: expected 1 or 3 channels; got images {images.shape}.")
+    labels = None if labels is None else np.asarray(labels).astype(int)
+    return Side(name, images, labels, fingerprint(images))
