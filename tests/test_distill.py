@@ -200,10 +200,25 @@ def test_consistency_targets(case):
     )
 
 
+@SLOW
+def test_heun_step_is_the_samplers():
+    """For times of each sample, also to clean data and from alpha 0."""
+    schedule = schedules.gvp()
+    exact = exact_denoiser(golden_mixture(), schedule)
+    x = jnp.asarray(golden("few_step.npz", "problem/")["z"])[:4]
+    t, s = jnp.asarray([1.0, 0.9, 0.5, 0.3]), jnp.asarray([0.8, 0.5, 0.1, 0.0])
+    got = distill.heun_step(schedule, lambda x, t: exact(x, t, None), x, t, s)
+    sampler = samplers.heun(schedule)
+    for i in range(4):
+        wanted, _ = sampler.step((), lambda x, t: exact(x, t, None), x[i : i + 1], t[i], s[i], ())
+        np.testing.assert_allclose(got[i : i + 1], wanted, atol=1e-12)
+
+
 def test_curriculum():
     data = golden("few_step.npz", "curriculum/")
     total, first, last, _ = map(int, data["settings"])
-    got = [int(distill.doubling(jnp.asarray(int(k)), total, first, last)) for k in data["k"]]
+    run = jax.jit(jax.vmap(lambda k: distill.doubling(k, total, first, last)))
+    got = run(jnp.asarray(data["k"], int))
     np.testing.assert_array_equal(got, data["ict_N"])
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffjax.diffusion import q_sample
 from diffjax.distill.distance import pseudo_huber, squared
@@ -117,7 +118,7 @@ def doubling(step: Array, total: int, first: int = 10, last: int = 1280) -> Arra
     Returns:
       Number of grid points, () int32.
     """
-    stage = max(int(total // (jnp.log2(last / first) + 1)), 1)
+    stage = max(int(total // (np.log2(last / first) + 1)), 1)
     doubled = first * 2.0 ** jnp.minimum(step // stage, 30)
     return (jnp.minimum(doubled, last) + 1).astype(jnp.int32)
 

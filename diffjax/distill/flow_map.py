@@ -84,13 +84,14 @@ def heun_step(schedule: Schedule, denoise: BoundDenoiser, x: Samples, t: Time, s
     """One step of Heun's method on the probability flow, for times of each sample.
 
     Karras et al. 2022, Alg. 1, in y = x/alpha and r = sigma/alpha: the Euler step, corrected by
-    alpha_s (r_s - r_t)/2 times the change of eps_hat. A step to clean data is Euler.
+    alpha_s (r_s - r_t)/2 times the change of eps_hat. A step to clean data, and one from alpha 0,
+    is Euler.
 
     Args:
       schedule: the noise schedule.
       denoise: (x_t, t) -> Prediction.
       x: the sample at t.
-      t: where it is, a scalar or (B,), with alpha(t) and sigma(t) above 0.
+      t: where it is, a scalar or (B,), with sigma(t) > 0.
       s: where it goes, t's shape.
 
     Returns:
@@ -99,11 +100,14 @@ def heun_step(schedule: Schedule, denoise: BoundDenoiser, x: Samples, t: Time, s
     t, s = jnp.asarray(t), jnp.asarray(s)
     x0 = denoise(x, t).x0
     euler = jump(schedule, x, t, s, x0)
-    ahead = jnp.where(schedule.sigma(s) > 0, s, t)  # any noisy time where there is no correction
+    corrected = (schedule.sigma(s) > 0) & (schedule.alpha(t) > 0)
+    ahead = jnp.where(corrected, s, t)  # any noisy time where there is no correction
     there = jump(schedule, x, t, ahead, x0)
     change = eps_from_x0(schedule, there, ahead, denoise(there, ahead).x0)
     change = change - eps_from_x0(schedule, x, t, x0)
-    width = schedule.sigma(ahead) - schedule.alpha(ahead) * schedule.sigma(t) / schedule.alpha(t)
+    alpha = jnp.where(corrected, schedule.alpha(t), 1)
+    width = schedule.sigma(ahead) - schedule.alpha(ahead) * schedule.sigma(t) / alpha
+    width = jnp.where(corrected, width, 0)
     return euler + per_sample(width / 2, x) * change
 
 
