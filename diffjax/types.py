@@ -92,6 +92,12 @@ Denoiser = Callable[[Array, Array, Cond], Prediction]
 BoundDenoiser = Callable[[Array, Array], Prediction]
 """A denoiser with its condition bound: (x_t, t) -> Prediction."""
 
+FlowMap = Callable[[Array, Array, Array, Cond], Array]
+"""(x_t, t, s, cond) -> x_s, along the probability flow from t to the earlier s.
+
+As s goes to t its rate of change is the denoiser's velocity; at a clean s it is a consistency
+function."""
+
 
 class Sampler(NamedTuple):
     """One step over an interval t -> s, s < t, as a deterministic function of given noise.
