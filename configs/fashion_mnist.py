@@ -18,23 +18,26 @@ from diffjax import grids, guidance, losses, schedules, weighting
 from diffjax.config import Experiment, Sampling
 from diffjax.data import tfds
 from diffjax.models import adm_unet, network
+from diffjax.models.patched import Patched
+from diffjax.models.resnet import nearest_up, pool_down
 from diffjax.parameterization import make_denoiser, predict_v
 
 CLASSES = 10
 
 
 def get_config(
-    steps: int = 1300,
-    batch_size: int = 64,
-    lr: float = 2e-3,
+    steps: int = 3000,
+    batch_size: int = 32,
+    lr: float = 3e-3,
     warmup: int = 100,
     clip_norm: float = 1.0,
     ema_decay: float = 0.998,
     label_dropout: float = 0.1,
-    channels: int = 32,
-    multipliers: tuple[int, ...] = (1, 2, 2),
+    patch: int = 2,
+    channels: int = 48,
+    multipliers: tuple[int, ...] = (1, 2),
     blocks: int = 1,
-    attention_levels: tuple[int, ...] = (2,),
+    attention_levels: tuple[int, ...] = (1,),
     accumulate: int = 1,
     data_dir: str | None = None,
     dtype: Literal["float32", "bfloat16"] = "float32",
@@ -50,25 +53,28 @@ def get_config(
       clip_norm: largest global norm of the gradient.
       ema_decay: limit of the moving average of the parameters.
       label_dropout: share of samples trained without their label.
+      patch: side of the square of pixels that the U-Net sees as one; 1 is the full resolution.
       channels: width of the U-Net's first level.
       multipliers: width of each level over the first; each level halves the resolution.
       blocks: residual blocks per level.
-      attention_levels: levels (0 is the full resolution) with self-attention.
+      attention_levels: levels (0 is the first) with self-attention.
       accumulate: pieces a batch is cut into, one gradient at a time.
       data_dir: where the set was prepared; default that of tensorflow-datasets.
       dtype: type of the network's computation; parameters and loss stay float32.
       seed: of everything random in training.
     """
     schedule, shape = schedules.vp_cosine(), (28, 28, 1)
-    module = adm_unet(
+    unet = adm_unet(
         channels=channels,
         multipliers=multipliers,
         blocks=blocks,
         attention_levels=attention_levels,
         num_classes=CLASSES,
         groups=None,
+        resample=(pool_down, nearest_up),
         dtype=jnp.dtype(dtype),
     )
+    module = Patched(unet, patch)
     net = network(module)
 
     def init(key: jax.Array):
@@ -80,11 +86,14 @@ def get_config(
     )
     warmup = min(warmup, steps // 2)
     rate = optax.warmup_cosine_decay_schedule(0.0, lr, max(warmup, 1), max(steps, 2))
+    muon = optax.contrib.muon(
+        rate, adam_learning_rate=rate, muon_weight_dimension_numbers=matrices, consistent_rms=0.2
+    )
     return Experiment(
         source=lambda: tfds("fashion_mnist", "train", data_dir),
         init=init,
         loss=guidance.label_dropout(loss, CLASSES, label_dropout),
-        optimizer=optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(rate)),
+        optimizer=optax.chain(optax.clip_by_global_norm(clip_norm), muon),
         denoiser=lambda params: guidance.static_clip(
             make_denoiser(net, params, schedule, predict_v)
         ),
@@ -99,3 +108,18 @@ def get_config(
         seed=seed,
         sampling=Sampling(grid=grids.trailing, steps=50, guidance_scale=1.5),
     )
+
+
+def matrices(params: dict) -> dict:
+    """The axes that Muon takes as a matrix's input and output; None leaves a leaf to Adam.
+
+    All kernels within layers, a convolution as the matrix from its window to its features; the
+    first and the last convolution and the embeddings stay with Adam (Jordan et al. 2024).
+    """
+    axes = optax.contrib.MuonDimensionNumbers
+
+    def of(path, leaf):
+        inside = {"residual", "attention"} & {key.key for key in path}
+        return axes(tuple(range(leaf.ndim - 1)), -1) if inside and leaf.ndim > 1 else None
+
+    return jax.tree_util.tree_map_with_path(of, params)
