@@ -1,11 +1,20 @@
-"""Fashion-MNIST, 28x28 clothes in ten classes: about 20 minutes on two CPU cores.
+"""Fashion-MNIST, 28x28 clothes in ten classes: about 20 minutes of one CPU core.
 
     python -m diffjax.data.prepare fashion_mnist
     python train.py configs/fashion_mnist.py
 
 A U-Net predicts v on the cosine schedule (Salimans & Ho 2022), with the label dropped for a
-tenth of the images. Real data and sizes for a first look; on an accelerator give it more:
---steps 50000 --channels 64 --blocks 2.
+tenth of the images. It works at half the resolution, on 14x14 squares of four pixels, and its
+inner kernels are trained by Muon. Real data and sizes for a first look; on an accelerator give
+it more: --steps 50000 --channels 64 --blocks 2.
+
+300 samples at guidance scale 1, by `python benchmarks/fashion_mnist.py samples.npz`; one run
+and one draw each, so that two points of agreement are noise:
+
+| | agrees with the label | real images | Frechet over that of real images |
+|---|---:|---:|---:|
+| 640 steps of 32, lr 2e-3 | 69.3% | 89.6% | 1.82 |
+| 3000 steps of 32, the default | 81.7% | 89.6% | 1.21 |
 """
 
 from typing import Literal
