@@ -13,7 +13,7 @@ and one draw each, so that two points of agreement are noise:
 
 | | agrees with the label | real images | Frechet over that of real images |
 |---|---:|---:|---:|
-| 640 steps of 32, lr 2e-3 | 69.3% | 89.6% | 1.82 |
+| 640 steps of 32, lr 2e-3, EMA 0.995 | 69.3% | 89.6% | 1.82 |
 | 3000 steps of 32, the default | 81.7% | 89.6% | 1.21 |
 """
 
