@@ -218,3 +218,32 @@ def _by_bins(name, schedule, numbers, remember, size) -> TimeDensity:
         return remembered.at[index, slot].set(values, mode="drop"), counts.at[index].add(1)
 
     return TimeDensity(init, draw, update)
+
+
+def on_steps(density: TimeDensity, schedule: Schedule, T: int) -> TimeDensity:
+    """Round a density of continuous times to the steps t = k/T, k = 1 .. T, of a beta table.
+
+    Args:
+      density: any time density over the schedule's range.
+      schedule: gives the range.
+      T: number of steps.
+
+    Returns:
+      The density with times on the grid, as DDPM trains (Ho et al. 2020, Alg. 1).
+
+    Raises:
+      InputError: T is not positive.
+    """
+    check_positive("on_steps", T=T)
+    low, width = schedule.t_min, schedule.t_max - schedule.t_min
+
+    def draw(key, batch, state):
+        t, importance = density.draw(key, batch, state)
+        k = jnp.clip(jnp.floor((t - low) / width * T), 0, T - 1) + 1
+        return k / T, importance
+
+    def update(state, t, losses):
+        middle = low + width * (t * T - 0.5) / T
+        return density.update(state, middle, losses)
+
+    return TimeDensity(density.init, draw, update)
