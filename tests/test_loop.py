@@ -188,7 +188,7 @@ BAD_INPUTS = {
     "nan beta": (lambda: schedules.from_betas(np.array([0.1, np.nan])), "betas in"),
     "no beta": (lambda: schedules.from_betas(np.array([])), "betas in"),
     "no steps": (lambda: grids.karras(SCHEDULE, 0), "at least 1 step"),
-    "half a step": (lambda: grids.trailing(SCHEDULE, 2.5), "whole number of steps"),
+    "half a step": (lambda: inspect.unwrap(grids.trailing)(SCHEDULE, 2.5), "whole number of steps"),
     "no tolerance": (lambda: samplers.adaptive_sde(SCHEDULE, 0.0, 0.0), "tolerance"),
     "too many steps": (lambda: grids.leading(SCHEDULE, 11, T=10), "at most T = 10"),
     "linspace of T": (lambda: grids.linspace(SCHEDULE, 10, T=10), "at most"),

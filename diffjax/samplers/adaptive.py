@@ -117,7 +117,7 @@ def adaptive_sde(
     at_least("absolute", absolute)
     if is_zero(relative) and is_zero(absolute):
         raise InputError(
-            "adaptive_sde needs a tolerance above 0; relative and absolute are both 0."
+            "adaptive_sde needs a relative or absolute tolerance above 0; got 0 for both."
         )
     count("max_steps", max_steps)
 
