@@ -60,7 +60,7 @@ FORMS = {
         {
             f"lora_te_{LAYER.replace('.', '_')}.lora_down.weight": A,
             f"lora_te_{LAYER.replace('.', '_')}.lora_up.weight": B,
-            f"lora_te_{LAYER.replace('.', '_')}.alpha": np.float32(6),
+            f"lora_te_{LAYER.replace('.', '_')}.alpha": np.array(6, np.float32),
         },
         None,
         0.5 * 6 / 2,
@@ -106,7 +106,7 @@ def test_a_file_of_kohya_against_the_reference(tmp_path):
     config = spec["config"] | {"architectures": ["CLIPTextModel"]}
     model = pretrained.load(write_folder(tmp_path / "clip", config, tensors))
     lora = {n: weight(n, s) for n, s in spec["lora_tensors"].items() if n not in spec["alphas"]}
-    lora |= {n: np.float32(a) for n, a in spec["alphas"].items()}
+    lora |= {n: np.array(a, np.float32) for n, a in spec["alphas"].items()}
     save_file(lora, tmp_path / "lora.safetensors")
     io = np.load(f"{place}_io.npz")
     model = merge_lora(model, tmp_path / "lora.safetensors", spec["scale"])

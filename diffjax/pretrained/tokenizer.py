@@ -158,7 +158,8 @@ def _clip_folder(folder: Path, settings: dict) -> Tokenizer:
 
 def clip_tokenizer_of_merges(path: str | Path) -> Tokenizer:
     """CLIP's tokenizer from OpenAI's bpe_simple_vocab_16e6.txt.gz."""
-    lines = gzip.open(path, "rt", encoding="utf-8").read().split("\n")[1 : CLIP_MERGES + 1]
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        lines = file.read().split("\n")[1 : CLIP_MERGES + 1]
     merges = [tuple(line.split()) for line in lines]
     letters = byte_letters()
     tokens = [*letters, *(c + "</w>" for c in letters), *map("".join, merges), START, END]
