@@ -149,6 +149,36 @@ def test_pixart(tmp_path):
     round_trip(tmp_path, model, tensors)
 
 
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", ["sana_transformer", "prior_transformer"])
+def test_other_transformers(tmp_path, name):
+    model, tensors, io = read(tmp_path, name)
+    image = io["in_x"].ndim == 4
+    x, y = (jnp.asarray(np.moveaxis(io[k], 1, -1) if image else io[k]) for k in ("in_x", "out_y"))
+    names = {"tokens": "context", "vector": "text_embeds", "token_mask": "mask"}
+    cond = {a: jnp.asarray(io[f"in_{b}"]) for a, b in names.items() if f"in_{b}" in io}
+    t = jnp.asarray(io["in_t"])
+    close(y, outputs(lambda *a: model.network(*a, cond, None), model.params, x, t), 2e-5)
+    round_trip(tmp_path, model, tensors)
+
+
+@pytest.mark.exhaustive
+def test_the_deep_compression_autoencoder_and_the_adapter(tmp_path):
+    model, tensors, io = read(tmp_path, "autoencoder_dc")
+    x, z, y = (
+        jnp.asarray(io[f"{k}"].transpose(0, 2, 3, 1)) for k in ("in_x", "out_latent", "out_decoded")
+    )
+    close(z, outputs(model.encode, model.params, x)[0], 2e-5)
+    close(y, outputs(model.decode, model.params, z), 2e-5)
+    round_trip(tmp_path, model, tensors)
+    model, _, io = read(tmp_path, "t2i_adapter_full")
+    features = outputs(
+        model.network, model.params, jnp.asarray(io["in_image"].transpose(0, 2, 3, 1))
+    )
+    for i, feature in enumerate(features):
+        close(io[f"out_feature_{i}"].transpose(0, 2, 3, 1), feature, 2e-5)
+
+
 CLIP_L = {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072}
 BIG_G = {"hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 20}
 BIG_G |= {"intermediate_size": 5120, "projection_dim": 1280}

@@ -75,6 +75,17 @@ ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {
 """What config.json may call itself: `architecture`, diffusers' `_class_name`, or the first of
 transformers' `architectures`."""
 
+MODEL_TYPES = {
+    "clip": "CLIPModel",
+    "clip_text_model": "CLIPTextModel",
+    "clip_vision_model": "CLIPVisionModel",
+    "siglip_vision_model": "SiglipVisionModel",
+    "t5": "T5EncoderModel",
+    "umt5": "UMT5EncoderModel",
+    "bert": "BertModel",
+}
+"""The encoder of a transformers model that is more than it, by `model_type`."""
+
 DENOISERS = ("unet", "transformer", "prior")
 """Folders of a pipeline that hold its denoising network."""
 
@@ -186,6 +197,7 @@ def architecture_of(config: dict[str, Any]) -> Architecture:
     name = config.get("architecture") or config.get("_class_name")
     if name is None and isinstance(config.get("architectures"), list):
         name = next(iter(config["architectures"]), None)  # transformers' key
+        name = name if name in ARCHITECTURES else MODEL_TYPES.get(str(config.get("model_type")))
     if not isinstance(name, str) or name not in ARCHITECTURES:
         raise InputError(
             f"config.json: `architecture` (or `_class_name`) is {name!r}; expected one of "

@@ -82,7 +82,8 @@ READERS = {
     ".ckpt": read_torch_file,
 }
 VARIANT = re.compile(r"\.([a-z0-9_]+)(?:-\d+-of-\d+)?$|-\d+-of-\d+\.([a-z0-9_]+)$")
-"""Of a name without its suffix: model.fp16, model.fp16-00001-of-00002, model-00001-of-00002."""
+"""Of a name without its suffix: model.fp16, model.fp16-00001-of-00002, or
+model-00001-of-00002.fp16."""
 
 
 def weight_files(folder: Path) -> list[Path]:
