@@ -11,15 +11,19 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffjax.models.backbone import UNetBackbone
+from diffjax.models.checks import check_images
 from diffjax.models.edm_blocks import (
-    Block,
+    EDMBlock,
     Init,
     Inits,
+    downsample,
     group_norm,
     linear,
     one_hot_label,
+    upsample,
 )
-from diffjax.models.edm_walk import Walk, concatenate
+from diffjax.models.edm_stages import down_and_up
 from diffjax.models.layers import Dtype, sinusoidal_embedding
 from diffjax.models.winograd import Convolve
 from diffjax.types import Array, Cond
@@ -69,14 +73,16 @@ class DhariwalUNet(nn.Module):
     @nn.compact
     def __call__(self, x: Array, t: Array, cond: Cond = None, train: bool = False) -> Array:
         """x (B, H, W, C), t (B,), cond {"label": (B,), "augment": (B, D)} -> (B, H, W, out)."""
+        check_images(self, x, t, layer="enc_0_conv", multiple=2 ** (len(self.multipliers) - 1))
         out_channels = self.out_channels or x.shape[-1]
         embedding = self.embed(t, cond or {})
         call = lambda block, h: block(h, embedding, train)  # noqa: E731
-        walk = Walk(self.make, call, concatenate, self.remat, self.scan_blocks)
+        backbone = UNetBackbone(call, remat=self.remat, scan=self.scan_blocks)
         widths = [self.channels * multiplier for multiplier in self.multipliers]
 
         h = linear(x, widths[0], "enc_0_conv", INITS.main, self.dtype, (3, 3))
-        h = walk.down_and_up(h, widths, self.blocks, self.attention_levels)
+        levels = (widths, self.blocks, self.attention_levels)
+        h = down_and_up(backbone, self.make, h, *levels, (downsample, upsample))
         h = nn.silu(group_norm(h, "out_norm", EPSILON))
         dtype = jnp.promote_types(self.dtype, jnp.float32)
         return linear(h, out_channels, "out_conv", INITS.last, dtype, (3, 3))
@@ -95,9 +101,9 @@ class DhariwalUNet(nn.Module):
             h = h + linear(label, width, "map_label", LABEL, use_bias=False)
         return nn.silu(h)
 
-    def make(self, features: int, attends: bool, resample: Any, name: str) -> Block:
+    def make(self, features: int, attends: bool, resample: Any, name: str) -> EDMBlock:
         """A block of this network."""
-        return Block(
+        return EDMBlock(
             features=features,
             resample=resample,
             heads=features // self.head_channels if attends else 0,

@@ -129,7 +129,7 @@ def group_norm(x: Array, name: str, epsilon: float) -> Array:
     return GroupNorm(min(32, x.shape[-1] // 4), epsilon, name=name)(x)
 
 
-class Block(nn.Module):
+class EDMBlock(nn.Module):
     """The residual block of DDPM++, NCSN++ and ADM, with self-attention after it.
 
     Karras et al. 2022, appendix F.2; every residual sum is multiplied by `skip_scale`.

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from diffjax.models.layers import Dtype, GroupNorm
@@ -44,7 +45,10 @@ class Style(NamedTuple):
 
 
 Resample = Callable[..., Callable[[Array, Array, bool], Array]]
-"""(style, name=) -> (x, embedding, train) -> x at another resolution."""
+"""(style, name=) -> (x, embedding, train) -> x at another resolution.
+
+One that doubles the resolution also takes `enlarge`: x -> larger x, by default `nearest`.
+"""
 
 
 def average_pool(x: Array) -> Array:
@@ -59,7 +63,24 @@ def nearest(x: Array) -> Array:
     return x.reshape(b, 2 * height, 2 * width, c)
 
 
-class ResidualBlock(nn.Module):
+def nearest_to(x: Array, size: tuple[int, int]) -> Array:
+    """Resize to (H, W) = size: pixel i of H is pixel floor(i h / H) of h, and so along the width.
+
+    Args:
+      x: (B, h, w, C).
+      size: of the result; twice that of x is `nearest`.
+
+    Returns:
+      (B, H, W, C).
+    """
+    if size == (2 * x.shape[1], 2 * x.shape[2]):
+        return nearest(x)
+    for axis, n in zip((1, 2), size, strict=True):
+        x = jnp.take(x, np.arange(n) * x.shape[axis] // n, axis=axis)
+    return x
+
+
+class ResNetBlock(nn.Module):
     """norm, SiLU, conv, the embedding, norm, SiLU, dropout, conv; plus the input.
 
     Ho et al. 2020, appendix B; with `style.scale_shift` and `resample` the block of Dhariwal &
@@ -120,13 +141,15 @@ class ConvUp(nn.Module):
 
     Attributes:
       style: shared by the network.
+      enlarge: x -> larger x, before the convolution.
     """
 
     style: Style
+    enlarge: Callable[[Array], Array] = nearest
 
     @nn.compact
     def __call__(self, x, embedding, train):
-        return self.style.conv(x.shape[-1], "conv")(nearest(x))
+        return self.style.conv(x.shape[-1], "conv")(self.enlarge(x))
 
 
 def pool_down(style: Style, name: str) -> Callable[[Array, Array, bool], Array]:
@@ -134,16 +157,20 @@ def pool_down(style: Style, name: str) -> Callable[[Array, Array, bool], Array]:
     return lambda x, embedding, train: average_pool(x)
 
 
-def nearest_up(style: Style, name: str) -> Callable[[Array, Array, bool], Array]:
+def nearest_up(
+    style: Style, name: str, enlarge: Callable[[Array], Array] = nearest
+) -> Callable[[Array, Array, bool], Array]:
     """Twice the resolution without parameters."""
-    return lambda x, embedding, train: nearest(x)
+    return lambda x, embedding, train: enlarge(x)
 
 
-def residual_down(style: Style, name: str) -> ResidualBlock:
+def residual_down(style: Style, name: str) -> ResNetBlock:
     """Half the resolution by a residual block: Dhariwal & Nichol 2021, section 3."""
-    return ResidualBlock(style, resample=average_pool, name=name)
+    return ResNetBlock(style, resample=average_pool, name=name)
 
 
-def residual_up(style: Style, name: str) -> ResidualBlock:
+def residual_up(
+    style: Style, name: str, enlarge: Callable[[Array], Array] = nearest
+) -> ResNetBlock:
     """Twice the resolution by a residual block: Dhariwal & Nichol 2021, section 3."""
-    return ResidualBlock(style, resample=nearest, name=name)
+    return ResNetBlock(style, resample=enlarge, name=name)
