@@ -4,7 +4,6 @@ Images and latents are NHWC. Parameters are float32; `dtype` is the type of the
 computation, and norms, softmax and outputs are float32 at least.
 """
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -12,7 +11,7 @@ from diffjax.models.backbone import Stage, UNetBackbone
 from diffjax.models.checks import check_images
 from diffjax.models.layers import Dtype, attention, full
 from diffjax.models.resnet import Style, nearest
-from diffjax.models.winograd import Convolve
+from diffjax.models.winograd import Convolve, convolve
 from diffjax.types import Array
 
 EPSILON = 1e-6
@@ -63,7 +62,7 @@ class Trunk(nn.Module):
       middle_attention: attention between the two blocks at the coarsest resolution.
       groups: of the group norms; divides every width.
       dtype: type of the computation, float32 or bfloat16.
-      convolve: how 3x3 convolutions are computed; `winograd` is faster on CPUs.
+      convolve: how 3x3 convolutions are computed; by default in fewer products on CPUs.
       remat: compute blocks again in the backward pass instead of keeping their insides.
       scan_blocks: compile one block for each run of equal ones at a level without attention; see
         `stack_blocks`.
@@ -76,7 +75,7 @@ class Trunk(nn.Module):
     middle_attention: bool = True
     groups: int = 32
     dtype: Dtype = jnp.float32
-    convolve: Convolve = jax.lax.conv_general_dilated
+    convolve: Convolve = convolve
     remat: bool = False
     scan_blocks: bool = False
 

@@ -7,7 +7,6 @@ embedding and output stay float32.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -25,7 +24,7 @@ from diffjax.models.edm_blocks import (
 )
 from diffjax.models.edm_stages import down_and_up
 from diffjax.models.layers import Dtype, sinusoidal_embedding
-from diffjax.models.winograd import Convolve
+from diffjax.models.winograd import Convolve, convolve
 from diffjax.types import Array, Cond
 
 KAIMING = Init(nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"), bias=1.0)
@@ -50,7 +49,7 @@ class DhariwalUNet(nn.Module):
       head_channels: channels per attention head.
       dropout: rate inside residual blocks.
       dtype: type of the computation, float32 or bfloat16.
-      convolve: how the blocks' convolutions are computed; `winograd` is faster on CPUs.
+      convolve: how the blocks' convolutions are computed; by default in fewer products on CPUs.
       remat: compute each block again in the backward pass instead of keeping its inside.
       scan_blocks: compile one block for each run of equal ones; see `stack_blocks`.
     """
@@ -66,7 +65,7 @@ class DhariwalUNet(nn.Module):
     head_channels: int = 64
     dropout: float = 0.1
     dtype: Dtype = jnp.float32
-    convolve: Convolve = jax.lax.conv_general_dilated
+    convolve: Convolve = convolve
     remat: bool = False
     scan_blocks: bool = False
 

@@ -25,7 +25,7 @@ from diffjax.models.layers import Dtype, attention
 from diffjax.models.magnitude import MPConv, mp_cat, mp_silu, mp_sum, normalize, unit_weight
 from diffjax.models.stacking import is_run
 from diffjax.models.uncertainty import Uncertainty
-from diffjax.models.winograd import Convolve
+from diffjax.models.winograd import Convolve, convolve
 from diffjax.types import Array, Cond, Params
 
 
@@ -74,7 +74,7 @@ class EDM2Block(nn.Module):
       residual_balance: share of the residual branch.
       attention_balance: share of attention.
       clip: largest absolute value of the output; None is any.
-      convolve: how convolutions are computed; `winograd` is faster on CPUs.
+      convolve: how convolutions are computed; by default in fewer products on CPUs.
     """
 
     features: int
@@ -85,7 +85,7 @@ class EDM2Block(nn.Module):
     residual_balance: float = 0.3
     attention_balance: float = 0.3
     clip: float | None = 256.0
-    convolve: Convolve = jax.lax.conv_general_dilated
+    convolve: Convolve = convolve
 
     @nn.compact
     def __call__(self, x: Array, embedding: Array, train: bool = False) -> Array:
@@ -139,7 +139,7 @@ class EDM2UNet(nn.Module):
       logvar_channels: width of `Uncertainty`, which `uncertainty` reads; 0 is none.
       stored_frequencies: the Fourier frequencies are among the parameters, without gradient.
       dtype: type of the computation, float32 or bfloat16.
-      convolve: how the blocks' convolutions are computed; `winograd` is faster on CPUs.
+      convolve: how the blocks' convolutions are computed; by default in fewer products on CPUs.
       remat: compute each block again in the backward pass instead of keeping its inside.
       scan_blocks: compile one block for each run of equal ones; see `stack_blocks`.
     """
@@ -162,7 +162,7 @@ class EDM2UNet(nn.Module):
     logvar_channels: int = 128
     stored_frequencies: bool = False
     dtype: Dtype = jnp.float32
-    convolve: Convolve = jax.lax.conv_general_dilated
+    convolve: Convolve = convolve
     remat: bool = False
     scan_blocks: bool = False
 

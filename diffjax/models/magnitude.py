@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from diffjax.models.winograd import Convolve
+from diffjax.models.winograd import Convolve, convolve
 from diffjax.types import Array
 
 EPSILON = 1e-4
@@ -65,7 +65,7 @@ class MPConv(nn.Module):
 
     features: int
     kernel: tuple[int, ...] = ()
-    convolve: Convolve = jax.lax.conv_general_dilated
+    convolve: Convolve = convolve
 
     @nn.compact
     def __call__(self, x: Array, gain: Array | float = 1.0) -> Array:
