@@ -78,7 +78,7 @@ class Method(NamedTuple):
 
 
 def methods(one, two, steps):
-    """Every row for `steps` evaluations in all; `one` and `two` are networks of one and two times."""
+    """Every row for `steps` evaluations in all, for networks of one and of two times."""
     on_line = weighting.logit_normal(LINE, -0.4, 1.0)
     on_circle = weighting.uniform(CIRCLE)
     teacher = lambda schedule: lambda frozen: exact(schedule)  # noqa: E731
@@ -215,7 +215,7 @@ def train(key, loss, params, steps):
         params, ema, state, context = carry
         data_key, loss_key = jax.random.split(key)
         batch = {"x": data(data_key, BATCH)}
-        (_, aux), grads = jax.value_and_grad(loss, has_aux=True)(
+        (_, _), grads = jax.value_and_grad(loss, has_aux=True)(
             params, loss_key, batch, **({"frozen": {}} | context)
         )
         updates, state = optimizer.update(grads, state)

@@ -264,7 +264,7 @@ def test_edm2_layers_keep_the_magnitude():
     assert share == pytest.approx((0.3 / 0.7) ** 2, rel=0.05)
     embedding = jax.random.normal(jax.random.key(2), (4, 32))
     for encodes in (True, False):
-        block = edm2.Block(64, encodes, heads=2)
+        block = edm2.EDM2Block(64, encodes, heads=2)
         out, _ = jax.jit(block.init_with_output)(key, a, embedding)
         assert rms(out) == pytest.approx(1, abs=0.1)
 

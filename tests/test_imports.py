@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "diffjax"
 
 # A module may import from its own package and from those above it.
 ORDER = [
+    "cpu",
     "errors",
     "types",
     "schedules",

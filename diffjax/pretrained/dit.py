@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 from flax import linen as nn
 
-from diffjax.models.dit import Block, DiT
+from diffjax.models.dit import DiT, DiTBlock
 from diffjax.models.per_block_dit import PerBlockDiT
 from diffjax.models.position import cells, sincos_2d
 from diffjax.models.transformer import MLP, QKV, LayerNorm, SelfAttention
@@ -91,7 +91,7 @@ def dit(config: dict) -> Architecture:
         num_classes=c["num_classes"],
         null_label=c["class_dropout_prob"] > 0,
         learn_sigma=c["learn_sigma"],
-        block=partial(Block, mlp=partial(MLP, ratio=float(c["mlp_ratio"]))),
+        block=partial(DiTBlock, mlp=partial(MLP, ratio=float(c["mlp_ratio"]))),
     )
     names = patches_names("x_embedder.proj", c["patch_size"])
     names |= _embedding("t_embedder.mlp.0", "t_embedder.mlp.2", "y_embedder", ("embedding",))
@@ -150,7 +150,7 @@ def _diffusers(config: dict, c: dict, position_scale: float) -> Architecture:
     )
     affine, bias = c["norm_elementwise_affine"], c["attention_bias"]
     block = partial(
-        Block,
+        DiTBlock,
         attention=partial(SelfAttention, qkv=partial(QKV, bias=bias)),
         mlp=partial(MLP, activation=ACTIVATIONS[c["activation_fn"]]),
         mlp_norm=partial(LayerNorm, affine=affine, epsilon=float(c["norm_eps"])),
