@@ -14,6 +14,7 @@ from scipy.integrate import quad
 from diffjax import diffusion, grids, samplers, schedules
 from diffjax.errors import InputError
 from diffjax.samplers.exponential import moments
+from diffjax.samplers.info import sampler_info
 
 GOLDEN = np.load("tests/golden/k_sigma_space.npz")
 MEAN, STD = 0.7, 0.5
