@@ -40,17 +40,10 @@ from diffjax.losses.score import (
     noise_variance,
     sliced_score_matching,
 )
-from diffjax.losses.wasserstein import (
-    ScoreErrors,
-    empirical_denoiser,
-    estimate_score_errors,
-    wasserstein_bound,
-)
 
 __all__ = [
     "Game",
     "Reconstruction",
-    "ScoreErrors",
     "adaptive_weight",
     "adversarial_loss",
     "autoencoder_loss",
@@ -58,8 +51,6 @@ __all__ = [
     "denoising_loss",
     "denoising_score_matching",
     "discretized_gaussian_log_likelihood",
-    "empirical_denoiser",
-    "estimate_score_errors",
     "feature_distance",
     "gaussian_nll",
     "hinge",
@@ -79,6 +70,5 @@ __all__ = [
     "variational",
     "vb_term",
     "vector_quantized",
-    "wasserstein_bound",
     "weighted_sum",
 ]
