@@ -61,16 +61,17 @@ def get_config(
     schedule, predicts = schedules.from_betas(schedules.linear_betas(T)), at_steps(predict_eps, T)
     module = ddpm_unet(channels, multipliers, blocks, dropout=dropout, dtype=jnp.dtype(dtype))
     net, shape = network(module), (32, 32, 3)
+    loss = losses.denoising_loss(
+        net,
+        schedule,
+        predicts,
+        weighting.snr,
+        weighting.on_steps(weighting.uniform(schedule), schedule, T),
+    )
     return Experiment(
         source=lambda: data.tfds("cifar10", "train", data_dir),
         init=lambda key: module.init(key, jnp.zeros((1, *shape)), jnp.zeros(1))["params"],
-        loss=losses.denoising_loss(
-            net,
-            schedule,
-            predicts,
-            weighting.snr,
-            weighting.on_steps(weighting.uniform(schedule), schedule, T),
-        ),
+        loss=losses.unconditional(loss),
         optimizer=optax.chain(
             optax.clip_by_global_norm(clip_norm),
             optax.adam(optax.linear_schedule(0.0, lr, max(warmup, 1))),

@@ -78,16 +78,17 @@ def get_config(
     def init(key):
         return module.init(key, jnp.zeros((1, *shape)), jnp.zeros(1))["params"]
 
+    loss = losses.denoising_loss(
+        net,
+        schedule,
+        parameterization,
+        weighting.edm_weight(SIGMA_DATA),
+        weighting.edm_lognormal(schedule, mean=-1.2, std=1.2),
+    )
     return Experiment(
         source=lambda: data.tfds("cifar10", split="train"),
         init=init,
-        loss=losses.denoising_loss(
-            net,
-            schedule,
-            parameterization,
-            weighting.edm_weight(SIGMA_DATA),
-            weighting.edm_lognormal(schedule, mean=-1.2, std=1.2),
-        ),
+        loss=loss if conditional else losses.unconditional(loss),
         optimizer=optax.adam(optax.linear_schedule(0.0, lr, max(warmup, 1))),
         denoiser=lambda params: make_denoiser(net, params, schedule, parameterization),
         schedule=schedule,

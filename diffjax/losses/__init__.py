@@ -33,6 +33,7 @@ from diffjax.losses.denoising import (
     per_sample_mean,
     prior_term,
     split_batch,
+    unconditional,
     vb_term,
 )
 from diffjax.losses.score import (
@@ -67,6 +68,7 @@ __all__ = [
     "prior_term",
     "sliced_score_matching",
     "split_batch",
+    "unconditional",
     "variational",
     "vb_term",
     "vector_quantized",
