@@ -241,3 +241,12 @@ def test_denoising_loss_of_the_best_network():
     np.testing.assert_allclose(value, exact, rtol=4.5 / np.sqrt(n))
     assert aux["context"]["density_state"] == 1
     assert loss(None, jax.random.key(0), {"x": x0}, 1)[1]["context"]["density_state"] == 2
+
+
+def test_an_unconditional_loss_leaves_labels_aside():
+    seen = []
+    loss = losses.unconditional(lambda params, key, batch, step: (step, seen.append(set(batch))))
+    assert (
+        loss(None, None, {"x": jnp.ones(2), "label": jnp.ones(2), "caption": None}, step=3)[0] == 3
+    )
+    assert seen == [{"x"}]

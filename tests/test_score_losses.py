@@ -9,7 +9,7 @@ import optax
 import pytest
 from oracles import SCHEDULES, TWO_MOONS, Mixture, draw, exact_denoiser, gaussian
 
-from diffjax import diffusion, losses, schedules, weighting
+from diffjax import diffusion, evaluation, losses, schedules, weighting
 from diffjax.errors import InputError
 from diffjax.models import Uncertainty
 from diffjax.parameterization import predict_eps, predict_score, predict_x0
@@ -237,7 +237,7 @@ def test_bound_of_the_true_score(schedule):
     """Of Gaussian data the reverse SDE shrinks a distance at T by (alpha/v)_T / (alpha/v)_0."""
     ts = fine(schedule)
     alpha, variance = marginal(schedule, ts, STD)
-    bound = losses.wasserstein_bound(schedule, ts, 0 * ts, -1 / variance, 0.4)
+    bound = evaluation.wasserstein_bound(schedule, ts, 0 * ts, -1 / variance, 0.4)
     gain = alpha / variance
     np.testing.assert_allclose(bound, 0.4 * gain[0] / gain[-1], rtol=1e-3)
 
@@ -249,7 +249,7 @@ def test_bound_is_tight_for_a_moved_mean(schedule):
     ts, distance = fine(schedule), 1.3  # |m' - m|
     alpha, variance = marginal(schedule, ts, STD)
     errors = alpha * distance / variance
-    bound = losses.wasserstein_bound(schedule, ts, errors, -1 / variance, alpha[0] * distance)
+    bound = evaluation.wasserstein_bound(schedule, ts, errors, -1 / variance, alpha[0] * distance)
     np.testing.assert_allclose(bound, alpha[-1] * distance, rtol=1e-3)
 
 
@@ -263,7 +263,7 @@ def test_bound_is_above_the_distance(schedule, model):
     _, other = marginal(schedule, ts, model)
     errors = 2 * jnp.sqrt(true) * jnp.abs(1 / true - 1 / other)
     gap = 2 * jnp.abs(jnp.sqrt(true) - jnp.sqrt(other))  # W2 at each time
-    bound = losses.wasserstein_bound(schedule, ts, errors, -1 / other, gap[0])
+    bound = evaluation.wasserstein_bound(schedule, ts, errors, -1 / other, gap[0])
     assert gap[-1] < bound < 10 * gap[-1]
 
 
@@ -274,7 +274,7 @@ def test_estimated_inputs_of_the_bound_of_a_gaussian(mean, std):
     ts, x0 = fine(SCHEDULE, 8), gaussian_batch()["x"][:2000]
     model = exact_denoiser(gaussian([mean] * 3, std), SCHEDULE)
     true = exact_denoiser(gaussian([0.0] * 3, STD), SCHEDULE)
-    estimate = jax.jit(losses.estimate_score_errors, static_argnums=(1, 2, 3))
+    estimate = jax.jit(evaluation.estimate_score_errors, static_argnums=(1, 2, 3))
     found = estimate(jax.random.key(8), model, true, SCHEDULE, x0, ts)
     alpha, of_data = marginal(SCHEDULE, ts, STD)
     _, of_model = marginal(SCHEDULE, ts, std)
@@ -284,7 +284,7 @@ def test_estimated_inputs_of_the_bound_of_a_gaussian(mean, std):
     np.testing.assert_allclose(found.lipschitz, -1 / of_model, rtol=1e-3)
     np.testing.assert_allclose(found.prior_distance, alpha[0] * STD * np.sqrt(3), rtol=0.02)
     bounds = [
-        losses.wasserstein_bound(SCHEDULE, ts, *inputs)
+        evaluation.wasserstein_bound(SCHEDULE, ts, *inputs)
         for inputs in (found, (wanted, -1 / of_model, found.prior_distance))
     ]
     np.testing.assert_allclose(*bounds, rtol=0.03)
@@ -295,7 +295,7 @@ def test_denoiser_of_a_data_set_is_that_of_its_points():
     data = np.random.default_rng(3).standard_normal((7, 2))
     points = Mixture(np.full(7, 1 / 7), data, np.zeros(7))
     x, t = jax.random.normal(jax.random.key(9), (5, 2)), jnp.linspace(0.1, 0.9, 5)
-    ours = losses.empirical_denoiser(SCHEDULE, jnp.asarray(data, jnp.float32))
+    ours = evaluation.empirical_denoiser(SCHEDULE, jnp.asarray(data, jnp.float32))
     wanted = exact_denoiser(points, SCHEDULE)(x, t, None).x0
     np.testing.assert_allclose(ours(x, t, None).x0, wanted, rtol=1e-3, atol=1e-4)
 
@@ -303,4 +303,4 @@ def test_denoiser_of_a_data_set_is_that_of_its_points():
 def test_bound_needs_one_number_per_time():
     ts = jnp.asarray([0.9, 0.5, 0.1])
     with pytest.raises(InputError, match="per time"):
-        losses.wasserstein_bound(SCHEDULE, ts, jnp.ones(2), jnp.ones(2))
+        evaluation.wasserstein_bound(SCHEDULE, ts, jnp.ones(2), jnp.ones(2))

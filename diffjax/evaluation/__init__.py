@@ -27,14 +27,23 @@ from diffjax.evaluation.memorisation import (
 from diffjax.evaluation.neighbours import density_coverage, precision_recall
 from diffjax.evaluation.pairs import psnr, ssim, ssim_reflect
 from diffjax.evaluation.transport import directions, mind, sliced_wasserstein, wasserstein
+from diffjax.evaluation.wasserstein_bound import (
+    ScoreErrors,
+    empirical_denoiser,
+    estimate_score_errors,
+    wasserstein_bound,
+)
 
 __all__ = [
+    "ScoreErrors",
     "authenticity",
     "cmmd",
     "copying_ct",
     "copying_z",
     "density_coverage",
     "directions",
+    "empirical_denoiser",
+    "estimate_score_errors",
     "fid",
     "fid_infinity",
     "frechet_distance",
@@ -59,4 +68,5 @@ __all__ = [
     "subset_sizes",
     "vendi",
     "wasserstein",
+    "wasserstein_bound",
 ]

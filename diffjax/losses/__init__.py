@@ -33,6 +33,7 @@ from diffjax.losses.denoising import (
     per_sample_mean,
     prior_term,
     split_batch,
+    unconditional,
     vb_term,
 )
 from diffjax.losses.score import (
@@ -40,17 +41,10 @@ from diffjax.losses.score import (
     noise_variance,
     sliced_score_matching,
 )
-from diffjax.losses.wasserstein import (
-    ScoreErrors,
-    empirical_denoiser,
-    estimate_score_errors,
-    wasserstein_bound,
-)
 
 __all__ = [
     "Game",
     "Reconstruction",
-    "ScoreErrors",
     "adaptive_weight",
     "adversarial_loss",
     "autoencoder_loss",
@@ -58,8 +52,6 @@ __all__ = [
     "denoising_loss",
     "denoising_score_matching",
     "discretized_gaussian_log_likelihood",
-    "empirical_denoiser",
-    "estimate_score_errors",
     "feature_distance",
     "gaussian_nll",
     "hinge",
@@ -76,9 +68,9 @@ __all__ = [
     "prior_term",
     "sliced_score_matching",
     "split_batch",
+    "unconditional",
     "variational",
     "vb_term",
     "vector_quantized",
-    "wasserstein_bound",
     "weighted_sum",
 ]

@@ -43,6 +43,22 @@ def split_batch(batch: dict) -> tuple[Array, dict | None]:
     return batch["x"], cond or None
 
 
+def unconditional(loss: LossFn) -> LossFn:
+    """A loss that is given the data alone: the labels or captions beside it are left aside.
+
+    Args:
+      loss: of a network without conditions, which refuses any.
+
+    Returns:
+      A `LossFn` with the same context; of the batch it uses "x".
+    """
+
+    def alone(params, key, batch, **context):
+        return loss(params, key, {"x": batch["x"]}, **context)
+
+    return alone
+
+
 def _errors(
     network: Network, schedule: Schedule, parameterization: Parameterization, density: TimeDensity
 ):
