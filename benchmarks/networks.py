@@ -7,6 +7,9 @@ and CPU time is counted; elsewhere wall time, in bfloat16 unless told otherwise.
 
     pip install -e ".[bench-torch]" && python benchmarks/networks.py
 
+On a CPU each row also says what share it reaches of the rate that its own products and
+convolutions have alone, each in the faster library (`benchmarks/peak.py`), in the same run.
+
 MFU counts 2 FLOPs per multiply-add of the matrix products, three times over for training:
 per token and block of a DiT of width d, with N tokens, 24 d^2 + 4 N d.
 """
@@ -67,11 +70,15 @@ def dit_flops(config):
 
 
 class Row(NamedTuple):
-    """What is timed, and the contenders: name -> function without arguments."""
+    """What is timed, and the contenders: name -> function without arguments.
+
+    `limit` is the seconds that its products take alone, and their GFLOP/s; see `peak.limit`.
+    """
 
     title: str
     contenders: dict
     flops: float | None = None
+    limit: tuple[float, float] | None = None
 
 
 def flags(
@@ -233,7 +240,26 @@ def forward_row(title, pair, batch, flops=None):
     for name, compiled in TORCH.items():
         call = torch_nets.forward(copy.deepcopy(pair.torch_net), compiled)
         contenders[name] = partial(call, *theirs)
-    return Row(f"{title}, batch {batch}", contenders, flops and batch * flops)
+    return Row(
+        f"{title}, batch {batch}", contenders, flops and batch * flops, limit_of(pair, batch)
+    )
+
+
+def limit_of(pair, batch, times=1):
+    """`peak.limit` of a forward pass, on a CPU; a training step has three times its products."""
+    import jax
+    import peak
+
+    if jax.default_backend() != "cpu":
+        return None
+    (x, t, cond), _ = inputs(pair, batch)
+    module = pair.module
+    if hasattr(module, "style"):
+        usual = module.style._replace(convolve=jax.lax.conv_general_dilated)
+        module = module.clone(style=usual)
+    call = lambda p, *a: module.apply({"params": p}, *a)  # noqa: E731
+    seconds, rate = peak.limit(peak.products(call, pair.params, x, t, cond), time.process_time)
+    return times * seconds, rate
 
 
 def train_row(title, pair, batch, flops=None):
@@ -255,7 +281,8 @@ def train_row(title, pair, batch, flops=None):
     for name, compiled in TORCH.items():
         call = torch_nets.train_step(copy.deepcopy(pair.torch_net), alpha_bar, compiled)
         contenders[name] = partial(call, theirs[0], theirs[2])
-    return Row(f"{title}, batch {batch}", contenders, flops and 3 * batch * flops)
+    limit = limit_of(pair, batch, times=3)
+    return Row(f"{title}, batch {batch}", contenders, flops and 3 * batch * flops, limit)
 
 
 def our_step(module, params, data):
@@ -336,9 +363,11 @@ def measure(row, rounds, clock, peak_tflops):
         mfu = ""
         if row.flops and peak_tflops:
             mfu = f"{row.flops / seconds / peak_tflops / 1e12:.1%}"
+        of_limit = f"{row.limit[0] / seconds:.0%} of {row.limit[1]:.0f}" if row.limit else ""
         lines.append(
             f"| {row.title} | {name} | {seconds * 1e3:,.1f} | {ratios[0]:.2f} | {ratios[1]:.2f} "
-            f"| {first[name] - seconds:.1f} | {memory[name] / 2**20:,.0f} | {mfu} |"
+            f"| {first[name] - seconds:.1f} | {memory[name] / 2**20:,.0f} | {mfu} "
+            f"| {of_limit} |"
         )
     return lines
 
@@ -406,8 +435,9 @@ def main(argv):
         f"{jax.devices()[0].device_kind}, {dtype}, JAX {jax.__version__}, PyTorch "
         f"{torch.__version__}, XLA_FLAGS={os.environ['XLA_FLAGS']}",
         "",
-        "| row | contender | ms | over eager | over compiled | first call, s | peak MiB | MFU |",
-        "|---|---|---|---|---|---|---|---|",
+        "| row | contender | ms | over eager | over compiled | first call, s | peak MiB | MFU "
+        "| of the core's GFLOP/s |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     print("\n".join(lines))
     for title, make in (bar := tqdm(rows(accelerator, dtype).items(), leave=False)):

@@ -1,4 +1,9 @@
-"""Linen modules; they know nothing of diffusion."""
+"""Linen modules; they know nothing of diffusion.
+
+`__all__` is the public API: networks of `__call__(x, t, cond, train)`, their published sizes, and
+what turns one into a function. Blocks and layers that a network is made of are imported from their
+own module, e.g. `from diffjax.models.dit import DiTBlock`.
+"""
 
 from diffjax.models.autoencoder import AutoencoderKL, Decoder, Encoder, kl_f8
 from diffjax.models.classifier import Classifier, adm_classifier
