@@ -124,7 +124,7 @@ def test_the_scheduler_is_read_and_written_back(tmp_path, place):
     ("change", "words"),
     [
         ({"prediction_type": "flow_prediction"}, "flow_prediction"),
-        ({"beta_schedule": "laplace"}, "beta_schedule 'laplace' is not supported"),
+        ({"beta_schedule": "laplace"}, "beta_schedule = 'laplace' is not supported"),
     ],
 )
 def test_schedulers_that_are_refused(tmp_path, change, words):

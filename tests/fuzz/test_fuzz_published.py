@@ -90,7 +90,7 @@ def or_a_sentence(seed, config, build):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_networks(name):
     start = start_of(name)
-    seed, loaded, until = 0, 0, time.monotonic() + 6
+    seed, loaded, until = 0, 0, time.monotonic() + 3
     while time.monotonic() < until and seed < 60:
         config = mutated(random.Random(f"{name} {seed}"), start)
         loaded += or_a_sentence(f"{name} {seed}", config, architecture_of)
