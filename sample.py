@@ -83,10 +83,8 @@ def main(argv):
     if wanted in listing.LISTS:
         print(listing.LISTS[wanted](known, makers, model, taken))
         return
-    name = f.early_flag(argv, "--sampler", usual.sampler.__name__)
-    grid_name = f.early_flag(argv, "--grid", usual.grid.__name__)
-    constructor = f.choose_by_name("sampler", name, known)
-    make_grid = f.choose_by_name("grid", grid_name, makers)
+    name, constructor = f.named("sampler", argv, "--sampler", usual.sampler, known)
+    grid_name, make_grid = f.named("grid", argv, "--grid", usual.grid, makers)
     of_sampler = f.options_of(constructor, taken)
     also_taken = [*taken, *inspect.signature(of_sampler).parameters]
     shared += [of_sampler, f.options_of(make_grid, also_taken)]
@@ -104,6 +102,7 @@ def main(argv):
     f.at_least_one(asked, ("num", "batch_size", "steps"))
     f.check_seed(asked["seed"])
     options = f.keywords(constructor, options, stepped, taken)
+    options = dict(usual.options) | options if constructor is usual.sampler else options
     spacing = f.keywords(make_grid, spacing, makers, also_taken)
     start.compiled(**compiled)
     start.join_processes(**processes)
@@ -191,6 +190,7 @@ def draw_and_write(weights, model, constructor, options, ts, raw, asked):
     from diffjax import grids, parallel
     from diffjax.errors import InputError
     from diffjax.run import draw as d
+    from diffjax.run.flags import name_of
     from diffjax.run.weights import load_frozen
 
     main_process = parallel.is_main()
@@ -199,7 +199,7 @@ def draw_and_write(weights, model, constructor, options, ts, raw, asked):
     animated = [(path, writer) for path, writer in writers if writer.frames]
     if animated and ts is None:
         raise InputError(
-            f"{constructor.__name__} has no grid for --gif to show; leave out one of them."
+            f"{name_of(constructor)} has no grid for --gif to show; leave out one of them."
         )
     loop = d.on_grid if ts is not None else d.without_grid
     ts = grids.trailing(model.schedule, 1) if ts is None else ts
@@ -235,7 +235,7 @@ def draw_and_write(weights, model, constructor, options, ts, raw, asked):
             rate = batch / (time.perf_counter() - began)
             bar.clear()
             say(
-                f"{mesh.size} {jax.devices()[0].device_kind}, {constructor.__name__}, "
+                f"{mesh.size} {jax.devices()[0].device_kind}, {name_of(constructor)}, "
                 f"{spent} {loop.unit}, {rate:,.0f} images/s once compiled; "
                 f"guidance scale {scale:g}, {named}"
             )

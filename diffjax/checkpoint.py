@@ -8,13 +8,17 @@ of them together, and restored on any other number.
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from diffjax.checksums import add, as_before, from_words, parts, sums, to_words
 from diffjax.errors import InputError, sentence
 from diffjax.types import PyTree
 
@@ -31,45 +35,52 @@ class NotSaved(RuntimeError):
     """A checkpoint could not be written."""
 
 
+@functools.cache
+def _checksums_args() -> Callable[..., Any]:
+    """Orbax's argument that saves checksums: a function that computes this process's part."""
+    import orbax.checkpoint as ocp
+
+    class Handler(ocp.JsonCheckpointHandler):
+        async def async_save(self, directory, args):
+            async def write():  # in a thread of its own, while Orbax writes the state
+                path = directory / f"process_{jax.process_index()}.json"
+                path.write_text(json.dumps(args.compute()))
+
+            return [ocp.future.CommitFutureAwaitingContractedSignals(write(), name="checksums")]
+
+    @ocp.args.register_with_handler(Handler, for_save=True, for_restore=True)
+    @dataclasses.dataclass
+    class Save(ocp.args.CheckpointArgs):
+        compute: Callable[[], dict[str, int]]
+
+    return Save
+
+
+def _read_checksums(folder: Path) -> dict[str, int]:
+    """The checksums of the whole, from the files of all processes; "metadata" is the one of old."""
+    paths = [*folder.glob("process_*.json"), *folder.glob("metadata")]
+    files = [json.loads(path.read_text()) for path in paths]
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no checksums")
+    return {name: add([file.get(name, 0) for file in files]) for name in files[0]}
+
+
 def checksums(state: PyTree) -> dict[str, int]:
-    """A checksum of every leaf, by its path in the tree; the same however it is sharded.
+    """A checksum of every leaf, by its path in the tree; the same however it is sharded."""
+    found = sums(parts(state))
+    if jax.process_count() == 1:
+        return found
+    from jax.experimental.multihost_utils import process_allgather
 
-    It is the sum, modulo 2^64, of each element's bits as an integer times an odd number that
-    depends on the element's place. Changing one element always changes it, and the sums of
-    the shards add up, so that no process needs the others' data.
-    """
-    sums = np.array([_sum_of_shards(leaf) for leaf in jax.tree.leaves(state)], np.uint64)
-    if jax.process_count() > 1:
-        from jax.experimental.multihost_utils import process_allgather
-
-        halves = process_allgather(sums.view(np.uint32))  # 64 bits do not pass through JAX
-        sums = np.ascontiguousarray(halves).view(np.uint64).sum(axis=0, dtype=np.uint64)
-    return {name: int(s) for name, s in zip(_names(state), sums, strict=True)}
+    own = np.array([to_words(value) for value in found.values()], np.uint32)
+    every = process_allgather(own)  # 64 bits do not pass through JAX
+    values = [[from_words(words) for words in leaf] for leaf in every.swapaxes(0, 1)]
+    return {name: add(leaf) for name, leaf in zip(found, values, strict=True)}
 
 
-def _names(state: PyTree) -> list[str]:
+def _names(state: PyTree) -> set[str]:
     """The path of every leaf in the tree."""
-    return [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
-
-
-def _sum_of_shards(leaf: Any) -> int:
-    """The part of a leaf's checksum that this process holds the first copy of."""
-    if not isinstance(leaf, jax.Array):
-        return _weighted_sum(np.asarray(leaf), np.shape(leaf), ())
-    shards = (s for s in leaf.addressable_shards if s.replica_id == 0)
-    return sum(_weighted_sum(np.asarray(s.data), leaf.shape, s.index) for s in shards) % 2**64
-
-
-def _weighted_sum(a: np.ndarray, shape: tuple[int, ...], index: tuple[slice, ...]) -> int:
-    """Sum of bits times odd weights over the part `index` of an array of the given shape."""
-    place = np.zeros((1,) * len(shape), np.uint64)
-    for axis, size in enumerate(shape):
-        part = index[axis] if axis < len(index) else slice(None)
-        along = np.arange(*part.indices(size), dtype=np.uint64)
-        place = place * np.uint64(size) + along.reshape(-1, *(1,) * (len(shape) - axis - 1))
-    bits = np.ascontiguousarray(a).reshape(-1).view(f"u{a.dtype.itemsize}").astype(np.uint64)
-    weights = place.reshape(-1) * np.uint64(0x9E3779B97F4A7C15) << np.uint64(1) | np.uint64(1)
-    return int((bits * weights).sum(dtype=np.uint64))
+    return {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)}
 
 
 def manager(folder: str | Path, keep: int | None = 3) -> Any:
@@ -111,8 +122,9 @@ def save(manager: Any, step: int, state: PyTree) -> None:
 
     if step in manager.all_steps():
         return
+    later = functools.partial(sums, parts(state))
     args = ocp.args.Composite(
-        state=ocp.args.StandardSave(state), checksums=ocp.args.JsonSave(checksums(state))
+        state=ocp.args.StandardSave(state), checksums=_checksums_args()(later)
     )
     try:
         manager.save(step, args=args)
@@ -155,11 +167,11 @@ def _restore_step(manager: Any, step: int, like: PyTree) -> PyTree:
         problem = error
     if not _everywhere(problem is None):
         raise problem or ValueError("another process could not read its part")
-    state, sums = got
+    state, saved = got
     found = checksums(state)
-    wrong = [name for name, value in sums.items() if found.get(name) != value]
-    if wrong or found.keys() != sums.keys():
-        raise ValueError(f"checksum mismatch in {', '.join(wrong[:3]) or 'the list of leaves'}")
+    wrong = [name for name, v in found.items() if saved[name] not in (v, as_before(v))]
+    if wrong:
+        raise ValueError(f"checksum mismatch in {', '.join(wrong[:3])}")
     return state
 
 
@@ -170,43 +182,43 @@ def _read(folder: Path, like: PyTree) -> tuple[PyTree, dict[str, int]]:
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(me, {me}, barrier_sync_key_prefix=f"process_{me}")
 
-    def item(name, handler, args):
-        reading = ocp.Checkpointer(handler, multiprocessing_options=alone)
-        with contextlib.closing(reading), loops_that_end():
-            return reading.restore(folder / name, args=args)
-
-    sums = item("checksums", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
-    _check_names(folder, set(sums), set(_names(like)))
-    return item("state", ocp.StandardCheckpointHandler(), ocp.args.StandardRestore(like)), sums
+    saved = _read_checksums(folder / "checksums")
+    _check_names(folder, set(saved), _names(like))
+    reading = ocp.Checkpointer(ocp.StandardCheckpointHandler(), multiprocessing_options=alone)
+    with contextlib.closing(reading), loops_that_end():
+        return reading.restore(folder / "state", args=ocp.args.StandardRestore(like)), saved
 
 
-class _EndingLoop(asyncio.SelectorEventLoop):
-    """An event loop that ends with the last of its tasks, not with the one it is run for."""
-
-    def run_until_complete(self, future: Any) -> Any:
-        try:
-            return super().run_until_complete(future)
-        finally:
-            super().run_until_complete(self._end(asyncio.all_tasks(self)))
-
-    async def _end(self, tasks: set[asyncio.Task]) -> None:
-        await asyncio.gather(*tasks, return_exceptions=True)
+async def _with_siblings(main: Coroutine) -> Any:
+    """The result or error of a coroutine, once every task that it began has ended."""
+    try:
+        return await main
+    finally:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*others, return_exceptions=True)
 
 
 @contextlib.contextmanager
 def loops_that_end() -> Iterator[None]:
-    """Within it, reads and writes that fail leave no other behind, in any thread.
+    """While active, a failed Orbax read or write waits for its sibling tasks, so only one error
+    is printed.
 
-    Orbax gives up its event loop at the first of many that fails, and each of the others would
-    print a traceback whenever it is collected: thousands of lines for one sentence. It is for
-    a process of our own: the event loops of others would end with the last of their tasks too.
+    Orbax ends its event loop at the first task that fails, and each of the others would print a
+    traceback later. Its own function that runs a coroutine is wrapped, in all threads; other
+    event loops are not touched. Where a version of Orbax has no such function, nothing is
+    changed and the tracebacks are printed.
     """
-    usual = asyncio.new_event_loop
-    asyncio.new_event_loop = asyncio.events.new_event_loop = _EndingLoop
+    from orbax.checkpoint._src import asyncio_utils
+
+    usual = getattr(asyncio_utils, "_run_sync_via_new_loop", None)
+    if usual is None:
+        yield
+        return
+    asyncio_utils._run_sync_via_new_loop = lambda main: usual(_with_siblings(main))
     try:
         yield
     finally:
-        asyncio.new_event_loop = asyncio.events.new_event_loop = usual
+        asyncio_utils._run_sync_via_new_loop = usual
 
 
 def _check_names(folder: Path, saved: set[str], wanted: set[str]) -> None:

@@ -1,5 +1,7 @@
 """What a user is told: bad input as one sentence, and other errors in one line."""
 
+from typing import Any
+
 import jax
 
 
@@ -13,7 +15,7 @@ def sentence(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}"
 
 
-def check_positive(where: str, **values: float) -> None:
+def check_positive(where: str, **values: Any) -> None:
     """Refuse numbers that are not positive.
 
     Args:

@@ -30,6 +30,7 @@ from diffjax.types import (
     PyTree,
     Sampler,
     Schedule,
+    Time,
 )
 
 Frozen = Mapping[str, PyTree]
@@ -61,7 +62,7 @@ class Sampling(NamedTuple):
     grid_options: Mapping[str, Any] = NOTHING
 
 
-def classifier_free(denoiser: Denoiser, scale: Array, null: Cond, frozen: Frozen) -> Denoiser:
+def classifier_free(denoiser: Denoiser, scale: Time, null: Cond, frozen: Frozen) -> Denoiser:
     """The `guide` of a model trained with `condition_dropout`: `guidance.classifier_free`."""
     return guidance.classifier_free(denoiser, scale, null)
 
@@ -135,7 +136,7 @@ class Experiment(NamedTuple):
     resolved: Mapping[str, Any] = NOTHING
 
 
-def guided(model: Model, params: Params, scale: Array, null: Cond, frozen: Frozen) -> Denoiser:
+def guided(model: Model, params: Params, scale: Time, null: Cond, frozen: Frozen) -> Denoiser:
     """The model's denoiser with its guide, and then its finish.
 
     Raises:

@@ -92,6 +92,12 @@ Denoiser = Callable[[Array, Array, Cond], Prediction]
 BoundDenoiser = Callable[[Array, Array], Prediction]
 """A denoiser with its condition bound: (x_t, t) -> Prediction."""
 
+FlowMap = Callable[[Array, Array, Array, Cond], Array]
+"""(x_t, t, s, cond) -> x_s, along the probability flow from t to the earlier s.
+
+As s goes to t its rate of change is the denoiser's velocity; at a clean s it is a consistency
+function."""
+
 
 class Sampler(NamedTuple):
     """One step over an interval t -> s, s < t, as a deterministic function of given noise.
@@ -100,11 +106,18 @@ class Sampler(NamedTuple):
       init: (x_T, ts) -> state; sees the whole grid, returns () where nothing is kept.
       step: (noise, denoise, x, t, s, state) -> (x_s, state), noise (draws, *x.shape).
       draws: standard-normal arrays of x's shape wanted per step.
+      inner: (t, s) -> (k,), shares of the step in (0, 1]. The first k + 1 draws follow one
+        Brownian path: each of k ends at its share of the step, the next at the step's end, and
+        each is divided by the root of its length (`diffusion.path_noise`). The others are
+        independent. None: no draw ends within the step.
+      stochastic: whether the draws can change the result; False where their weight is a known 0.
     """
 
     init: Callable[[Array, Array], State]
     step: Callable[[Array, BoundDenoiser, Array, Array, Array, State], tuple[Array, State]]
     draws: int = 0
+    inner: Callable[[Array, Array], Array] | None = None
+    stochastic: bool = True
 
 
 AdaptiveSampler = Callable[[PRNGKeyArray, Denoiser, Samples, Cond, Index], tuple[Samples, Array]]

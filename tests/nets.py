@@ -13,6 +13,8 @@ GOLDEN = Path(__file__).parent / "golden" / "nets"
 def weight(name, shape):
     """The value that the reference's parameter was given: a function of its name."""
     w = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
+    if len(shape) == 0:
+        return np.asarray(1 + 0.1 * w, np.float32)
     if len(shape) == 1:
         return (1 + 0.1 * w if name.endswith("weight") else 0.1 * w).astype(np.float32)
     return np.asarray(w / np.sqrt(np.prod(shape[1:])), np.float32)

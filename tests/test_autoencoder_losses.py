@@ -11,6 +11,7 @@ from scipy import integrate, stats
 from scipy.spatial.distance import jensenshannon
 
 from diffjax import latents, losses
+from diffjax.errors import InputError
 from diffjax.models import VAE
 from diffjax.training import init_state, make_train_step
 
@@ -316,6 +317,15 @@ def test_each_player_has_its_own_gradient():
     expected = jax.tree.map(lambda a, b: np.asarray(a) + 0.7 * balance * b, base, gan)
     jax.tree.map(close, grads["generator"], expected)
     close(grads["discriminator"], telling)
+
+
+def test_a_start_needs_the_context_that_counts():
+    """Without it the adversarial terms would never begin."""
+    loss = losses.adversarial_loss(OBJECTIVE, discriminate, LAST, start=3)
+    with pytest.raises(InputError, match="begin with the context"):
+        loss(PLAYERS, jax.random.key(0), {"x": X})
+    with pytest.raises(InputError, match="a start of at least 0; got -1"):
+        losses.adversarial_loss(OBJECTIVE, discriminate, LAST, start=-1)
 
 
 def test_two_optimizers_in_one_train_step():

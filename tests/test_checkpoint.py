@@ -1,9 +1,15 @@
 """Checkpoints: exact, checked, and walked back when damaged."""
 
+import asyncio
 import dataclasses
 import gc
+import itertools
+import json
 import os
 import sys
+import threading
+import time
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +17,7 @@ import numpy as np
 import optax
 import pytest
 
-from diffjax import checkpoint, training
+from diffjax import checkpoint, checksums, training
 from diffjax.errors import InputError
 
 
@@ -159,3 +165,124 @@ def test_any_one_change_of_a_sharded_array_changes_its_checksum():
                 assert checkpoint.checksums({"w": array}) != before
                 flat[byte] ^= bit
         assert checkpoint.checksums({"w": array[:, ::-1]}) != before
+
+
+# Printed by the release before, whose checkpoints must still be read.
+OLD = {
+    "uint8": 8258955008243556565,
+    "float16": 7853120750532470272,
+    "float32": 4674470221820461056,
+    "int64": 2097329290488625109,
+    "bool": 9393641478178789033,
+}
+
+
+@pytest.mark.parametrize("dtype", OLD)
+def test_checksums_are_those_of_old_checkpoints(dtype):
+    values = np.arange(-5, 25).reshape(2, 3, 5).astype(dtype)
+    (value,) = checkpoint.checksums({"w": values}).values()
+    assert checksums.as_before(value) == OLD[dtype]
+    assert (value == OLD[dtype]) == (dtype != "int64")
+
+
+def test_an_old_checkpoint_is_restored(tmp_path, x64):
+    """Its checksums are in one file of another name, and one word for each element of 8 bytes."""
+    tree = {"w": jnp.arange(7.0), "half": jnp.arange(9, dtype=jnp.float32)}
+    manager = checkpoint.manager(tmp_path)
+    checkpoint.save(manager, 1, tree)
+    checkpoint.finish(manager)
+    folder = tmp_path / "1" / "checksums"
+    values = json.loads((folder / "process_0.json").read_text())
+    (folder / "process_0.json").unlink()
+    old = {name: checksums.as_before(value) for name, value in values.items()}
+    assert old["['w']"] != values["['w']"]
+    (folder / "metadata").write_text(json.dumps(old))
+    jax.tree.map(np.testing.assert_array_equal, checkpoint.restore(manager, tree).state, tree)
+    old["['w']"] ^= 1
+    (folder / "metadata").write_text(json.dumps(old))
+    with pytest.raises(InputError, match=r"checksum mismatch in \['w'\]"):
+        checkpoint.restore(manager, tree)
+    manager.close()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32", "float64", "int64", "complex128"])
+def test_two_elements_that_change_places_change_the_checksum(dtype):
+    """Those that differ in the sign alone too, whose difference is the highest bit."""
+    values = (1 + np.arange(12)).astype(dtype)
+    values[6:] = -values[:6]
+    before = checkpoint.checksums({"w": values})
+    for i, j in itertools.combinations(range(12), 2):
+        swapped = values.copy()
+        swapped[[i, j]] = values[[j, i]]
+        assert checkpoint.checksums({"w": swapped}) != before
+
+
+def test_parts_of_any_cut_add_up():
+    """Along each axis, in blocks and beyond them."""
+    rng = np.random.default_rng(0)
+    for shape in ((), (0,), (3, 1, 5), (70_001, 3), (2, 70_001), (200_003,)):
+        values = rng.integers(0, 2**32, shape, np.uint32)
+        place = np.arange(values.size, dtype=object).reshape(shape)
+        sums = int(np.sum(values.astype(object) * (1 + 2 * checksums.K * place))) % 2**64
+        assert checkpoint.checksums({"w": values}) == {"['w']": sums}
+        for axis, size in enumerate(shape):
+            cut = size // 3
+            index = [(slice(None),) * axis + (part,) for part in (slice(cut), slice(cut, size))]
+            rest = (slice(None),) * (len(shape) - axis - 1)
+            parts = [checksums.Part(values[i], shape, i + rest) for i in index]
+            assert checksums.sums({"w": parts}) == {"w": sums}
+
+
+def test_checksums_are_computed_while_the_files_are_written(tmp_path, monkeypatch):
+    """`save` returns before; what is checked is the state as it was, though it is donated."""
+    may_go_on = threading.Event()
+
+    def waiting(of):
+        assert may_go_on.wait(60)
+        return checksums.sums(of)
+
+    monkeypatch.setattr(checkpoint, "sums", waiting)
+    manager = checkpoint.manager(tmp_path)
+    add = jax.jit(lambda s: jax.tree.map(lambda a: a + 1, s), donate_argnums=0)
+    checkpoint.save(manager, 1, {"w": (before := jnp.zeros(100_000))})
+    after = jax.block_until_ready(add({"w": before}))
+    may_go_on.set()
+    checkpoint.finish(manager)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(checkpoint.restore(manager, after).state["w"], 0)
+    manager.close()
+
+
+def test_other_event_loops_are_left_alone():
+    """One that is given up with a task under way ends at once, as ever."""
+
+    async def abandoning():
+        task = asyncio.get_running_loop().create_task(asyncio.sleep(60))
+        await asyncio.sleep(0)
+        return task
+
+    usual = asyncio.new_event_loop
+    with checkpoint.loops_that_end():
+        assert asyncio.new_event_loop is usual
+        loop = asyncio.new_event_loop()
+        task = loop.run_until_complete(abandoning())
+        assert not task.done()
+        task.cancel()
+        loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
+        loop.close()
+
+
+@pytest.mark.exhaustive
+def test_checksums_take_at_most_twice_the_time_of_crc32():
+    values = np.random.default_rng(0).normal(size=20_000_000).astype(np.float32)
+
+    def seconds(function):
+        began = time.perf_counter()
+        function()
+        return time.perf_counter() - began
+
+    pairs = [
+        (seconds(lambda: checkpoint.checksums({"w": values})), seconds(lambda: zlib.crc32(values)))
+        for _ in range(7)
+    ]
+    assert np.median([ours / crc for ours, crc in pairs]) < 2

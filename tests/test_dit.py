@@ -16,7 +16,7 @@ from tiny import apply, check_forms, check_gradient, close, inputs, randomised
 from diffjax import pretrained
 from diffjax.errors import InputError
 from diffjax.experiment import guided
-from diffjax.models.dit import Block, dit_b_2, dit_b_4, dit_l_2, dit_s_2, dit_s_8, dit_xl_2
+from diffjax.models.dit import DiTBlock, dit_b_2, dit_b_4, dit_l_2, dit_s_2, dit_s_8, dit_xl_2
 from diffjax.models.patches import patchify, unpatchify
 from diffjax.models.per_block_dit import PerBlockDiT
 from diffjax.parameterization import make_denoiser
@@ -203,7 +203,7 @@ def test_errors_say_what_to_do():
 
 def test_without_labels():
     x, t, _ = inputs()
-    module = dit_s_2(**TINY | {"num_classes": 0}, learn_sigma=False, block=partial(Block))
+    module = dit_s_2(**TINY | {"num_classes": 0}, learn_sigma=False, block=partial(DiTBlock))
     assert apply(module, randomised(module, x, t, None), x, t, None).shape == x.shape
 
 

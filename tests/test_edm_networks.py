@@ -264,7 +264,7 @@ def test_edm2_layers_keep_the_magnitude():
     assert share == pytest.approx((0.3 / 0.7) ** 2, rel=0.05)
     embedding = jax.random.normal(jax.random.key(2), (4, 32))
     for encodes in (True, False):
-        block = edm2.Block(64, encodes, heads=2)
+        block = edm2.EDM2Block(64, encodes, heads=2)
         out, _ = jax.jit(block.init_with_output)(key, a, embedding)
         assert rms(out) == pytest.approx(1, abs=0.1)
 
@@ -293,6 +293,13 @@ def test_forced_norm_is_unit_idempotent_and_leaves_gains():
             np.testing.assert_allclose(twice[path], w, rtol=2e-3)
         else:
             np.testing.assert_array_equal(w, before[path])
+
+
+def test_the_weight_of_the_uncertainty_is_not_of_unit_norm():
+    """It is a vector beside the network's, in one tree: each number would become 1 or -1."""
+    params = {"network": {"a": {"weight": jnp.ones((3, 2))}}, "u": {"weight": jnp.arange(4.0)}}
+    forced = edm2.force_norm(params)
+    np.testing.assert_array_equal(forced["u"]["weight"], np.arange(4.0))
 
 
 def test_the_optimizer_ends_at_unit_norm():

@@ -575,9 +575,9 @@ def test_bombs_take_no_memory(tmp_path):
 UNCONDITIONAL = """
 import sys
 sys.path.insert(0, {tests!r})
-import jax.numpy as jnp, optax
-from diffjax import data, losses, schedules, weighting
-from diffjax.config import Experiment, Sampling
+import jax, jax.numpy as jnp, optax
+from diffjax import conditioning, data, losses, schedules, weighting
+from diffjax.experiment import Experiment, Model, Sampling
 from diffjax.parameterization import make_denoiser, predict_v
 
 def net(params, x, t, cond, key=None):
@@ -587,18 +587,22 @@ def net(params, x, t, cond, key=None):
 def get_config(steps: int = 3):
     s = schedules.vp_cosine()
     density = weighting.stratified(s)
-    return Experiment(
-        source=lambda: data.folder({photos!r}, size=4),
+    loss = losses.denoising_loss(net, s, predict_v, weighting.snr_plus_one, density)
+    model = Model(
         init=lambda key: {{"w": jnp.ones(())}},
-        loss=losses.denoising_loss(net, s, predict_v, weighting.snr_plus_one, density),
-        optimizer=optax.sgd(1e-3),
         denoiser=lambda params: make_denoiser(net, params, s, predict_v),
+        example=jax.ShapeDtypeStruct({shape}, jnp.float32),
         schedule=s,
-        shape={shape},
-        num_classes={classes},
+        conditions=(conditioning.label({classes}),) if {classes} else (),
+        sampling=Sampling(steps=1),
+    )
+    return Experiment(
+        model=model,
+        source=lambda: data.folder({photos!r}, size=4),
+        loss=lambda frozen: loss,
+        optimizer=optax.sgd(1e-3),
         steps=steps,
         batch_size=8,
-        sampling=Sampling(steps=1),
     )
 """
 

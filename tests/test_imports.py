@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "diffjax"
 
 # A module may import from its own package and from those above it.
 ORDER = [
+    "cpu",
     "errors",
     "types",
     "schedules",
@@ -35,6 +36,7 @@ ORDER = [
     "discrete",
     "data",
     "parallel",
+    "checksums",
     "checkpoint",
     "run",
     "inference",

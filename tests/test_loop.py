@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from oracles import SCHEDULES, TWO_MOONS, ZERO_TERMINAL_SNR, exact_denoiser, posterior_mean
 
-from diffjax import grids, guidance, samplers, schedules
+from diffjax import cli, grids, guidance, samplers, schedules
 from diffjax.diffusion import prior_sample
 from diffjax.errors import InputError
 from diffjax.parameterization import (
@@ -21,6 +21,7 @@ from diffjax.parameterization import (
     predict_score,
     predict_v,
 )
+from diffjax.types import Sampler
 
 SCHEDULE = SCHEDULES["vp_linear"]
 EXACT = exact_denoiser(TWO_MOONS, SCHEDULE)
@@ -187,6 +188,8 @@ BAD_INPUTS = {
     "nan beta": (lambda: schedules.from_betas(np.array([0.1, np.nan])), "betas in"),
     "no beta": (lambda: schedules.from_betas(np.array([])), "betas in"),
     "no steps": (lambda: grids.karras(SCHEDULE, 0), "at least 1 step"),
+    "half a step": (lambda: inspect.unwrap(grids.trailing)(SCHEDULE, 2.5), "whole number of steps"),
+    "no tolerance": (lambda: samplers.adaptive_sde(SCHEDULE, 0.0, 0.0), "tolerance"),
     "too many steps": (lambda: grids.leading(SCHEDULE, 11, T=10), "at most T = 10"),
     "linspace of T": (lambda: grids.linspace(SCHEDULE, 10, T=10), "at most"),
     "section": (lambda: grids.respaced(SCHEDULE, "6,1", T=10), "cannot keep 6"),
@@ -224,3 +227,94 @@ def test_a_network_of_v_is_finite_at_zero_snr():
     assert jnp.all(
         jnp.isfinite(samplers.sample(jax.random.key(0), denoiser, sampler, noise(2), ts))
     )
+
+
+# --- what a loop is given ---------------------------------------------------------------
+
+DETERMINISTIC = [samplers.heun, samplers.ddim, partial(samplers.euler_ancestral, eta=0.0)]
+RANDOM = [samplers.ancestral, samplers.dpmpp_sde, partial(samplers.ddim, eta=0.5)]
+
+
+def encoded(make, ts):
+    return samplers.encode(EXACT, make(SCHEDULE), noise(2), ts)
+
+
+@pytest.mark.parametrize("make", RANDOM)
+def test_encode_refuses_a_sampler_whose_draws_count(make):
+    with pytest.raises(InputError, match="deterministic sampler"):
+        encoded(make, grids.karras(SCHEDULE, 4)[:-1])
+
+
+@pytest.mark.parametrize("make", DETERMINISTIC)
+def test_encode_refuses_clean_data(make):
+    ts = grids.karras(SCHEDULE, 4)
+    with pytest.raises(InputError, match="ends above clean data"):
+        encoded(make, ts)
+    assert jnp.all(jnp.isfinite(encoded(make, ts[:-1])))
+
+    def blind(ts):
+        jax.block_until_ready(jax.jit(partial(encoded, make))(ts))
+        jax.effects_barrier()
+
+    with jax.debug_nans(False), pytest.warns(RuntimeWarning, match="not finite"):
+        blind(ts)
+
+
+@pytest.mark.parametrize(
+    "ts", [[999.0, 500.0, 0.0], [1.0, 0.5, -1.0]], ids=["steps", "below clean"]
+)
+def test_times_beyond_the_schedule_are_refused(ts):
+    with pytest.raises(InputError, match="times must be at"):
+        samplers.sample(
+            jax.random.key(0), EXACT, samplers.euler(SCHEDULE), noise(2), jnp.asarray(ts)
+        )
+
+
+TYPED = [samplers.euler, samplers.unipc, samplers.dpmpp_sde, samplers.sa_solver]
+
+
+def in_dtype(make, dtype):
+    x, ts = noise(2).astype(dtype), grids.karras(SCHEDULE, 3)
+    loops = samplers.sample, samplers.sample_path, samplers.sample_truncated
+    grids_of = ts, ts, ts[:-1]
+    return [
+        loop(jax.random.key(0), EXACT, make(SCHEDULE), x, ts)
+        for loop, ts in zip(loops, grids_of, strict=True)
+    ]
+
+
+def check_dtype(make, dtype):
+    wanted = in_dtype(make, jnp.zeros(()).dtype)
+    for found, exact in zip(in_dtype(make, dtype), wanted, strict=True):
+        assert found.dtype == dtype
+        np.testing.assert_allclose(np.asarray(found, float), exact, atol=0.05, rtol=0.02)
+
+
+@pytest.mark.parametrize("make", TYPED[1:3])
+def test_x_of_any_precision(make):
+    """The result has x's dtype, and is that of the default precision but for rounding x."""
+    check_dtype(make, jnp.bfloat16)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("make", cli.constructors(samplers, Sampler).values())
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_every_sampler_in_every_precision(make, dtype):
+    found = in_dtype(make, dtype)
+    assert {a.dtype for a in found} == {jnp.dtype(dtype)}
+    assert all(jnp.all(jnp.isfinite(a)) for a in found)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("make", cli.constructors(samplers, Sampler).values())
+def test_every_sampler_in_single_precision_under_x64(make):
+    assert {a.dtype for a in in_dtype(make, jnp.float32)} == {jnp.dtype("float32")}
+
+
+def test_bytes_are_refused():
+    x = jnp.zeros((2, 2), jnp.uint8)
+    with pytest.raises(InputError, match="real numbers"):
+        samplers.sample(
+            jax.random.key(0), EXACT, samplers.euler(SCHEDULE), x, grids.karras(SCHEDULE, 3)
+        )

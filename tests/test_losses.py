@@ -182,6 +182,24 @@ def test_hybrid_loss_is_the_sum_of_its_parts():
     np.testing.assert_allclose(plain(PARAMS, jax.random.key(1), BATCH)[0], aux["mse"], rtol=1e-4)
 
 
+def test_hybrid_loss_rounds_times_to_the_steps_of_its_table():
+    """A continuous density and the rounded one are the same loss: both see the steps k/T."""
+    seen = []
+
+    def network(params, x, c_noise, cond, key):
+        seen.append(c_noise / 1000 * T)
+        return hybrid_network(params, x, c_noise, cond, key)
+
+    uniform = weighting.uniform(SCHEDULE)
+    for density in (uniform, weighting.on_steps(uniform, SCHEDULE, T)):
+        loss = losses.hybrid_loss(network, SCHEDULE, predict_eps, density, T)
+        seen.append(loss(PARAMS, jax.random.key(1), BATCH)[0])
+    times, value, again, same = seen
+    np.testing.assert_allclose(times, np.round(times), atol=1e-4)
+    np.testing.assert_allclose(again, times, rtol=1e-6)
+    np.testing.assert_allclose(same, value, rtol=1e-5)
+
+
 @pytest.mark.exhaustive
 def test_bound_prefers_the_right_variance():
     """Of learned fractions, the bound of unit Gaussian data is least at 1, the large variance."""

@@ -72,7 +72,7 @@ def test_the_rule(shape, expected):
 def test_fsdp_holds_an_eighth_of_the_state_on_each_device():
     experiment = get_config(channels=32, multipliers=(1, 2))
     shapes = jax.eval_shape(
-        lambda key: training.init_state(experiment.init(key), experiment.optimizer),
+        lambda key: training.init_state(experiment.model.init(key), experiment.optimizer),
         jax.random.key(0),
     )
     zeros = lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)  # noqa: E731

@@ -9,7 +9,9 @@ import pytest
 from oracles import SCHEDULES, TWO_MOONS, exact_denoiser, gaussian
 
 from diffjax import diffusion, schedules, weighting
+from diffjax.errors import InputError
 from diffjax.losses import denoising_loss
+from diffjax.models import adm_unet, network
 from diffjax.parameterization import at_steps, make_denoiser, predict_eps, predict_v, predict_x0
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -102,6 +104,34 @@ def test_learned_variance_is_the_second_half():
     out = make_denoiser(network, None, SCHEDULE, predict_x0)(x, 0.5, None)
     np.testing.assert_array_equal(out.x0, np.full(x.shape, 0.25))
     np.testing.assert_array_equal(out.variance_fraction, np.full(x.shape, 0.25))  # (-0.5 + 1) / 2
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 3, 1), (2, 3, 3, 4), (2, 1, 1, 3), (1, 3, 3, 3), (2, 27)])
+def test_an_output_of_another_shape_is_refused(shape):
+    """One channel over three would broadcast."""
+    denoiser = make_denoiser(lambda *_: jnp.ones(shape), None, SCHEDULE, predict_v)
+    with pytest.raises(InputError, match=r"the shape of x, .2, 3, 3, 3., or twice its channels"):
+        denoiser(jnp.ones((2, 3, 3, 3)), 0.5, None)
+
+
+@pytest.mark.parametrize(
+    ("unused", "names"),
+    [
+        ("'features', 'tokens'", ("label", "tokens", "features")),
+        ("'token_mask', 'tokens'", ("label", "tokens", "token_mask")),
+        ("'features'", ("label", "features")),
+    ],
+)
+def test_a_condition_that_the_network_does_not_use_is_refused_by_name(unused, names):
+    """Read or not: a U-Net without cross-attention reads the tokens and leaves them."""
+    module = adm_unet(channels=8, multipliers=(1,), blocks=1, attention_levels=(), num_classes=4)
+    arrays = {"label": jnp.zeros(2, int), "tokens": jnp.ones((2, 3, 5)), "features": jnp.ones(2)}
+    cond = {name: arrays.get(name, jnp.ones((2, 3), bool)) for name in names}
+    x, t = jnp.ones((2, 4, 4, 1)), jnp.ones(2)
+    params = jax.eval_shape(module.init, jax.random.key(0), x, t, cond)["params"]
+    params = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), params)
+    with pytest.raises(InputError, match=f"does not use cond.{unused}.: of the conditions"):
+        network(module)(params, x, t, cond, None)
 
 
 def test_a_network_of_steps_is_given_the_indices_of_its_beta_table():

@@ -8,6 +8,7 @@ import shutil
 import zipfile
 
 import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -204,3 +205,106 @@ def test_the_config_of_a_save_is_that_of_the_load(folder, tmp_path):
     pretrained.save_safetensors(tmp_path / "out", model)
     written = json.loads((tmp_path / "out" / "config.json").read_text())
     assert written == json.loads((folder / "config.json").read_text())
+
+
+def test_averaged_weights_are_taken_before_raw_ones():
+    from diffjax.pretrained.torch_file import _state_dict
+
+    raw, average = {"w": np.zeros(2)}, {"w": np.ones(2)}
+    for name in ("ema", "model_ema", "ema_state_dict"):
+        assert _state_dict({"model": raw, "step": 3, name: average}, "f")["w"][0] == 1
+        assert _state_dict({"state_dict": {"model": raw, name: average}}, "f")["w"][0] == 1
+
+
+def test_what_an_average_keeps_in_the_config_is_no_argument(folder):
+    config = json.loads((folder / "config.json").read_text())
+    kept = {"decay": 0.9999, "power": 0.75, "optimization_step": 7, "use_ema_warmup": True}
+    (folder / "config.json").write_text(json.dumps(config | kept))
+    pretrained.load(folder)
+
+
+def test_variants_beside_each_other(folder, tensors):
+    """The plain file is read, or the only variant; files of a Mac's folder are not weights."""
+    with_tensors(folder, tensors)
+    plain = folder / "model.safetensors"
+    save_file({n: w + 1 for n, w in tensors.items()}, folder / "model.fp16.safetensors")
+    (folder / "._model.safetensors").write_bytes(b"\0\5\26\7")
+    expected = tensors["conv_in.bias"]
+    np.testing.assert_array_equal(pretrained.load(folder).params["conv_in"]["bias"], expected)
+    plain.rename(folder / "model.bf16.safetensors")
+    with pytest.raises(InputError, match="variants bf16, fp16"):
+        pretrained.load(folder)
+    (folder / "model.bf16.safetensors").unlink()
+    np.testing.assert_array_equal(pretrained.load(folder).params["conv_in"]["bias"], expected + 1)
+
+
+def test_a_pipeline_gives_its_denoising_network(folder, tmp_path):
+    pipeline = tmp_path / "pipeline"
+    shutil.copytree(folder, pipeline / "unet")
+    (pipeline / "model_index.json").write_text("{}")
+    whole = pretrained.load(pipeline)
+    jax.tree.map(np.testing.assert_array_equal, whole.params, pretrained.load(folder).params)
+    (pipeline / "unet").rename(pipeline / "vae")
+    with pytest.raises(InputError, match=r"without one of unet, transformer, prior.*\(vae\)"):
+        pretrained.load(pipeline)
+
+
+@pytest.mark.parametrize("dtype", [ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2])
+def test_float8_is_read(folder, tensors, dtype):
+    name = {ml_dtypes.float8_e4m3fn: "F8_E4M3", ml_dtypes.float8_e5m2: "F8_E5M2"}[dtype]
+    header, data = {}, b""
+    for key, w in tensors.items():
+        raw = w.astype(dtype).tobytes()
+        offsets = [len(data), len(data) + len(raw)]
+        header[key] = {"dtype": name, "shape": list(w.shape), "data_offsets": offsets}
+        data += raw
+    text = json.dumps(header).encode()
+    (folder / "weights.pt").unlink()
+    content = len(text).to_bytes(8, "little") + text + data
+    (folder / "model.safetensors").write_bytes(content)
+    bias = pretrained.load(folder).params["conv_in"]["bias"]
+    np.testing.assert_array_equal(bias, tensors["conv_in.bias"].astype(dtype).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"norm_num_groups": "many"}, "norm_num_groups to be a number; got 'many'"),
+        ({"layers_per_block": None}, "does not describe a UNet2DModel"),
+        ({"block_out_channels": 7}, "block_out_channels to be a list; got 7"),
+        ({"layers_per_block": 10**9}, "layers_per_block up to 1000"),
+    ],
+)
+def test_malformed_numbers_are_a_sentence(folder, change, words):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(InputError, match=words):
+        pretrained.load(folder)
+
+
+def test_numbers_that_are_written_as_text(folder):
+    config = json.loads((folder / "config.json").read_text())
+    expected = pretrained.load(folder).params
+    config["layers_per_block"] = str(config["layers_per_block"])
+    config["block_out_channels"] = ",".join(map(str, config["block_out_channels"]))
+    (folder / "config.json").write_text(json.dumps(config))
+    jax.tree.map(np.testing.assert_array_equal, pretrained.load(folder).params, expected)
+
+
+def test_a_dit_is_of_its_scheduler(tmp_path):
+    """A cosine table and v: they were read and dropped."""
+    from nets import reference, write_folder
+
+    config, tensors, _ = reference("dit")
+    tensors.pop("pos_embed", None)
+    folder = write_folder(tmp_path / "dit", {"architecture": "dit", **config}, tensors)
+    scheduler = {"_class_name": "DDIMScheduler", "beta_schedule": "squaredcos_cap_v2"}
+    scheduler |= {"prediction_type": "v_prediction"}
+    (folder / "scheduler_config.json").write_text(json.dumps(scheduler))
+    model = pretrained.load(folder)
+    angle = (np.array([0.5, 0.0]) + 0.008) / 1.008 * np.pi / 2
+    alpha = np.cos(angle[0]) / np.cos(angle[1])
+    np.testing.assert_allclose(model.schedule.alpha(0.5), alpha, rtol=1e-3)
+    c = model.parameterization(model.schedule, jnp.asarray(0.5))
+    np.testing.assert_allclose([c.c_skip, c.c_out], [alpha, -np.sqrt(1 - alpha**2)], rtol=1e-3)
+    assert model.null_label

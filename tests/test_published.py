@@ -1,13 +1,15 @@
 """Published networks through sample.py: their shapes, their guidance, and what is refused."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from nets import reference, write_folder
 from PIL import Image
 from scripts import run
 
-from diffjax.pretrained.model import published, with_decoder
+from diffjax.errors import InputError
+from diffjax.pretrained.model import latent_scale, published, with_decoder
 
 NAMES = {
     "adm_unet": "adm",
@@ -36,7 +38,7 @@ def folder(tmp_path_factory):
     ("name", "shape", "classes", "guided"),
     [
         ("adm_unet", (16, 16, 3), 10, False),
-        ("edm_ddpmpp", (16, 16, 3), 10, True),
+        ("edm_ddpmpp", (16, 16, 3), 10, False),  # trained without label dropout
         ("dit", (8, 8, 4), 10, True),
         ("diffusers_unet2d", (16, 16, 3), 0, False),
     ],
@@ -88,3 +90,16 @@ def test_bad_input_is_a_sentence(folder, monkeypatch, capsys, flags, says):
     code, _, err = run(monkeypatch, capsys, "sample", *flags)
     assert code == 2
     assert says in err
+
+
+def test_an_autoencoder_s_latents_have_a_mean_and_std_for_each_channel():
+    """diffusers decodes z std / factor + mean."""
+    scale = latent_scale(
+        {"scaling_factor": 0.5, "latents_mean": [1.0, -1.0], "latents_std": [2.0, 4.0]}
+    )
+    z = jnp.array([[[[3.0, 5.0]]]])
+    np.testing.assert_allclose(scale.to_autoencoder(z)[0, 0, 0], [13.0, 39.0])
+    np.testing.assert_allclose(scale.to_diffusion(scale.to_autoencoder(z)), z)
+    for bad in ({"latents_std": [1.0]}, {"latents_mean": [1.0, 2.0], "latents_std": [1.0]}):
+        with pytest.raises(InputError, match="latents_mean and latents_std"):
+            latent_scale(bad)

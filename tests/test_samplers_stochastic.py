@@ -131,3 +131,32 @@ def test_last_step_is_the_prediction(schedule, make):
     x, trace = drive(make(schedule), denoiser, jnp.asarray(Z, jnp.float32), ts, noise)
     expected = denoiser(trace[-1], ts[-2], None).x0
     np.testing.assert_allclose(x, expected, rtol=1e-5, atol=1e-5)
+
+
+# --- gradients --------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(
+    "make", [samplers.ddim, samplers.euler_ancestral, samplers.dpmpp_2m_sde, samplers.sa_solver]
+)
+def test_gradients_by_eta_and_times_are_differences(make, eta):
+    """At eta 0, at eta 1 and to clean data, where the roots are of exactly 0."""
+    name = "tau" if make is samplers.sa_solver else "eta"
+    schedule = SCHEDULES["vp_cosine"]
+    denoiser = exact_denoiser(TWO_MOONS, schedule)
+    ts = jnp.append(between(schedule, 4), schedule.t_from_logsnr(jnp.inf))
+    x = schedule.sigma(ts[0]) * jnp.asarray(Z)
+
+    @jax.jit
+    def run(weight, noisy):
+        grid = jnp.append(noisy, ts[-1])
+        sampler = make(schedule, **{name: weight})
+        return jnp.mean(samplers.sample(jax.random.key(0), denoiser, sampler, x, grid) ** 2)
+
+    slopes = jax.jit(jax.grad(run, (0, 1)))(eta, ts[:-1])
+    assert all(jnp.all(jnp.isfinite(slope)) for slope in slopes)
+    h = 1e-6
+    ahead, behind = (run(eta, ts[:-1].at[-1].add(d)) for d in (h, -h))
+    np.testing.assert_allclose(slopes[1][-1], (ahead - behind) / (2 * h), rtol=1e-4, atol=1e-6)

@@ -176,11 +176,11 @@ def test_the_network_of_uncertainty_finds_the_size_of_the_loss():
     def network(params, x, c_noise, cond, key):
         return exact(x, c_noise / 1000, cond).x0
 
-    module = Uncertainty()
+    module = Uncertainty(512)  # its range is that of an SNR-weighted loss
     params = module.init(jax.random.key(0), jnp.zeros(1))["params"]
     loss = losses.learned_uncertainty(
         network,
-        lambda params, level: module.apply({"params": params}, level),
+        lambda params, level: module.apply({"params": params}, -level / 8),
         SCHEDULE,
         predict_x0,
         weighting.snr,
@@ -204,7 +204,7 @@ def test_the_network_of_uncertainty_finds_the_size_of_the_loss():
     level = schedules.logsnr(SCHEDULE, jnp.linspace(0.05, 0.85, 17))
     wanted = level - jnp.log(STD**-2 + jnp.exp(level))
     assert jnp.ptp(wanted) > 5
-    np.testing.assert_allclose(module.apply({"params": params}, level), wanted, atol=0.2)
+    np.testing.assert_allclose(module.apply({"params": params}, -level / 8), wanted, atol=0.2)
 
 
 # --- the Wasserstein bound --------------------------------------------------------------

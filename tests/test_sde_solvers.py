@@ -11,9 +11,10 @@ import pytest
 from jax import lax
 from scipy.integrate import quad
 
-from diffjax import cli, diffusion, grids, samplers, schedules
+from diffjax import diffusion, grids, samplers, schedules
 from diffjax.errors import InputError
 from diffjax.samplers.exponential import moments
+from diffjax.samplers.info import sampler_info
 
 GOLDEN = np.load("tests/golden/k_sigma_space.npz")
 MEAN, STD = 0.7, 0.5
@@ -193,7 +194,7 @@ def test_weak_order(x64, name, on):
         _, std = exact_result(schedule, sampler, ts, schedule.alpha(ts[0]) * MEAN, scale[0])
         errors.append(abs(std - scale[-1]))
     constructor = getattr(samplers, name.removesuffix("_heun").removesuffix("_2"))
-    wanted = cli.sampler_info(constructor).order
+    wanted = sampler_info(constructor).order
     assert abs(np.log2(errors[0] / errors[1]) - wanted) < 0.25
 
 

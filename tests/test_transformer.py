@@ -11,17 +11,25 @@ from hypothesis import strategies as st
 from tiny import apply, check_forms, check_gradient, close, inputs, randomised
 
 from diffjax.errors import InputError
-from diffjax.models.dit import Block, CrossBlock, DiT
+from diffjax.models.dit import CrossBlock, DiT, DiTBlock
 from diffjax.models.mlp import ResidualMLP
 from diffjax.models.mmdit import JointBlock, MMDiT
 from diffjax.models.position import Cells, cells, no_position, rope_2d, sincos_2d
-from diffjax.models.transformer import MLP, QKV, Given, LayerNorm, RMSNorm, SelfAttention, SwiGLU
+from diffjax.models.transformer import (
+    MLP,
+    QKV,
+    BlockContext,
+    LayerNorm,
+    RMSNorm,
+    SelfAttention,
+    SwiGLU,
+)
 from diffjax.models.uvit import UViT, no_skip
 from diffjax.pretrained.naming import count
 
 SMALL = {"width": 16, "heads": 2}
 MODERN = partial(
-    Block,
+    DiTBlock,
     norm=partial(RMSNorm, affine=False),
     mlp=SwiGLU,
     attention=partial(SelfAttention, qkv=partial(QKV, qk_norm=RMSNorm, rotate=rope_2d)),
@@ -188,11 +196,11 @@ def test_rotated_attention_ignores_where_the_grid_lies():
     attend = SelfAttention(heads=2, qkv=partial(QKV, rotate=rope_2d))
     x = jax.random.normal(jax.random.key(0), (1, 6, 16))
     near = cells(2, 3)
-    params = attend.init(jax.random.key(1), x, Given(where=near))
+    params = attend.init(jax.random.key(1), x, BlockContext(where=near))
     far = Cells(near.row + 7, near.column - 3)
-    close(*(attend.apply(params, x, Given(where=where)) for where in (near, far)), 1e-4)
+    close(*(attend.apply(params, x, BlockContext(where=where)) for where in (near, far)), 1e-4)
     swapped = Cells(near.column, near.row)
-    apart = [attend.apply(params, x, Given(where=where)) for where in (near, swapped)]
+    apart = [attend.apply(params, x, BlockContext(where=where)) for where in (near, swapped)]
     assert float(jnp.abs(apart[0] - apart[1]).max()) > 1e-3
 
 

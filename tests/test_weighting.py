@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import SCHEDULES, ZERO_TERMINAL_SNR, gaussian
+from oracles import SCHEDULES, TWO_MOONS, ZERO_TERMINAL_SNR, draw, exact_denoiser, gaussian
 from scipy import stats
 
-from diffjax import losses, schedules, weighting
+from diffjax import diffusion, losses, schedules, weighting
 from diffjax.errors import InputError
 from diffjax.losses import denoising_loss
 from diffjax.parameterization import (
@@ -79,9 +79,10 @@ OFTEN = {"vp_cosine", "zero terminal SNR", "rectified_flow"}
 
 def rows(table, often):
     """Some rows of a table always, the rest in the longer run."""
-    for name, value in table.items():
-        marks = () if name in often else pytest.mark.exhaustive
-        yield pytest.param(value, id=name, marks=marks)
+    return [
+        pytest.param(value, id=name, marks=() if name in often else pytest.mark.exhaustive)
+        for name, value in table.items()
+    ]
 
 
 NAMED = {
@@ -160,12 +161,12 @@ def test_a_loss_is_finite_at_both_ends_or_refused_when_built(schedule, predicts)
         return x * params
 
     def at(t):
-        draw = weighting.uniform(schedule)._replace(
+        fixed = weighting.uniform(schedule)._replace(
             draw=lambda key, batch, state: (jnp.full(batch, t), jnp.ones(batch))
         )
         return [
-            denoising_loss(network, schedule, predicts, weighting.snr, draw),
-            losses.denoising_score_matching(network, schedule, predicts, draw),
+            denoising_loss(network, schedule, predicts, weighting.snr, fixed),
+            losses.denoising_score_matching(network, schedule, predicts, fixed),
         ]
 
     batch = {"x": jnp.ones((2, 3))}
@@ -202,9 +203,21 @@ def test_a_learned_schedule_is_not_looked_at():
         (lambda: weighting.min_snr(0.0), "min_snr needs a positive gamma; got 0.0"),
         (lambda: weighting.p2(-1.0), "p2 needs a positive k; got -1.0"),
         (lambda: weighting.edm_weight(float("nan")), "a positive sigma_data; got nan"),
+        (lambda: weighting.edm_lognormal(SCHEDULE, 0.0, 0.0), "edm_lognormal needs a positive std"),
+        (lambda: weighting.logit_normal(SCHEDULE, 0.0, -1.0), "logit_normal needs a positive std"),
+        (lambda: weighting.second_moment(SCHEDULE, 0), "second_moment needs a positive bins"),
+        (lambda: weighting.second_moment(SCHEDULE, uniform_share=0.0), "uniform_share in .0, 1."),
+        (lambda: weighting.on_steps(weighting.uniform(SCHEDULE), SCHEDULE, 0), "a positive T"),
+        (
+            lambda: weighting.second_moment(SCHEDULE).draw(jax.random.key(0), 2, ()),
+            "second_moment keeps a state",
+        ),
+        (lambda: schedules.vp_linear(20.0, 0.1), "0 < beta_min <= beta_max"),
+        (lambda: schedules.laplace(scale=0.0), "laplace needs a positive scale"),
+        (lambda: schedules.edm(80.0, 0.002), "edm needs 0 < sigma_min < sigma_max"),
     ],
 )
-def test_weights_out_of_range_are_a_sentence(call, says):
+def test_numbers_out_of_range_are_a_sentence(call, says):
     with pytest.raises(InputError, match=says):
         call()
 
@@ -324,6 +337,51 @@ def test_more_losses_of_a_bin_than_it_remembers():
     assert counts[2] == 9
     assert set(np.asarray(remembered[2]).tolist()) <= set(np.asarray(batch).tolist())
     assert np.all(np.delete(remembered, 2, axis=0) == 0)
+
+
+def test_score_norm_of_a_mixture_and_its_variance():
+    """Warmed by the exact denoiser's losses: p is E|score|^2, and means have less variance.
+
+    The estimate is that of the mean over uniform t of |score|^2, per dimension, by one draw of
+    x_t for each time; the bins' own means come from other draws.
+    """
+    schedule, bins, n = SCHEDULES["vp_linear"]._replace(t_min=0.1), 10, 8000
+    denoiser, weight = exact_denoiser(TWO_MOONS, schedule), weighting.snr
+    density = weighting.score_norm(schedule, weight, bins, n // bins, uniform_share=0.01)
+
+    @jax.jit
+    def losses_at(key, t):
+        data_key, eps_key = jax.random.split(key)
+        x0 = draw(data_key, TWO_MOONS, t.shape[0])
+        x_t = diffusion.q_sample(schedule, x0, t, jax.random.normal(eps_key, x0.shape))
+        x0_hat = denoiser(x_t, t, None).x0
+        score = diffusion.score_from_x0(schedule, x_t, t, x0_hat)
+        error = jnp.mean((x0_hat - x0) ** 2, axis=1)
+        return weight(logsnr(schedule, t)) * error, jnp.mean(score**2, axis=1)
+
+    low, width = schedule.t_min, schedule.t_max - schedule.t_min
+    comb = jnp.tile((jnp.arange(bins) + 0.5) / bins, n // bins)
+    place = (jax.random.uniform(jax.random.key(0), (n,)) - 0.5) / bins
+    t = low + width * (comb + place)
+    losses_seen, squares = losses_at(jax.random.key(1), t)
+    state = jax.jit(density.update)(density.init(), t, losses_seen)
+    index = np.tile(np.arange(bins), n // bins)
+    exact = np.asarray([np.mean(np.asarray(squares)[index == b]) for b in range(bins)])
+    exact = exact / exact.sum()
+
+    t, importance = jax.jit(density.draw, static_argnums=1)(jax.random.key(2), n, state)
+    p = 1 / (bins * np.asarray(importance))
+    which = np.clip(((np.asarray(t) - low) / width * bins).astype(int), 0, bins - 1)
+    np.testing.assert_allclose(p, (0.99 * exact + 0.01 / bins)[which], rtol=0.35)
+    weighed = np.asarray(importance * losses_at(jax.random.key(3), t)[1])
+    plain = np.asarray(squares)
+    error = 4.5 * np.hypot(plain.std(), weighed.std()) / np.sqrt(n)
+    assert abs(weighed.mean() - plain.mean()) < error
+    # By hand: the second moment of a bin over its p; the ratio is about 0.67.
+    second = np.asarray([np.mean(plain[index == b] ** 2) for b in range(bins)])
+    expected = np.mean(second / (bins * (0.99 * exact + 0.01 / bins))) - plain.mean() ** 2
+    np.testing.assert_allclose(weighed.var(), expected, rtol=0.2)
+    assert weighed.var() < 0.8 * plain.var()
 
 
 @pytest.mark.parametrize("T", [40, 1000])

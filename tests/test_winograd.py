@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from diffjax import models
 from diffjax.models import winograd
+from diffjax.models.winograd import convolve
 
+jax_convolve = jax.lax.conv_general_dilated
 LAYOUT = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
 
 
@@ -104,16 +106,17 @@ def test_any_other_convolution_is_the_usual_one(row):
 
 
 UNET = models.ddpm_unet(32, (1, 2), 1, ())
+UNET = UNET.clone(style=UNET.style._replace(convolve=jax_convolve))
 EDM = {"channels": 32, "multipliers": (1,), "blocks": 1, "attention_levels": ()}
 NETWORKS = {
     "U-Net": (UNET, UNET.clone(style=UNET.style._replace(convolve=winograd))),
     **{
-        make.__name__: (make(**EDM), make(**EDM, convolve=winograd))
+        make.__name__: (make(**EDM, convolve=jax_convolve), make(**EDM, convolve=winograd))
         for make in (models.SongUNet, models.DhariwalUNet, models.EDM2UNet)
     },
     "autoencoder": tuple(
         models.Decoder(3, (32, 64), 1, middle_attention=False, **options)
-        for options in ({}, {"convolve": winograd})
+        for options in ({"convolve": jax_convolve}, {"convolve": winograd})
     ),
 }
 
@@ -132,3 +135,52 @@ def test_a_network_takes_it_without_a_change_of_parameters(name):
     params = jax.tree.map(lambda s: np.float32(0.1 * g.standard_normal(s.shape)), shapes)
     a, b = (jax.jit(m.apply)(params, *inputs) for m in (fast, usual))
     assert 0 < largest_gap(a, b) < 2e-5
+
+
+def convolutions(convolve, *platforms):
+    """Convolutions in the program of a value and its gradient, lowered for some platforms."""
+    x, kernel = problem((1, 32, 32, 32), (3, 3, 32, 32), np.float32)
+    loss = lambda *z: jnp.sum(jnp.sin(convolve(*z, (1, 1), "SAME", **LAYOUT)))  # noqa: E731
+    traced = jax.jit(jax.value_and_grad(loss, (0, 1))).trace(x, kernel)
+    return traced.lower(lowering_platforms=platforms).as_text().count("stablehlo.convolution")
+
+
+@pytest.mark.parametrize("platform", ["cuda", "rocm", "tpu"])
+def test_the_default_is_the_direct_form_off_cpus(platform):
+    """Whatever the process that traces runs on; here it runs on a CPU."""
+    direct = jax.lax.conv_general_dilated
+    assert convolutions(convolve, platform) == convolutions(direct, platform) == 3
+
+
+def test_the_default_is_winograd_s_form_on_cpus():
+    assert convolutions(convolve, "cpu") == convolutions(winograd, "cpu") == 18
+
+
+def test_a_program_for_several_platforms_holds_both_forms():
+    x, kernel = problem((1, 32, 32, 32), (3, 3, 32, 32), np.float32)
+    call = jax.jit(lambda x, kernel: convolve(x, kernel, (1, 1), "SAME", **LAYOUT))
+    both = jax.export.export(call, platforms=["cpu", "cuda", "tpu"])(x, kernel)
+    assert both.mlir_module().count("stablehlo.convolution") >= 1 + 6
+    assert largest_gap(both.call(x, kernel), ours(x, kernel)) < 1e-6
+
+
+def test_the_default_has_the_values_and_derivatives_of_the_direct_form(x64):
+    x, kernel = problem()
+    dx, dkernel = problem(seed=1)
+
+    def results(convolve):
+        call = lambda x, kernel: convolve(x, kernel, (1, 1), "SAME", **LAYOUT)  # noqa: E731
+        loss = lambda *z: jnp.sum(jnp.sin(call(*z)))  # noqa: E731
+        mapped = jax.vmap(call, (0, None))(jnp.stack([x, dx]), kernel)
+        return jax.jvp(call, (x, kernel), (dx, dkernel)), jax.grad(loss, (0, 1))(x, kernel), mapped
+
+    pair = (jax.tree.leaves(jax.jit(lambda f=f: results(f))()) for f in (convolve, jax_convolve))
+    for a, b in zip(*pair, strict=True):
+        assert largest_gap(a, b) < 1e-13
+
+
+def test_networks_take_the_default():
+    assert models.ddpm_unet().style.convolve is convolve
+    for make in (models.SongUNet, models.DhariwalUNet, models.EDM2UNet):
+        assert make().convolve is convolve
+    assert models.Decoder(3).convolve is models.Encoder(8).convolve is convolve

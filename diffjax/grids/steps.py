@@ -12,6 +12,8 @@ from diffjax.types import Array, Grid, Schedule
 
 def check_steps(n: int, T: int | None = None) -> None:
     """Raise an InputError unless n is a number of steps, at most T."""
+    if isinstance(n, bool) or not isinstance(n, int | np.integer):
+        raise InputError(f"a grid needs a whole number of steps; got {n!r}.")
     if n < 1 or (T is not None and n > T):
         most = "" if T is None else f" and at most T = {T}"
         raise InputError(

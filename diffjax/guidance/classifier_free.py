@@ -1,38 +1,8 @@
-"""Classifier-free guidance, and the one call of twice the batch that its variants share."""
+"""Classifier-free guidance."""
 
-import jax
-import jax.numpy as jnp
-
-from diffjax.guidance.null import Nulls, without
-from diffjax.types import Array, Cond, Denoiser, Prediction, PyTree, Time, per_sample
-
-
-def _interleave(first: PyTree, second: PyTree) -> PyTree:
-    """Leaves (2B, ...) of pairs, side by side, so that a sharded batch stays on its devices."""
-    return jax.tree.map(
-        lambda a, b: jnp.stack([a, b], axis=1).reshape(2 * a.shape[0], *a.shape[1:]), first, second
-    )
-
-
-def predict_both(
-    denoiser: Denoiser, x: Array, t: Time, cond: Cond, other: Cond
-) -> tuple[Prediction, Prediction]:
-    """The predictions under two conditions, by one call of twice the batch.
-
-    Args:
-      denoiser: any denoiser.
-      x: samples (B, ...); B may be symbolic.
-      t: times, a scalar or (B,).
-      cond: the first condition.
-      other: the second, of the same names and shapes.
-
-    Returns:
-      The prediction under `cond` and that under `other`.
-    """
-    t = jnp.broadcast_to(t, x.shape[:1])
-    out = denoiser(_interleave(x, x), _interleave(t, t), _interleave(cond, other))
-    pairs = jax.tree.map(lambda a: a.reshape(x.shape[0], 2, *a.shape[1:]), out)
-    return jax.tree.map(lambda a: a[:, 0], pairs), jax.tree.map(lambda a: a[:, 1], pairs)
+from diffjax.guidance.null import Nulls
+from diffjax.guidance.pair import predict_both
+from diffjax.types import Denoiser, Time, per_sample
 
 
 def classifier_free(denoiser: Denoiser, scale: Time, null: Nulls) -> Denoiser:
@@ -46,7 +16,8 @@ def classifier_free(denoiser: Denoiser, scale: Time, null: Nulls) -> Denoiser:
       scale: a scalar or one per sample; may be a traced value.
       null: the null value of each condition, such as {"label": 10}; it broadcasts to the
         batch. A condition that is absent or None here, such as a mask or a low-resolution
-        image, is the same in both halves.
+        image, is the same in both halves. A negative prompt is its value, (B, ...) or without
+        the batch, in place of the null.
 
     Returns:
       The guided denoiser; a learned variance is the conditional one.
@@ -57,7 +28,7 @@ def classifier_free(denoiser: Denoiser, scale: Time, null: Nulls) -> Denoiser:
     """
 
     def guided(x, t, cond):
-        conditional, unconditional = predict_both(denoiser, x, t, cond, without(null, cond))
+        conditional, unconditional = predict_both(denoiser, x, t, cond, null)
         shift = conditional.x0 - unconditional.x0
         return conditional._replace(x0=unconditional.x0 + per_sample(scale, x) * shift)
 

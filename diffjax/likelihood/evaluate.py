@@ -120,7 +120,7 @@ def evaluate_bits_per_dim(
     """
     from tqdm import tqdm
 
-    found = []
+    found, total, seen = [], 0.0, 0
     bar = tqdm(batches, desc="bits/dim", disable=not progress)
     for index, batch in enumerate(bar):
         x, cond = split_batch(batch)
@@ -131,7 +131,8 @@ def evaluate_bits_per_dim(
                 "[-1, 1] and that the grid ends above clean data."
             )
         found.append(bits)
-        bar.set_postfix(mean=f"{np.concatenate(found).mean():.4f}")
+        total, seen = total + bits.sum(), seen + len(bits)
+        bar.set_postfix(mean=f"{total / seen:.4f}")
     if not found:
         raise InputError("there are no batches to evaluate; expected at least one.")
     bits = np.concatenate(found)

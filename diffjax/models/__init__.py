@@ -27,6 +27,7 @@ from diffjax.models.mmdit import MMDiT
 from diffjax.models.network import network
 from diffjax.models.skips import free_u, skip_tuning
 from diffjax.models.stacking import stack_blocks, unstack_blocks
+from diffjax.models.two_times import TwoTimes
 from diffjax.models.uncertainty import Uncertainty
 from diffjax.models.unet import UNet
 from diffjax.models.unet_presets import (
@@ -58,6 +59,7 @@ __all__ = [
     "PatchDiscriminator",
     "ResidualMLP",
     "SongUNet",
+    "TwoTimes",
     "UNet",
     "UViT",
     "Uncertainty",

@@ -4,23 +4,21 @@ Images and latents are NHWC. Parameters are float32; `dtype` is the type of the
 computation, and norms, softmax and outputs are float32 at least.
 """
 
-from functools import partial
-
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffjax.models.backbone import Stage, UNetBackbone
+from diffjax.models.checks import check_images
 from diffjax.models.layers import Dtype, attention, full
 from diffjax.models.resnet import Style, nearest
-from diffjax.models.stacking import repeat_runs, widths_in
-from diffjax.models.winograd import Convolve
+from diffjax.models.winograd import Convolve, convolve
 from diffjax.types import Array
 
 EPSILON = 1e-6
 LOGVAR_RANGE = (-30.0, 20.0)  # beyond it a variance or its inverse overflows
 
 
-class ResidualBlock(nn.Module):
+class AutoencoderBlock(nn.Module):
     """norm, SiLU, conv, norm, SiLU, conv; plus the input, by a 1x1 layer where widths differ."""
 
     features: int
@@ -38,7 +36,7 @@ class ResidualBlock(nn.Module):
         return x + h
 
 
-class SelfAttention(nn.Module):
+class AutoencoderAttention(nn.Module):
     """Attention of one head over the pixels, plus the input."""
 
     style: Style
@@ -64,7 +62,7 @@ class Trunk(nn.Module):
       middle_attention: attention between the two blocks at the coarsest resolution.
       groups: of the group norms; divides every width.
       dtype: type of the computation, float32 or bfloat16.
-      convolve: how 3x3 convolutions are computed; `winograd` is faster on CPUs.
+      convolve: how 3x3 convolutions are computed; by default in fewer products on CPUs.
       remat: compute blocks again in the backward pass instead of keeping their insides.
       scan_blocks: compile one block for each run of equal ones at a level without attention; see
         `stack_blocks`.
@@ -77,7 +75,7 @@ class Trunk(nn.Module):
     middle_attention: bool = True
     groups: int = 32
     dtype: Dtype = jnp.float32
-    convolve: Convolve = jax.lax.conv_general_dilated
+    convolve: Convolve = convolve
     remat: bool = False
     scan_blocks: bool = False
 
@@ -86,35 +84,38 @@ class Trunk(nn.Module):
         """What all blocks share."""
         return Style(self.groups, EPSILON, dtype=self.dtype, convolve=self.convolve)
 
-    def block(self, x, features, name):
-        """A residual block to `features` channels."""
-        module = nn.remat(ResidualBlock) if self.remat else ResidualBlock
-        return module(features, self.style, name=name)(x)
+    def block(self, features, name):
+        """Makes a residual block to `features` channels."""
+        module = nn.remat(AutoencoderBlock) if self.remat else AutoencoderBlock
+        return module(features, self.style, name=name)
 
-    def attend(self, x, name):
-        """An attention block."""
-        module = nn.remat(SelfAttention) if self.remat else SelfAttention
-        return module(self.style, name=name)(x)
+    def attend(self, name):
+        """Makes an attention block."""
+        module = nn.remat(AutoencoderAttention) if self.remat else AutoencoderAttention
+        return module(self.style, name=name)
 
     def level(self, x, level, blocks, name):
         """The blocks of one resolution, called `name`_0, `name`_1, ..."""
-        features = self.channels[level]
-        if level not in self.attention_levels:
-            make = partial(ResidualBlock, features, self.style)
-            widths = widths_in(x, features, blocks)
-            options = {"name": f"{name}_", "remat": self.remat, "scan": self.scan_blocks}
-            return repeat_runs(make, lambda block, x, _: (block(x), None), x, widths, **options)[0]
-        for i in range(blocks):
-            x = self.block(x, features, f"{name}_{i}")
-            x = self.attend(x, f"{name}_{i}_attention")
-        return x
+        features, attends = self.channels[level], level in self.attention_levels
+
+        def make(name):
+            block = self.block(features, name)
+            if not attends:
+                return block
+            attend = self.attend(f"{name}_attention")
+            return lambda x: attend(block(x))
+
+        # Attention is a module of its own, beside its block, so that such levels are not scanned.
+        scan = self.scan_blocks and not attends
+        backbone = UNetBackbone(lambda block, x: block(x), scan=scan)
+        return backbone.through([Stage(make, features, blocks, f"{name}_")], x)
 
     def middle(self, x):
         """Two blocks at the coarsest resolution."""
-        x = self.block(x, self.channels[-1], "middle_0")
+        x = self.block(self.channels[-1], "middle_0")(x)
         if self.middle_attention:
-            x = self.attend(x, "middle_attention")
-        return self.block(x, self.channels[-1], "middle_1")
+            x = self.attend("middle_attention")(x)
+        return self.block(self.channels[-1], "middle_1")(x)
 
     def output(self, x):
         """norm, SiLU, conv."""
@@ -127,6 +128,7 @@ class Encoder(Trunk):
 
     @nn.compact
     def __call__(self, x):
+        check_images(self, x, layer="conv_in", multiple=2 ** (len(self.channels) - 1))
         x = self.style.conv(self.channels[0], "conv_in")(x)
         for level, width in enumerate(self.channels):
             x = self.level(x, level, self.blocks, f"down_{level}")
@@ -142,6 +144,7 @@ class Decoder(Trunk):
 
     @nn.compact
     def __call__(self, z):
+        check_images(self, z, layer="conv_in")
         x = self.style.conv(self.channels[-1], "conv_in")(z)
         x = self.middle(x)
         for level in reversed(range(len(self.channels))):

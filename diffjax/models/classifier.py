@@ -7,10 +7,12 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffjax.models.backbone import UNetBackbone
+from diffjax.models.checks import check_images
 from diffjax.models.layers import Dtype, attention, full
 from diffjax.models.resnet import Style
-from diffjax.models.unet import Embedding, Level, check_size, middle, way_down
-from diffjax.models.unet_attention import Attend, SelfAttention, heads_of
+from diffjax.models.unet import Embedding, Level, stages_down, stages_middle
+from diffjax.models.unet_attention import Attend, PixelAttention, heads_of
 from diffjax.models.unet_presets import RESIDUAL_BLOCKS, levels
 from diffjax.types import Array, Cond
 
@@ -82,13 +84,14 @@ class Classifier(nn.Module):
     @nn.compact
     def __call__(self, x: Array, t: Array, cond: Cond = None, train: bool = False) -> Array:
         """x (B, H, W, C), t (B,) in steps -> logits (B, classes), float32."""
-        check_size(x, len(self.down))
+        check_images(self, x, t, layer="conv_in", multiple=2 ** (len(self.down) - 1))
         style, c = self.style, self.channels
         embedding = Embedding(c, 4 * c, 0, False, 0.0, style.dtype, name="embedding")(t, cond)
+        call = lambda layer, h: layer(h, embedding, None, train)  # noqa: E731
+        backbone = UNetBackbone(call, remat=self.remat, scan=self.scan_blocks)
         h = style.conv(self.down[0].channels, "conv_in")(x)
-        options = {"remat": self.remat, "scan": self.scan_blocks}
-        h, _ = way_down(style, self.down, options, h, embedding, None, train)
-        h = middle(style, self.middle, options, h, embedding, None, train)
+        h, _ = backbone.down(stages_down(self.down, style, embedding, train), h)
+        h = backbone.through(stages_middle(self.middle, style, h.shape[-1]), h)
         return self.pool(style, name="pool")(h.astype(full(style.dtype)))
 
 
@@ -115,7 +118,7 @@ def adm_classifier(
       dtype: of the computation, float32 or bfloat16.
     """
     widths = [round(m * channels) for m in multipliers]
-    attend = partial(SelfAttention, head_channels=head_channels)
+    attend = partial(PixelAttention, head_channels=head_channels)
     attends = [attend if i in attention_levels else None for i in range(len(widths))]
     return Classifier(
         channels,

@@ -7,21 +7,24 @@ embedding and output stay float32.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffjax.models.backbone import UNetBackbone
+from diffjax.models.checks import check_images
 from diffjax.models.edm_blocks import (
-    Block,
+    EDMBlock,
     Init,
     Inits,
+    downsample,
     group_norm,
     linear,
     one_hot_label,
+    upsample,
 )
-from diffjax.models.edm_walk import Walk, concatenate
+from diffjax.models.edm_stages import down_and_up
 from diffjax.models.layers import Dtype, sinusoidal_embedding
-from diffjax.models.winograd import Convolve
+from diffjax.models.winograd import Convolve, convolve
 from diffjax.types import Array, Cond
 
 KAIMING = Init(nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"), bias=1.0)
@@ -46,7 +49,7 @@ class DhariwalUNet(nn.Module):
       head_channels: channels per attention head.
       dropout: rate inside residual blocks.
       dtype: type of the computation, float32 or bfloat16.
-      convolve: how the blocks' convolutions are computed; `winograd` is faster on CPUs.
+      convolve: how the blocks' convolutions are computed; by default in fewer products on CPUs.
       remat: compute each block again in the backward pass instead of keeping its inside.
       scan_blocks: compile one block for each run of equal ones; see `stack_blocks`.
     """
@@ -62,21 +65,23 @@ class DhariwalUNet(nn.Module):
     head_channels: int = 64
     dropout: float = 0.1
     dtype: Dtype = jnp.float32
-    convolve: Convolve = jax.lax.conv_general_dilated
+    convolve: Convolve = convolve
     remat: bool = False
     scan_blocks: bool = False
 
     @nn.compact
     def __call__(self, x: Array, t: Array, cond: Cond = None, train: bool = False) -> Array:
         """x (B, H, W, C), t (B,), cond {"label": (B,), "augment": (B, D)} -> (B, H, W, out)."""
+        check_images(self, x, t, layer="enc_0_conv", multiple=2 ** (len(self.multipliers) - 1))
         out_channels = self.out_channels or x.shape[-1]
         embedding = self.embed(t, cond or {})
         call = lambda block, h: block(h, embedding, train)  # noqa: E731
-        walk = Walk(self.make, call, concatenate, self.remat, self.scan_blocks)
+        backbone = UNetBackbone(call, remat=self.remat, scan=self.scan_blocks)
         widths = [self.channels * multiplier for multiplier in self.multipliers]
 
         h = linear(x, widths[0], "enc_0_conv", INITS.main, self.dtype, (3, 3))
-        h = walk.down_and_up(h, widths, self.blocks, self.attention_levels)
+        levels = (widths, self.blocks, self.attention_levels)
+        h = down_and_up(backbone, self.make, h, *levels, (downsample, upsample))
         h = nn.silu(group_norm(h, "out_norm", EPSILON))
         dtype = jnp.promote_types(self.dtype, jnp.float32)
         return linear(h, out_channels, "out_conv", INITS.last, dtype, (3, 3))
@@ -95,9 +100,9 @@ class DhariwalUNet(nn.Module):
             h = h + linear(label, width, "map_label", LABEL, use_bias=False)
         return nn.silu(h)
 
-    def make(self, features: int, attends: bool, resample: Any, name: str) -> Block:
+    def make(self, features: int, attends: bool, resample: Any, name: str) -> EDMBlock:
         """A block of this network."""
-        return Block(
+        return EDMBlock(
             features=features,
             resample=resample,
             heads=features // self.head_channels if attends else 0,

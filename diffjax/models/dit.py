@@ -2,18 +2,19 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 
 from diffjax.models.layers import Dtype
-from diffjax.models.patches import Embedding, patchify, unpatchify
+from diffjax.models.patches import Embedding, check_patches, patchify, unpatchify
 from diffjax.models.position import Cells, cells, sincos_2d
 from diffjax.models.stacking import repeat
 from diffjax.models.transformer import (
     MLP,
+    BlockContext,
     CrossAttention,
-    Given,
     LayerNorm,
     SelfAttention,
     dense,
@@ -31,7 +32,7 @@ def modulation(embedding: Array, pieces: int, dtype: Dtype, width: int) -> list[
     return jnp.split(layer(nn.silu(embedding))[:, None, :], pieces, axis=-1)
 
 
-class Block(nn.Module):
+class DiTBlock(nn.Module):
     """Attention and MLP, each under adaLN-zero: Peebles & Xie 2023, section 3.2 and Figure 3.
 
     h + gate f(norm(h) (1 + scale) + shift), where shift, scale and gate are linear in the
@@ -39,7 +40,7 @@ class Block(nn.Module):
 
     Attributes:
       heads: number of attention heads.
-      attention: makes the attention: (heads, dtype, name) -> module of (x, given).
+      attention: makes the attention: (heads, dtype, name) -> module of (x, context).
       mlp: makes the MLP: (dtype, name) -> module of (x).
       norm: makes the norm before attention: (name) -> module of (x).
       mlp_norm: makes the norm before the MLP; None for the same.
@@ -54,35 +55,35 @@ class Block(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, h: Array, given: Given) -> Array:
+    def __call__(self, h: Array, context: BlockContext) -> Array:
         """h (B, T, D) to its shape."""
-        parts = modulation(given.embedding, 6, self.dtype, h.shape[-1])
+        parts = modulation(context.embedding, 6, self.dtype, h.shape[-1])
         shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = parts
         x = self.norm(name="norm_attention")(h) * (1 + scale) + shift
         attend = self.attention(heads=self.heads, dtype=self.dtype, name="attention")
-        h = self.between(h + gate * attend(x, given), given)
+        h = self.between(h + gate * attend(x, context), context)
         x = (self.mlp_norm or self.norm)(name="norm_mlp")(h) * (1 + mlp_scale) + mlp_shift
         return h + mlp_gate * self.mlp(dtype=self.dtype, name="mlp")(x)
 
-    def between(self, h: Array, given: Given) -> Array:
+    def between(self, h: Array, context: BlockContext) -> Array:
         """What comes between attention and MLP: nothing."""
         return h
 
 
-class CrossBlock(Block):
+class CrossBlock(DiTBlock):
     """A block with attention to cond["tokens"] before its MLP: Peebles & Xie 2023, section 3.2.
 
     As in PixArt-alpha (Chen et al. 2024), its input is neither normalised nor modulated.
 
     Attributes:
-      cross: makes the attention: (heads, dtype, name) -> module of (x, given).
+      cross: makes the attention: (heads, dtype, name) -> module of (x, context).
     """
 
     cross: Callable[..., nn.Module] = CrossAttention
 
-    def between(self, h: Array, given: Given) -> Array:
+    def between(self, h: Array, context: BlockContext) -> Array:
         """Attention to the tokens of the condition."""
-        return h + self.cross(heads=self.heads, dtype=self.dtype, name="cross")(h, given)
+        return h + self.cross(heads=self.heads, dtype=self.dtype, name="cross")(h, context)
 
 
 class Final(nn.Module):
@@ -120,8 +121,9 @@ class DiT(nn.Module):
       null_label: whether the table of labels has a row for the null label.
       learn_sigma: whether the output has twice the channels of the input, the second half
         for the variance.
-      block: makes a block: (heads, dtype, name) -> module of (h, given), such as
-        `partial(Block, norm=RMSNorm, mlp=SwiGLU)` or `CrossBlock`.
+      out_channels: of the output; None for what `learn_sigma` says.
+      block: makes a block: (heads, dtype, name) -> module of (h, context), such as
+        `partial(DiTBlock, norm=RMSNorm, mlp=SwiGLU)` or `CrossBlock`.
       position: (cells, width) -> table (T, width) that is added to the patches.
       norm: makes the last norm.
       remat: recompute blocks in the backward pass to save memory.
@@ -136,12 +138,13 @@ class DiT(nn.Module):
     num_classes: int = 1000
     null_label: bool = True
     learn_sigma: bool = True
-    block: Callable[..., nn.Module] = Block
+    block: Callable[..., nn.Module] = DiTBlock
     position: Callable[[Cells, int], Array] = sincos_2d
     norm: Callable[..., nn.Module] = LayerNorm
     remat: bool = False
     scan_blocks: bool = False
     dtype: Dtype = jnp.float32
+    out_channels: int | None = None
 
     @nn.compact
     def __call__(self, x: Array, t: Array, cond: Cond = None, train: bool = False) -> Array:
@@ -149,27 +152,31 @@ class DiT(nn.Module):
 
         A block may also use cond["tokens"] (B, L, E) and cond["token_mask"] (B, L).
         """
+        check_patches(self, x, t)
         _, height, width, channels = x.shape
         where = cells(height // self.patch_size, width // self.patch_size)
         h = dense(self.width, self.dtype, name="patches")(patchify(x, self.patch_size))
         h = h + jnp.asarray(self.position(where, self.width), self.dtype)[None]
+        h, embedding = self.blocks(h, where, t, cond)
+        outputs = self.out_channels or channels * (1 + self.learn_sigma)
+        features = self.patch_size**2 * outputs
+        h = Final(features, self.norm, self.dtype, name="final")(h, embedding)
+        return unpatchify(h, height, width, self.patch_size)
+
+    def blocks(self, h: Array, where: Cells, t: Array, cond: Cond) -> tuple[Array, Array]:
+        """All blocks under one embedding of the conditions: (h, the embedding (B, D))."""
         embed = Embedding(
             self.width, self.num_classes, self.null_label, dtype=self.dtype, name="embedding"
         )
         embedding = embed(t, cond)
         tokens = (cond or {}).get("tokens"), (cond or {}).get("token_mask")
-        given = Given(embedding, where, *tokens)
-        h, _ = repeat(
-            partial(self.block, heads=self.heads, dtype=self.dtype),
-            lambda block, h, _: (block(h, given), None),
-            h,
-            self.depth,
-            remat=self.remat,
-            scan=self.scan_blocks,
-        )
-        features = self.patch_size**2 * channels * (1 + self.learn_sigma)
-        h = Final(features, self.norm, self.dtype, name="final")(h, embedding)
-        return unpatchify(h, height, width, self.patch_size)
+        context = BlockContext(embedding, where, *tokens)
+        make = partial(self.block, heads=self.heads, dtype=self.dtype)
+        return self.repeat(make, lambda block, h, _: (block(h, context), None), h)[0], embedding
+
+    def repeat(self, make: Callable, step: Callable, h: Array) -> tuple[Array, Any]:
+        """`stacking.repeat` with this network's depth and options."""
+        return repeat(make, step, h, self.depth, remat=self.remat, scan=self.scan_blocks)
 
 
 def dit_s(patch_size: int, **overrides) -> DiT:

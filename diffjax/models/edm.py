@@ -5,16 +5,18 @@ parameters are float32; `dtype` is the type of the computation, and norms, softm
 and output stay float32.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from diffjax.models.backbone import UNetBackbone
+from diffjax.models.checks import check_images
 from diffjax.models.edm_blocks import (
-    Block,
+    EDMBlock,
     Init,
     Inits,
     Taps,
@@ -24,10 +26,10 @@ from diffjax.models.edm_blocks import (
     one_hot_label,
     upsample,
 )
-from diffjax.models.edm_walk import Walk, concatenate
+from diffjax.models.edm_stages import middle, stages_down, stages_up
 from diffjax.models.fourier import FourierFeatures
 from diffjax.models.layers import Dtype, sinusoidal_embedding
-from diffjax.models.winograd import Convolve
+from diffjax.models.winograd import Convolve, convolve
 from diffjax.types import Array, Cond
 
 
@@ -60,7 +62,7 @@ class SongUNet(nn.Module):
       dropout: rate inside residual blocks.
       stored_frequencies: the Fourier frequencies are among the parameters, without gradient.
       dtype: type of the computation, float32 or bfloat16.
-      convolve: how the blocks' convolutions are computed; `winograd` is faster on CPUs.
+      convolve: how the blocks' convolutions are computed; by default in fewer products on CPUs.
       remat: compute each block again in the backward pass instead of keeping its inside.
       scan_blocks: compile one block for each run of equal ones; see `stack_blocks`.
     """
@@ -81,47 +83,39 @@ class SongUNet(nn.Module):
     dropout: float = 0.1
     stored_frequencies: bool = False
     dtype: Dtype = jnp.float32
-    convolve: Convolve = jax.lax.conv_general_dilated
+    convolve: Convolve = convolve
     remat: bool = False
     scan_blocks: bool = False
 
     @nn.compact
     def __call__(self, x: Array, t: Array, cond: Cond = None, train: bool = False) -> Array:
         """x (B, H, W, C), t (B,), cond {"label": (B,), "augment": (B, D)} -> (B, H, W, out)."""
-        out_channels = self.out_channels or x.shape[-1]
+        last = len(self.multipliers) - 1
+        check_images(self, x, t, layer="enc_0_conv", multiple=2**last)
         embedding = self.embed(t, cond or {})
         call = lambda block, h: block(h, embedding, train)  # noqa: E731
-        walk = Walk(self.make, call, concatenate, self.remat, self.scan_blocks)
-        last = len(self.multipliers) - 1
+        backbone = UNetBackbone(call, remat=self.remat, scan=self.scan_blocks)
         down, up = partial(downsample, taps=self.taps), partial(upsample, taps=self.taps)
-
         image = x
-        h = linear(x, self.channels, "enc_0_conv", INITS.main, self.dtype, (3, 3))
-        skips = [h]
-        for level, multiplier in enumerate(self.multipliers):
-            if level > 0:
-                h = walk.one(h, f"enc_{level}_down", h.shape[-1], resample=down)
-                h, image = self.add_image(h, image, level)
-                skips.append(h)
-            attends, features = level in self.attention_levels, self.channels * multiplier
-            h, more = walk.down(h, f"enc_{level}_block", features, attends, self.blocks)
-            skips += more
 
-        h = walk.one(h, f"dec_{last}_in0", h.shape[-1], attends=True)
-        h = walk.one(h, f"dec_{last}_in1", h.shape[-1])
-        out = None
-        for level, multiplier in reversed(list(enumerate(self.multipliers))):
-            if level < last:
-                h = walk.one(h, f"dec_{level}_up", h.shape[-1], resample=up)
-                out = None if out is None else up(out)
-            name, features = f"dec_{level}_block", self.channels * multiplier
-            h = walk.up(h, name, features, False, [skips.pop() for _ in range(self.blocks)])
-            h = concatenate(h, skips.pop())  # for the only block that may attend
-            h = walk.one(h, f"{name}{self.blocks}", features, level in self.attention_levels)
-            if level == 0 or self.decoder == "skip":
-                more = self.to_image(h, level, out_channels)
-                out = more if out is None else out + more
-        return out
+        def enter_down(h, level):
+            nonlocal image
+            h = backbone.one(self.make(h.shape[-1], False, down, name=f"enc_{level}_down"), h)
+            h, image = self.add_image(h, image, level)
+            return h
+
+        def enter_up(h, level):
+            return backbone.one(self.make(h.shape[-1], False, up, name=f"dec_{level}_up"), h)
+
+        widths, levels = [self.channels * m for m in self.multipliers], self.attention_levels
+        h = linear(x, self.channels, "enc_0_conv", INITS.main, self.dtype, (3, 3))
+        stages = stages_down(self.make, widths, self.blocks, levels, enter_down)
+        h, skips = backbone.down(stages, h)
+        h = middle(backbone, self.make, h, last)
+        runs = lambda attends: [(self.blocks, False), (1, attends)]  # noqa: E731
+        stages = stages_up(self.make, widths, runs, levels, enter_up)
+        ends = backbone.up(stages, h, skips)[1::2]  # after the second run of each level
+        return self.to_image(ends, self.out_channels or x.shape[-1], up)
 
     def embed(self, t: Array, cond: dict) -> Array:
         """Embedding of noise level, label and augmentation, (B, D), after its SiLU."""
@@ -141,9 +135,9 @@ class SongUNet(nn.Module):
         h = nn.silu(linear(h, width, "map_layer0", INITS.main))
         return nn.silu(linear(h, width, "map_layer1", INITS.main))
 
-    def make(self, features: int, attends: bool, resample: Any, name: str) -> Block:
+    def make(self, features: int, attends: bool, resample: Any, name: str) -> EDMBlock:
         """A block of this network."""
-        return Block(
+        return EDMBlock(
             features=features,
             resample=resample,
             heads=int(attends),
@@ -173,7 +167,17 @@ class SongUNet(nn.Module):
             return h, h
         return h, image
 
-    def to_image(self, h: Array, level: int, channels: int) -> Array:
+    def to_image(self, ends: Sequence[Array], channels: int, up: Callable[[Array], Array]) -> Array:
+        """The image, float32, of the last level or of all: of what each level ends with."""
+        out = None
+        for level, h in zip(reversed(range(len(ends))), ends, strict=True):
+            out = None if out is None else up(out)
+            if level == 0 or self.decoder == "skip":
+                more = self.level_image(h, level, channels)
+                out = more if out is None else out + more
+        return out
+
+    def level_image(self, h: Array, level: int, channels: int) -> Array:
         """A level of the decoder as an image, float32."""
         h = nn.silu(group_norm(h, f"dec_{level}_aux_norm", EPSILON))
         dtype = jnp.promote_types(self.dtype, jnp.float32)

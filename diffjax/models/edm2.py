@@ -16,79 +16,17 @@ import optax
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from diffjax.models.backbone import UNetBackbone
+from diffjax.models.checks import check_images
 from diffjax.models.edm_blocks import Taps, downsample, one_hot_label, upsample
-from diffjax.models.edm_walk import Walk
+from diffjax.models.edm_stages import down_and_up
 from diffjax.models.fourier import MPFourier
 from diffjax.models.layers import Dtype, attention
+from diffjax.models.magnitude import MPConv, mp_cat, mp_silu, mp_sum, normalize, unit_weight
 from diffjax.models.stacking import is_run
-from diffjax.models.winograd import Convolve
+from diffjax.models.uncertainty import Uncertainty
+from diffjax.models.winograd import Convolve, convolve
 from diffjax.types import Array, Cond, Params
-
-EPSILON = 1e-4
-
-
-def normalize(x: Array, axes: tuple[int, ...]) -> Array:
-    """x / (epsilon + its root mean square over `axes`): pixel norm and weight norm, EDM2 Eq. 66.
-
-    Args:
-      x: any shape; the norm is float32.
-      axes: that are normalised together.
-    """
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    square = jnp.mean(wide**2, axis=axes, keepdims=True)
-    rms = jnp.sqrt(jnp.maximum(square, 1e-30))  # a gradient of 0 at 0
-    return (wide / (EPSILON + rms)).astype(x.dtype)
-
-
-def mp_silu(x: Array) -> Array:
-    """SiLU over its root mean square under N(0, 1): EDM2, Eq. 81."""
-    return nn.silu(x) / 0.596
-
-
-def mp_sum(a: Array, b: Array, t: float) -> Array:
-    """((1 - t) a + t b) / sqrt((1 - t)^2 + t^2): EDM2, Eq. 88."""
-    return ((1 - t) * a + t * b) / np.sqrt((1 - t) ** 2 + t**2)
-
-
-def mp_cat(a: Array, b: Array, t: float) -> Array:
-    """Concatenation of channels in which b's share of the magnitude is t: EDM2, Eq. 103."""
-    n_a, n_b = a.shape[-1], b.shape[-1]
-    scale = np.sqrt((n_a + n_b) / ((1 - t) ** 2 + t**2))
-    weighted = [scale / np.sqrt(n_a) * (1 - t) * a, scale / np.sqrt(n_b) * t * b]
-    return jnp.concatenate(weighted, axis=-1)
-
-
-def _unit_weight(key, shape):
-    return _norm_weight(jax.random.normal(key, shape))
-
-
-def _norm_weight(w: Array | np.ndarray) -> Array:
-    return normalize(jnp.asarray(w), tuple(range(w.ndim - 1)))
-
-
-class MPConv(nn.Module):
-    """A layer without bias whose weights are used at unit norm: EDM2, Eq. 47.
-
-    Attributes:
-      features: of the output.
-      kernel: (h, w) of a convolution, () of a dense layer over the last axis.
-      convolve: how a convolution is computed.
-    """
-
-    features: int
-    kernel: tuple[int, ...] = ()
-    convolve: Convolve = jax.lax.conv_general_dilated
-
-    @nn.compact
-    def __call__(self, x: Array, gain: Array | float = 1.0) -> Array:
-        """x (..., C) -> (..., features), times the gain."""
-        shape = (*self.kernel, x.shape[-1], self.features)
-        w = _norm_weight(self.param("weight", _unit_weight, shape))
-        w = (w * (gain / np.sqrt(np.prod(shape[:-1])))).astype(x.dtype)
-        if not self.kernel:
-            return x @ w
-        layout = ("NHWC", "HWIO", "NHWC")
-        return self.convolve(x, w, (1, 1), "SAME", dimension_numbers=layout)
 
 
 def force_norm(params: Params) -> Params:
@@ -102,9 +40,9 @@ def force_norm(params: Params) -> Params:
     """
 
     def forced(path, w):
-        if path[-1] != "weight" or w.ndim < 2:  # of one axis is the uncertainty's, no MPConv's
+        if path[-1] != "weight" or w.ndim < 2:  # every weight of an MPConv has two axes or more
             return w
-        return jax.vmap(_norm_weight)(w) if any(map(is_run, path)) else _norm_weight(w)
+        return jax.vmap(unit_weight)(w) if any(map(is_run, path)) else unit_weight(w)
 
     return unflatten_dict({path: forced(path, w) for path, w in flatten_dict(params).items()})
 
@@ -123,7 +61,7 @@ def forced_weight_norm() -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-class Block(nn.Module):
+class EDM2Block(nn.Module):
     """A block of the encoder or decoder: EDM2, Figure 21.
 
     Attributes:
@@ -136,7 +74,7 @@ class Block(nn.Module):
       residual_balance: share of the residual branch.
       attention_balance: share of attention.
       clip: largest absolute value of the output; None is any.
-      convolve: how convolutions are computed; `winograd` is faster on CPUs.
+      convolve: how convolutions are computed; by default in fewer products on CPUs.
     """
 
     features: int
@@ -147,7 +85,7 @@ class Block(nn.Module):
     residual_balance: float = 0.3
     attention_balance: float = 0.3
     clip: float | None = 256.0
-    convolve: Convolve = jax.lax.conv_general_dilated
+    convolve: Convolve = convolve
 
     @nn.compact
     def __call__(self, x: Array, embedding: Array, train: bool = False) -> Array:
@@ -179,26 +117,6 @@ class Block(nn.Module):
         return MPConv(c, name="attn_proj")(h).reshape(x.shape)
 
 
-class LogVariance(nn.Module):
-    """u of t, the logarithm of the expected loss at that noise level: EDM2, Eq. 21.
-
-    The `uncertainty` of `losses.learned_uncertainty` at t = c_noise.
-
-    Attributes:
-      channels: number of Fourier features.
-      stored_frequencies: these are among the parameters, without gradient.
-    """
-
-    channels: int = 128
-    stored_frequencies: bool = False
-
-    @nn.compact
-    def __call__(self, t: Array) -> Array:
-        """t (B,) -> (B,)."""
-        features = MPFourier(self.channels, self.stored_frequencies, name="fourier")(t)
-        return MPConv(1, name="linear")(features)[:, 0]
-
-
 class EDM2UNet(nn.Module):
     """EDM2's network; t is c_noise = log(sigma)/4.
 
@@ -218,10 +136,10 @@ class EDM2UNet(nn.Module):
       clip: largest absolute value of a block's output; None is any.
       taps: filter of resampling.
       dropout: rate inside residual branches.
-      logvar_channels: width of `LogVariance`, which `uncertainty` reads; 0 is none.
+      logvar_channels: width of `Uncertainty`, which `uncertainty` reads; 0 is none.
       stored_frequencies: the Fourier frequencies are among the parameters, without gradient.
       dtype: type of the computation, float32 or bfloat16.
-      convolve: how the blocks' convolutions are computed; `winograd` is faster on CPUs.
+      convolve: how the blocks' convolutions are computed; by default in fewer products on CPUs.
       remat: compute each block again in the backward pass instead of keeping its inside.
       scan_blocks: compile one block for each run of equal ones; see `stack_blocks`.
     """
@@ -244,35 +162,39 @@ class EDM2UNet(nn.Module):
     logvar_channels: int = 128
     stored_frequencies: bool = False
     dtype: Dtype = jnp.float32
-    convolve: Convolve = jax.lax.conv_general_dilated
+    convolve: Convolve = convolve
     remat: bool = False
     scan_blocks: bool = False
 
     def setup(self):
-        self.logvar = LogVariance(self.logvar_channels, self.stored_frequencies)
+        self.logvar = Uncertainty(self.logvar_channels, self.stored_frequencies)
 
     @nn.compact
     def __call__(self, x: Array, t: Array, cond: Cond = None, train: bool = False) -> Array:
         """x (B, H, W, C), t (B,), cond {"label": (B,)} or None -> (B, H, W, C)."""
+        multiple = 2 ** (len(self.multipliers) - 1)
+        ones = lambda channels: channels + 1  # noqa: E731
+        check_images(self, x, t, layer="enc_0_conv", multiple=multiple, inputs=ones)
         embedding = self.embed(t, cond)
         if self.is_initializing() and self.logvar_channels:
             self.logvar(t)
         widths = [self.channels * multiplier for multiplier in self.multipliers]
         call = lambda block, h: block(h, embedding, train)  # noqa: E731
-        join = partial(mp_cat, t=self.concat_balance)
-        walk = Walk(self.make, call, join, self.remat, self.scan_blocks)
+        join = lambda h, skip, *_: mp_cat(h, skip, self.concat_balance)  # noqa: E731
+        backbone = UNetBackbone(call, join, self.remat, self.scan_blocks)
         resample = partial(downsample, taps=self.taps), partial(upsample, taps=self.taps)
 
         h = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1).astype(self.dtype)
         h = MPConv(widths[0], (3, 3), name="enc_0_conv")(h)
-        h = walk.down_and_up(h, widths, self.blocks, self.attention_levels, resample)
+        levels = (widths, self.blocks, self.attention_levels)
+        h = down_and_up(backbone, self.make, h, *levels, resample)
 
         gain = self.param("out_gain", nn.initializers.zeros, ())
         h = h.astype(jnp.promote_types(h.dtype, jnp.float32))
         return MPConv(x.shape[-1], (3, 3), name="out_conv")(h, gain)
 
     def uncertainty(self, t: Array) -> Array:
-        """u of t (B,) -> (B,), see `LogVariance`; for `apply` with method="uncertainty"."""
+        """u of t (B,) -> (B,), see `Uncertainty`; for `apply` with method="uncertainty"."""
         return self.logvar(t)
 
     def embed(self, t: Array, cond: Cond) -> Array:
@@ -286,9 +208,9 @@ class EDM2UNet(nn.Module):
             h = mp_sum(h, MPConv(width, name="emb_label")(label), self.label_balance)
         return mp_silu(h)
 
-    def make(self, features: int, attends: bool, resample: Any, name: str) -> Block:
+    def make(self, features: int, attends: bool, resample: Any, name: str) -> EDM2Block:
         """A block of this network."""
-        return Block(
+        return EDM2Block(
             features=features,
             encodes=name.startswith("enc"),
             resample=resample,

@@ -9,7 +9,7 @@ import numpy as np
 from flax import linen as nn
 
 from diffjax.models.layers import Dtype, GroupNorm, attention
-from diffjax.models.winograd import Convolve
+from diffjax.models.winograd import Convolve, convolve
 from diffjax.types import Array, Cond
 
 Taps = tuple[float | int, ...]
@@ -96,7 +96,7 @@ def linear(
     kernel: tuple[int, ...] = (),
     padding: Any = "SAME",
     use_bias: bool = True,
-    convolve: Convolve = jax.lax.conv_general_dilated,
+    convolve: Convolve = convolve,
 ) -> Array:
     """A dense layer over the last axis, or a convolution where there is a kernel.
 
@@ -129,7 +129,7 @@ def group_norm(x: Array, name: str, epsilon: float) -> Array:
     return GroupNorm(min(32, x.shape[-1] // 4), epsilon, name=name)(x)
 
 
-class Block(nn.Module):
+class EDMBlock(nn.Module):
     """The residual block of DDPM++, NCSN++ and ADM, with self-attention after it.
 
     Karras et al. 2022, appendix F.2; every residual sum is multiplied by `skip_scale`.
@@ -146,7 +146,7 @@ class Block(nn.Module):
       project_resampled: whether a resampled skip has a dense layer where the width stays.
       inits: how the layers begin.
       dtype: type of the computation.
-      convolve: how convolutions are computed; `winograd` is faster on CPUs.
+      convolve: how convolutions are computed; by default in fewer products on CPUs.
     """
 
     features: int
@@ -159,7 +159,7 @@ class Block(nn.Module):
     project_resampled: bool
     inits: Inits
     dtype: Dtype
-    convolve: Convolve = jax.lax.conv_general_dilated
+    convolve: Convolve = convolve
 
     @nn.compact
     def __call__(self, x: Array, embedding: Array, train: bool = False) -> Array:

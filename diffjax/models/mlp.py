@@ -5,6 +5,7 @@ from functools import partial
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffjax.models.checks import check_channels, check_rank
 from diffjax.models.dit import modulation
 from diffjax.models.layers import Dtype
 from diffjax.models.patches import Embedding
@@ -13,7 +14,7 @@ from diffjax.models.transformer import MLP, LayerNorm, dense, zeros
 from diffjax.types import Array, Cond
 
 
-class ResidualBlock(nn.Module):
+class MLPBlock(nn.Module):
     """h + gate mlp(norm(h) (1 + scale) + shift), modulated by the embedding, identity at first.
 
     Attributes:
@@ -59,10 +60,12 @@ class ResidualMLP(nn.Module):
     @nn.compact
     def __call__(self, x: Array, t: Array, cond: Cond = None, train: bool = False) -> Array:
         """x (B, D), t (B,) in steps, cond {"label": (B,)} or None -> (B, out_features)."""
+        check_rank(type(self).__name__, x, t, 2, "vectors (B, D)")
+        check_channels(self, x, "layer_in")
         embed = Embedding(self.width, self.num_classes, dtype=self.dtype, name="embedding")
         embedding = embed(t, cond)
         h, _ = repeat(
-            partial(ResidualBlock, self.ratio, self.dtype),
+            partial(MLPBlock, self.ratio, self.dtype),
             lambda block, h, _: (block(h, embedding), None),
             dense(self.width, self.dtype, name="layer_in")(x)[:, None],
             self.depth,

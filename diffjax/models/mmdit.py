@@ -9,10 +9,10 @@ from flax import linen as nn
 from diffjax.errors import InputError
 from diffjax.models.dit import Final, modulation
 from diffjax.models.layers import Dtype, attention
-from diffjax.models.patches import Embedding, VectorEmbedding, patchify, unpatchify
+from diffjax.models.patches import Embedding, VectorEmbedding, check_patches, patchify, unpatchify
 from diffjax.models.position import Cells, cells, no_rotation, sincos_2d
 from diffjax.models.stacking import repeat
-from diffjax.models.transformer import MLP, QKV, Given, LayerNorm, dense
+from diffjax.models.transformer import MLP, QKV, BlockContext, LayerNorm, dense
 from diffjax.types import Array, Cond
 
 
@@ -31,12 +31,12 @@ class StreamIn(nn.Module):
     dtype: Dtype
 
     @nn.compact
-    def __call__(self, h: Array, given: Given) -> tuple[tuple, list[Array]]:
+    def __call__(self, h: Array, context: BlockContext) -> tuple[tuple, list[Array]]:
         """h (B, T, D) to ((q, k, v), the rest of the modulation)."""
-        parts = modulation(given.embedding, self.pieces, self.dtype, h.shape[-1])
+        parts = modulation(context.embedding, self.pieces, self.dtype, h.shape[-1])
         shift, scale, *rest = parts
         x = self.norm(name="norm")(h) * (1 + scale) + shift
-        return self.qkv(heads=self.heads, dtype=self.dtype, name="qkv")(x, given.where), rest
+        return self.qkv(heads=self.heads, dtype=self.dtype, name="qkv")(x, context.where), rest
 
 
 class StreamOut(nn.Module):
@@ -80,16 +80,16 @@ class JointBlock(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, streams: tuple[Array, Array], given: Given) -> tuple[Array, Array]:
+    def __call__(self, streams: tuple[Array, Array], context: BlockContext) -> tuple[Array, Array]:
         """(image (B, T, D), text (B, L, D)) to their shapes."""
         image, text = streams
         enter = partial(StreamIn, heads=self.heads, norm=self.norm, dtype=self.dtype)
         leave = partial(StreamOut, self.mlp, self.norm, self.dtype)
-        ours, parts = enter(6, qkv=self.qkv, name="image_in")(image, given)
+        ours, parts = enter(6, qkv=self.qkv, name="image_in")(image, context)
         plain = partial(self.qkv, rotate=no_rotation)
-        theirs, text_parts = enter(2 if self.last else 6, qkv=plain, name="text_in")(text, given)
+        theirs, text_parts = enter(2 if self.last else 6, qkv=plain, name="text_in")(text, context)
         joined = (jnp.concatenate(pair, axis=1) for pair in zip(ours, theirs, strict=True))
-        h = attention(*joined, given.mask)
+        h = attention(*joined, context.mask)
         attended, text_attended = jnp.split(h, [image.shape[1]], axis=1)
         image = leave(name="image_out")(image, attended, parts)
         if not self.last:
@@ -139,6 +139,7 @@ class MMDiT(nn.Module):
         """
         if not cond or "tokens" not in cond:
             raise InputError('MMDiT needs cond["tokens"] (B, L, E); got none.')
+        check_patches(self, x, t)
         b, height, width, channels = x.shape
         where = cells(height // self.patch_size, width // self.patch_size)
         image = dense(self.width, self.dtype, name="patches")(patchify(x, self.patch_size))
@@ -152,12 +153,12 @@ class MMDiT(nn.Module):
         embedding = embed(t, cond)
         if self.vector:
             embedding = embedding + VectorEmbedding(self.width, self.dtype, name="vector")(cond)
-        given = Given(embedding, where, mask=mask)
+        context = BlockContext(embedding, where, mask=mask)
         make = partial(self.block, heads=self.heads, dtype=self.dtype)
-        step = lambda block, streams, _: (block(streams, given), None)  # noqa: E731
+        step = lambda block, streams, _: (block(streams, context), None)  # noqa: E731
         options = {"remat": self.remat, "scan": self.scan_blocks}
         streams, _ = repeat(make, step, (image, text), self.depth - 1, **options)
-        image, _ = make(last=True, name="last")(streams, given)
+        image, _ = make(last=True, name="last")(streams, context)
         features = self.patch_size**2 * (self.out_channels or channels)
-        h = Final(features, dtype=self.dtype, name="final")(image, given.embedding)
+        h = Final(features, dtype=self.dtype, name="final")(image, context.embedding)
         return unpatchify(h, height, width, self.patch_size)

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffjax.errors import InputError
+from diffjax.models.checks import check_divides, check_images
 from diffjax.models.layers import Dtype, sinusoidal_embedding
 from diffjax.models.transformer import dense, small
 from diffjax.types import Array, Cond
@@ -36,6 +37,23 @@ def unpatchify(x: Array, height: int, width: int, size: int) -> Array:
     """Images (B, height, width, C) of patches: the inverse of `patchify`."""
     x = x.reshape(x.shape[0], height // size, width // size, size, size, -1)
     return x.swapaxes(2, 3).reshape(x.shape[0], height, width, -1)
+
+
+def check_patches(module: nn.Module, x: Array, t: Array) -> None:
+    """Refuse what a transformer of patches cannot take. To be called first in its `__call__`.
+
+    Args:
+      module: with `patch_size`, `width` and `heads`, and `patches` as its first layer.
+      x: images (B, H, W, C).
+      t: times (B,).
+
+    Raises:
+      InputError: images that `check_images` refuses, or heads that do not divide the width.
+    """
+    size = module.patch_size
+    inputs = lambda channels: size**2 * channels  # noqa: E731
+    check_images(module, x, t, layer="patches", multiple=size, inputs=inputs)
+    check_divides(type(module).__name__, module.heads, module.width, "heads must divide its width")
 
 
 class TimeEmbedding(nn.Module):

@@ -70,6 +70,7 @@ def repeat_runs(
     kinds: Sequence[Hashable],
     *,
     inputs: Sequence[Any] | None = None,
+    start: int = 0,
     scan: bool = False,
     **options: Any,
 ) -> tuple[Any, list[Any]]:
@@ -79,6 +80,7 @@ def repeat_runs(
       make: as in `repeat`, as are step and carry.
       kinds: one per block, equal where the shapes of all that goes in and out are.
       inputs: one per block, or None.
+      start: number of the first block.
       scan: compile one block for each run; a run of one block keeps its name.
       **options: `name` and `remat` of `repeat`.
 
@@ -88,7 +90,7 @@ def repeat_runs(
     outputs, first = [], 0
     for length in (len(list(run)) for _, run in groupby(kinds)) if scan else [len(kinds)]:
         own = None if inputs is None else inputs[first : first + length]
-        run = partial(repeat, make, step, depth=length, first=first, **options)
+        run = partial(repeat, make, step, depth=length, first=start + first, **options)
         if scan and length > 1:
             own = own and jax.tree.map(lambda *leaves: jnp.stack(leaves), *own)
             carry, stacked = run(carry=carry, inputs=own, scan=True)

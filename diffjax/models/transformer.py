@@ -2,7 +2,7 @@
 
 Tokens are (B, T, D). Parameters are float32; computation is in `dtype`, and norms and
 softmax are float32 whatever it is. A block takes what its parts are made by, e.g.
-`Block(norm=RMSNorm, mlp=SwiGLU)`, so that a new part needs no edit here.
+`DiTBlock(norm=RMSNorm, mlp=SwiGLU)`, so that a new part needs no edit here.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ zeros = nn.initializers.zeros
 small = nn.initializers.normal(0.02)
 
 
-class Given(NamedTuple):
+class BlockContext(NamedTuple):
     """What every block sees beside the tokens it transforms.
 
     Attributes:
@@ -194,10 +194,10 @@ class SelfAttention(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, given: Given) -> Array:
+    def __call__(self, x: Array, context: BlockContext) -> Array:
         """x (B, T, D) to its shape."""
-        q, k, v = self.qkv(heads=self.heads, dtype=self.dtype, name="qkv")(x, given.where)
-        return dense(x.shape[-1], self.dtype, name="out")(attention(q, k, v, given.mask))
+        q, k, v = self.qkv(heads=self.heads, dtype=self.dtype, name="qkv")(x, context.where)
+        return dense(x.shape[-1], self.dtype, name="out")(attention(q, k, v, context.mask))
 
 
 class CrossAttention(nn.Module):
@@ -214,14 +214,14 @@ class CrossAttention(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, given: Given) -> Array:
+    def __call__(self, x: Array, context: BlockContext) -> Array:
         """x (B, T, D) to its shape; starts at zero, as if there were no condition."""
-        if given.tokens is None:
+        if context.tokens is None:
             raise InputError('cross-attention needs cond["tokens"] (B, L, E); got none.')
         heads = partial(jnp.reshape, shape=(x.shape[0], -1, self.heads, x.shape[-1] // self.heads))
         q = heads(dense(x.shape[-1], self.dtype, name="q")(x))
-        kv = dense(2 * x.shape[-1], self.dtype, name="kv")(given.tokens)
+        kv = dense(2 * x.shape[-1], self.dtype, name="kv")(context.tokens)
         k, v = map(heads, jnp.split(kv, 2, axis=-1))
         q, k = self.qk_norm(name="norm_q")(q), self.qk_norm(name="norm_k")(k)
-        h = attention(q, k, v, given.token_mask)
+        h = attention(q, k, v, context.token_mask)
         return dense(x.shape[-1], self.dtype, kernel_init=zeros, name="out")(h)

@@ -1,30 +1,32 @@
-"""The learned uncertainty of a loss, as a small network of the noise level."""
+"""EDM2's learned uncertainty of a loss, as a small network of the noise level."""
 
-import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
+
+from diffjax.models.fourier import MPFourier
+from diffjax.models.magnitude import MPConv
+from diffjax.types import Array
 
 
 class Uncertainty(nn.Module):
-    """u(logsnr), the log of the loss at a noise level: Karras et al. 2024 (EDM2), Eq. 21.
+    """u(c_noise), the logarithm of the expected loss at a noise level: EDM2, Eq. 21.
 
-    One linear layer on Fourier features sqrt(2) cos(2 pi f c + phase) of c = -logsnr/8, which
-    is log(sigma)/4 on the EDM schedule. Frequencies and phases are fixed; the layer begins at
-    zero, where `losses.learned_uncertainty` is the plain loss.
+    u = w . sqrt(2) cos(2 pi f c_noise + phase) / |w|, one linear layer of unit norm on Fourier
+    features of fixed random frequencies f and phases (Karras et al. 2024, Eqs. 47 and 75).
+    c_noise = log(sigma)/4 is -logsnr/8 on the EDM schedule.
+
+    |u| is at most sqrt(2 channels), and a smooth u stays further below it: 128 channels are EDM2's,
+    whose weighted loss is near 1 everywhere; a loss that ranges over e^8 needs 512.
 
     Attributes:
-      features: number of Fourier features.
+      channels: number of Fourier features.
+      stored_frequencies: whether the frequencies are among the parameters, without gradient.
     """
 
-    features: int = 128
+    channels: int = 128
+    stored_frequencies: bool = False
 
     @nn.compact
-    def __call__(self, logsnr):
-        """Log-SNRs (B,) to u (B,)."""
-        rng = np.random.default_rng(0)
-        frequencies = 2 * np.pi * rng.standard_normal(self.features)
-        phases = 2 * np.pi * rng.uniform(size=self.features)
-        angles = -logsnr[:, None] / 8 * jnp.asarray(frequencies, logsnr.dtype)[None]
-        waves = np.sqrt(2) * jnp.cos(angles + jnp.asarray(phases, logsnr.dtype)[None])
-        weight = self.param("weight", nn.initializers.zeros, (self.features,))
-        return waves @ weight / np.sqrt(self.features)
+    def __call__(self, t: Array) -> Array:
+        """t = c_noise (B,) -> u (B,)."""
+        features = MPFourier(self.channels, self.stored_frequencies, name="fourier")(t)
+        return MPConv(1, name="linear")(features)[:, 0]

@@ -4,17 +4,17 @@ Images are NHWC. Parameters are float32; norms, softmax and output are float32 w
 type of the computation. `diffjax.models.unet_presets` has the published ones.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-import jax.numpy as jnp
 from flax import linen as nn
 
 from diffjax.errors import InputError
+from diffjax.models.backbone import Stage, UNetBackbone, concatenate
+from diffjax.models.checks import check_images
 from diffjax.models.layers import Dtype, full, sinusoidal_embedding
-from diffjax.models.resnet import Resample, ResidualBlock, Style
-from diffjax.models.stacking import repeat, repeat_runs, widths_in
+from diffjax.models.resnet import Resample, ResNetBlock, Style, nearest
 from diffjax.models.unet_attention import Attend, Context
 from diffjax.types import Array, Cond
 
@@ -37,6 +37,9 @@ class Level(NamedTuple):
 
 SkipRule = Callable[[Array, Array, int, int], tuple[Array, Array]]
 """(h, skip, stage, index) -> (h, skip) before the two are joined; see `diffjax.models.skips`."""
+
+Resize = Callable[..., Array]
+"""(h (B, h, w, C), size=(H, W)) -> (B, H, W, C)."""
 
 
 class Embedding(nn.Module):
@@ -89,7 +92,7 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(self, x, embedding, context, train):
-        x = ResidualBlock(self.style, self.features, name="residual")(x, embedding, train)
+        x = ResNetBlock(self.style, self.features, name="residual")(x, embedding, train)
         if self.attend is None:
             return x
         return self.attend(self.style, name="attention")(x, context)
@@ -111,6 +114,9 @@ class UNet(nn.Module):
       embedding_channels: None for 4 channels.
       frequency_shift: 1 in DDPM, 0 elsewhere.
       style: shared by all blocks.
+      resize: (h, size=(H, W)) -> h, how the way up doubles h to the size of a skip, which is odd
+        where an odd size was halved. `nearest_to` takes images of any size. None doubles exactly
+        and takes multiples of 2^(levels - 1).
       remat: recompute a layer's inside in the backward pass, for less memory.
       scan_blocks: compile one layer for each run of equal ones; see `stack_blocks`.
     """
@@ -126,6 +132,7 @@ class UNet(nn.Module):
     embedding_channels: int | None = None
     frequency_shift: float = 0.0
     style: Style = Style()
+    resize: Resize | None = None
     remat: bool = False
     scan_blocks: bool = False
 
@@ -141,7 +148,7 @@ class UNet(nn.Module):
         """The raw output.
 
         Args:
-          x: images (B, H, W, C); H and W are multiples of 2^(levels - 1).
+          x: images (B, H, W, C); H and W are multiples of 2^(levels - 1), or any with `resize`.
           t: times (B,), in steps of 0 to 1000.
           cond: `label` (B,), `vector` (B, V), and `tokens` (B, L, D) perhaps with `token_mask`
             (B, L), as the network has been made for them.
@@ -151,14 +158,17 @@ class UNet(nn.Module):
         Returns:
           (B, H, W, out_channels), float32.
         """
-        check_size(x, len(self.down))
+        multiple = 1 if self.resize else 2 ** (len(self.down) - 1)
+        check_images(self, x, t, layer="conv_in", multiple=multiple)
         style, context = self.style, token_context(cond)
         embedding = self.embed(t, cond)
+        call = lambda layer, h: layer(h, embedding, context, train)  # noqa: E731
+        backbone = UNetBackbone(call, joined(skip), self.remat, self.scan_blocks)
+        bound = (style, embedding, train)
         h = style.conv(self.down[0].channels, "conv_in")(x)
-        options = {"remat": self.remat, "scan": self.scan_blocks}
-        h, skips = way_down(style, self.down, options, h, embedding, context, train)
-        h = middle(style, self.middle, options, h, embedding, context, train)
-        h = way_up(style, self.up, options, h, skips, skip, embedding, context, train)
+        h, skips = backbone.down(stages_down(self.down, *bound), h)
+        h = backbone.through(stages_middle(self.middle, style, h.shape[-1]), h)
+        h = backbone.up(stages_up(self.up, *bound, self.resize), h, skips)[-1]
         h = nn.silu(style.norm("norm_out")(h.astype(full(style.dtype))))
         features = self.out_channels or x.shape[-1]
         last = {"dtype": full(style.dtype), "kernel_init": nn.initializers.zeros}
@@ -178,64 +188,63 @@ class UNet(nn.Module):
         )(t, cond)
 
 
-def way_down(style, levels, options, h, embedding, context, train):
-    """All levels to the lowest resolution; called within a module's `__call__`.
+def stages_down(
+    levels: Sequence[Level], style: Style, embedding: Array, train: bool
+) -> list[Stage]:
+    """Stages of the way down, each entered by the resampling of the level before it."""
 
-    Returns:
-      (h, every activation that the way up will join, in order).
-    """
+    def stage(i, level, before):
+        def enter(h, size):
+            return before.resample(style, name=f"downsample_{i - 1}")(h, embedding, train)
 
-    def forth(layer, h, _):
-        h = layer(h, embedding, context, train)
-        return h, h
-
-    skips = [h]
-    for i, level in enumerate(levels):
         make = partial(Layer, style, level.channels, level.attend)
-        widths = widths_in(h, level.channels, level.blocks)
-        h, more = repeat_runs(make, forth, h, widths, name=f"down_{i}_", **options)
-        skips += more
-        if level.resample is not None:
-            h = level.resample(style, name=f"downsample_{i}")(h, embedding, train)
-            skips.append(h)
-    return h, skips
+        enter = None if before is None or before.resample is None else enter
+        return Stage(make, level.channels, level.blocks, f"down_{i}_", enter=enter)
+
+    pairs = zip(levels, [None, *levels[:-1]], strict=True)
+    return [stage(i, *pair) for i, pair in enumerate(pairs)]
 
 
-def middle(style, attends, options, h, embedding, context, train):
-    """The blocks at the lowest resolution; called within a module's `__call__`."""
-    if attends is None:
-        return h
-
-    def forth(layer, h, _):
-        return layer(h, embedding, context, train), None
-
+def stages_middle(
+    attends: Sequence[Attend | None] | None, style: Style, features: int
+) -> list[Stage]:
+    """A stage of one layer per entry of `UNet.middle`, and a last one without attention."""
     # Attention stands between blocks; a layer begins with its block. No two are known to be equal.
-    for i, attend in enumerate((*attends, None)):
-        make = partial(Layer, style, h.shape[-1], attend)
-        h, _ = repeat(make, forth, h, 1, name="middle_", first=i, remat=options["remat"])
-    return h
+    layers = [] if attends is None else [*attends, None]
+    return [
+        Stage(partial(Layer, style, features, attend), features, 1, "middle_", first=i)
+        for i, attend in enumerate(layers)
+    ]
 
 
-def way_up(style, levels, options, h, skips, skip, embedding, context, train):
-    """All levels back to the full resolution; called within a module's `__call__`."""
-    index = 0
-    for stage, (i, level) in enumerate(reversed(list(enumerate(levels)))):
+def stages_up(
+    levels: Sequence[Level],
+    style: Style,
+    embedding: Array,
+    train: bool,
+    resize: Resize | None,
+) -> list[Stage]:
+    """Stages of the way up, the lowest resolution first, entered as in `stages_down`."""
 
-        def back(layer, h, joined, stage=stage):
-            other, index = joined
-            if skip is not None:
-                h, other = skip(h, other, stage, index)
-            return layer(jnp.concatenate([h, other], axis=-1), embedding, context, train), None
+    def stage(i, level, below):
+        def enter(h, size):
+            enlarge = nearest if resize is None else partial(resize, size=size)
+            module = below.resample(style, name=f"upsample_{i + 1}", enlarge=enlarge)
+            return module(h, embedding, train)
 
         make = partial(Layer, style, level.channels, level.attend)
-        joined = [(skips.pop(), index + j) for j in range(level.blocks)]
-        widths = widths_in(h, level.channels, level.blocks)
-        kinds = [(width, other.shape[-1]) for width, (other, _) in zip(widths, joined, strict=True)]
-        h, _ = repeat_runs(make, back, h, kinds, inputs=joined, name=f"up_{i}_", **options)
-        index += level.blocks
-        if level.resample is not None:
-            h = level.resample(style, name=f"upsample_{i}")(h, embedding, train)
-    return h
+        enter = None if below is None or below.resample is None else enter
+        return Stage(make, level.channels, level.blocks, f"up_{i}_", enter=enter)
+
+    pairs = zip(levels, [*levels[1:], None], strict=True)
+    return [stage(i, *pair) for i, pair in enumerate(pairs)][::-1]
+
+
+def joined(rule: SkipRule | None) -> Callable[[Array, Array, int, int], Array]:
+    """h and a skip side by side, both changed by a rule first."""
+    if rule is None:
+        return concatenate
+    return lambda h, skip, stage, index: concatenate(*rule(h, skip, stage, index))
 
 
 def condition(cond: Cond, name: str) -> Array:
@@ -255,17 +264,3 @@ def token_context(cond: Cond) -> Context | None:
         return None
     mask = cond.get("token_mask")
     return Context(cond["tokens"], None if mask is None else mask.astype(bool))
-
-
-def check_size(x: Array, levels: int) -> None:
-    """Refuse images that cannot be halved and doubled back.
-
-    Raises:
-      InputError: names the multiple.
-    """
-    multiple = 2 ** (levels - 1)
-    if any(n % multiple for n in x.shape[1:3]):
-        raise InputError(
-            f"a U-Net of {levels} levels needs a height and width of multiples of {multiple}; "
-            f"got {x.shape[1]} x {x.shape[2]}; pad or crop the images."
-        )

@@ -33,7 +33,7 @@ def heads_of(x: Array, heads: int) -> Array:
     return x.reshape(*x.shape[:2], heads, -1)
 
 
-class SelfAttention(nn.Module):
+class PixelAttention(nn.Module):
     """Multi-head self-attention over the pixels, residual, zero at initialisation.
 
     Attributes:

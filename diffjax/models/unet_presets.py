@@ -18,7 +18,7 @@ from diffjax.models.resnet import (
     residual_up,
 )
 from diffjax.models.unet import Level, UNet
-from diffjax.models.unet_attention import Attend, SelfAttention, SpatialTransformer
+from diffjax.models.unet_attention import Attend, PixelAttention, SpatialTransformer
 
 CONVOLUTIONS = (ConvDown, ConvUp)
 RESIDUAL_BLOCKS = (residual_down, residual_up)
@@ -77,7 +77,7 @@ def ddpm_unet(
       dtype: of the computation, float32 or bfloat16.
     """
     widths = [round(m * channels) for m in multipliers]
-    attend = partial(SelfAttention, heads=1)
+    attend = partial(PixelAttention, heads=1)
     attends = [attend if i in attention_levels else None for i in range(len(widths))]
     down = partial(ConvDown, padding=(0, 1))
     return UNet(
@@ -124,7 +124,7 @@ def adm_unet(
       remat: see `UNet`.
     """
     widths = [round(m * channels) for m in multipliers]
-    attend = partial(SelfAttention, head_channels=head_channels)
+    attend = partial(PixelAttention, head_channels=head_channels)
     attends = [attend if i in attention_levels else None for i in range(len(widths))]
     return UNet(
         channels,

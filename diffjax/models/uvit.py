@@ -9,13 +9,13 @@ from flax import linen as nn
 
 from diffjax.errors import InputError
 from diffjax.models.layers import Dtype, sinusoidal_embedding
-from diffjax.models.patches import LabelEmbedding, patchify, unpatchify
+from diffjax.models.patches import LabelEmbedding, check_patches, patchify, unpatchify
 from diffjax.models.position import Cells, cells
 from diffjax.models.stacking import repeat
 from diffjax.models.transformer import (
     MLP,
     QKV,
-    Given,
+    BlockContext,
     LayerNorm,
     SelfAttention,
     dense,
@@ -31,7 +31,7 @@ class PlainBlock(nn.Module):
 
     Attributes:
       heads: number of attention heads.
-      attention: makes the attention: (heads, dtype, name) -> module of (x, given).
+      attention: makes the attention: (heads, dtype, name) -> module of (x, context).
       mlp: makes the MLP: (dtype, name) -> module of (x).
       norm: makes the norms: (name) -> module of (x).
       dtype: type of the computation.
@@ -44,10 +44,10 @@ class PlainBlock(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, h: Array, given: Given) -> Array:
+    def __call__(self, h: Array, context: BlockContext) -> Array:
         """h (B, T, D) to its shape."""
         attend = self.attention(heads=self.heads, dtype=self.dtype, name="attention")
-        h = h + attend(self.norm(name="norm_attention")(h), given)
+        h = h + attend(self.norm(name="norm_attention")(h), context)
         return h + self.mlp(dtype=self.dtype, name="mlp")(self.norm(name="norm_mlp")(h))
 
 
@@ -75,7 +75,7 @@ class SkipBlock(nn.Module):
     """A block on the sum of what is before it and what left its counterpart.
 
     Attributes:
-      block: makes the block: (name) -> module of (h, given).
+      block: makes the block: (name) -> module of (h, context).
       skip: makes the join: (dtype, name) -> module of (h, skip).
       dtype: type of the computation.
     """
@@ -85,10 +85,10 @@ class SkipBlock(nn.Module):
     dtype: Dtype
 
     @nn.compact
-    def __call__(self, h: Array, skip: Array, given: Given) -> Array:
+    def __call__(self, h: Array, skip: Array, context: BlockContext) -> Array:
         """h and an earlier one (B, T, D) to their shape."""
         h = self.skip(dtype=self.dtype, name="skip")(h, skip)
-        return self.block(name="block")(h, given)
+        return self.block(name="block")(h, context)
 
 
 class UViT(nn.Module):
@@ -103,7 +103,7 @@ class UViT(nn.Module):
         0 is without labels.
       null_label: whether the table of labels has a row for the null label.
       out_channels: None for as many as the input.
-      block: makes a block: (heads, dtype, name) -> module of (h, given).
+      block: makes a block: (heads, dtype, name) -> module of (h, context).
       skip: makes what joins the halves: (dtype, name) -> module of (h, skip), or `no_skip`.
       conv: whether a 3x3 convolution over the pixels comes last.
       remat: recompute blocks in the backward pass to save memory.
@@ -133,24 +133,28 @@ class UViT(nn.Module):
         """
         if self.depth % 2 == 0:
             raise InputError(f"UViT expects an odd depth; got {self.depth}.")
+        check_patches(self, x, t)
         _, height, width, channels = x.shape
         patches = dense(self.width, self.dtype, name="patches")(patchify(x, self.patch_size))
         extra = self.conditions(t, cond)
         h = jnp.concatenate([extra, patches], axis=1)
         position = self.param("position", small, (1, *h.shape[1:]))
-        h, given = h + position.astype(self.dtype), self.given(h, extra.shape[1], x.shape, cond)
+        h, context = (
+            h + position.astype(self.dtype),
+            self.block_context(h, extra.shape[1], x.shape, cond),
+        )
         make = partial(self.block, heads=self.heads, dtype=self.dtype)
         options = {"remat": self.remat, "scan": self.scan_blocks}
 
         def forth(block, h, _):
-            h = block(h, given)
+            h = block(h, context)
             return h, h
 
         def back(block, h, skip):
-            return block(h, skip, given), None
+            return block(h, skip, context), None
 
         h, skips = repeat(make, forth, h, self.depth // 2, name="in_block_", **options)
-        h = make(name="middle")(h, given)
+        h = make(name="middle")(h, context)
         joined = partial(SkipBlock, make, self.skip, self.dtype)
         h, _ = repeat(
             joined, back, h, self.depth // 2, inputs=skips[::-1], name="out_block_", **options
@@ -176,12 +180,16 @@ class UViT(nn.Module):
             tokens.append(dense(self.width, self.dtype, name="text")(cond["tokens"]))
         return jnp.concatenate(tokens, axis=1)
 
-    def given(self, h: Array, extra: int, shape: tuple[int, ...], cond: Cond) -> Given:
+    def block_context(
+        self, h: Array, extra: int, shape: tuple[int, ...], cond: Cond
+    ) -> BlockContext:
         """Positions of the tokens, those of conditions at 0, and which of them are seen."""
         grid = cells(shape[1] // self.patch_size, shape[2] // self.patch_size)
         where = Cells(*(np.pad(coordinate, (extra, 0)) for coordinate in grid))
         if not cond or cond.get("token_mask") is None:
-            return Given(where=where)
+            return BlockContext(where=where)
         text = cond["token_mask"].astype(bool)
         first, rest = extra - text.shape[1], h.shape[1] - extra
-        return Given(where=where, mask=jnp.pad(text, ((0, 0), (first, rest)), constant_values=True))
+        return BlockContext(
+            where=where, mask=jnp.pad(text, ((0, 0), (first, rest)), constant_values=True)
+        )

@@ -23,8 +23,8 @@ class VAE(nn.Module):
     hidden: tuple[int, ...] = (256,)
 
     def setup(self):
-        self.encoder = MLP(self.hidden, 2 * self.latent)
-        self.decoder = MLP(self.hidden[::-1], math.prod(self.shape))
+        self.encoder = TanhMLP(self.hidden, 2 * self.latent)
+        self.decoder = TanhMLP(self.hidden[::-1], math.prod(self.shape))
 
     def __call__(self, x: Array) -> tuple[Array, Array, Array]:
         """x (B, *shape) -> (reconstruction of the mean's latents, mean, logvar)."""
@@ -41,7 +41,7 @@ class VAE(nn.Module):
         return self.decoder(z).reshape(-1, *self.shape)
 
 
-class MLP(nn.Module):
+class TanhMLP(nn.Module):
     """tanh layers, and a linear one of `out` units."""
 
     hidden: tuple[int, ...]

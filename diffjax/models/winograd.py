@@ -6,7 +6,7 @@ along the height alone: each product is a convolution of its own along the width
 computes as fast as any other, and rounding grows by a digit at most.
 
 GPUs' libraries choose such forms by themselves, TPUs have no use for them; on a CPU nothing else
-does it.
+does it. `convolve`, which the networks here use, takes the form on CPUs alone.
 """
 
 import math
@@ -44,6 +44,36 @@ PIXELS, CHANNELS = 1024, 32
 """From how many pixels, of all images, and from how many channels the sums pay; measured."""
 
 
+def convolve(
+    x: Array,
+    kernel: Array,
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    **options: Any,
+) -> Array:
+    """`winograd` where the program runs on a CPU, and `jax.lax.conv_general_dilated` elsewhere.
+
+    The platform is that for which the program is compiled, not that of the process which traces
+    it: one `jax.export` to several platforms holds either form for each.
+
+    Args:
+      x, kernel, strides, padding, **options: as of `winograd`.
+
+    Returns:
+      (B, H, W, features).
+    """
+    direct = jax.lax.conv_general_dilated
+    fixed = {"window_strides": strides, "padding": padding, **options}
+    if not _pays(x, kernel, strides, _pads(x, kernel, strides, padding), options):
+        return direct(x, kernel, **fixed)
+    return jax.lax.platform_dependent(
+        x,
+        kernel,
+        cpu=lambda x, kernel: winograd(x, kernel, strides, padding, **options),
+        default=lambda x, kernel: direct(x, kernel, **fixed),
+    )
+
+
 def winograd(
     x: Array,
     kernel: Array,
@@ -68,9 +98,7 @@ def winograd(
       (B, H, W, features), within rounding of the direct form.
     """
     direct = jax.lax.conv_general_dilated
-    pads = padding
-    if isinstance(padding, str):
-        pads = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+    pads = _pads(x, kernel, strides, padding)
     if not _pays(x, kernel, strides, pads, options):
         return direct(x, kernel, strides, padding, **options)
     batch, height = x.shape[:2]
@@ -83,6 +111,13 @@ def winograd(
     ]
     y = jnp.stack([_sum(a, products) for a in OF_OUTPUT], axis=2)
     return y.reshape(batch, height, *y.shape[3:])
+
+
+def _pads(x, kernel, strides, padding) -> Sequence[tuple[int, int]]:
+    """Zeros before and after each of height and width."""
+    if isinstance(padding, str):
+        return jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+    return padding
 
 
 def _pays(x, kernel, strides, pads, options) -> bool:

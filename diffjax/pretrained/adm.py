@@ -4,7 +4,7 @@ A configuration is {"architecture": "adm"} or {"architecture": "adm_classifier"}
 arguments of the reference's constructor.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -24,8 +24,7 @@ from diffjax.models.resnet import (
     residual_down,
     residual_up,
 )
-from diffjax.models.unet import Level
-from diffjax.models.unet_attention import SelfAttention
+from diffjax.models.unet_attention import PixelAttention
 from diffjax.models.unet_presets import both_ways, levels
 from diffjax.pretrained.architecture import (
     Architecture,
@@ -48,12 +47,12 @@ from diffjax.pretrained.naming import (
 from diffjax.pretrained.scheduler import noise_of
 from diffjax.pretrained.unet_names import (
     Path,
+    Spelling,
     conv_names,
     dense_names,
-    inputs_down,
-    inputs_of_layers,
     kernel_names,
     kind,
+    layers_names,
     merged,
     scale_names,
 )
@@ -174,14 +173,14 @@ def style_of(c: dict[str, Any]) -> Style:
     return Style(32, 1e-5, bool(c["use_scale_shift_norm"]), c["dropout"])
 
 
-def attend_of(c: dict[str, Any], heads: int) -> Callable[..., SelfAttention]:
+def attend_of(c: dict[str, Any], heads: int) -> Callable[..., PixelAttention]:
     """Self-attention of as many heads, or of heads as wide as the configuration says."""
     if c["num_head_channels"] != -1:
-        return partial(SelfAttention, head_channels=c["num_head_channels"])
-    return partial(SelfAttention, heads=heads)
+        return partial(PixelAttention, head_channels=c["num_head_channels"])
+    return partial(PixelAttention, heads=heads)
 
 
-def attends_of(c: dict[str, Any], heads: int) -> list[Callable[..., SelfAttention] | None]:
+def attends_of(c: dict[str, Any], heads: int) -> list[Callable[..., PixelAttention] | None]:
     """What attends at each level; the reference names levels by their factor of reduction."""
     where = c["attention_resolutions"]
     attend = attend_of(c, heads)
@@ -229,56 +228,48 @@ RESAMPLE_NAMES = {
 }
 
 
-def layer_names(
-    theirs: Sequence[str], ours: str, level: Level, inputs: int, new_order: bool
-) -> Names:
-    """A layer of ours, which is one or two of theirs in a row."""
-    attend = level.attend
-    table = residual_names(theirs[0], (ours, "residual"), inputs != level.channels)
-    if attend is None:
-        return table
-    given = attend.keywords
-    heads = given.get("heads") or max(level.channels // given["head_channels"], 1)
-    path = (ours, "attention")
-    return table | attention_names(theirs[1], path, heads, level.channels, new_order)
+def spelling(new_order: bool) -> Spelling:
+    """Layers are numbered through; one of ours is one or two of theirs in a row."""
+
+    def at(place, part):
+        if place.way == "middle":
+            return f"middle_block.{2 * place.index + part}"
+        if place.way == "down":  # after the first convolution and each level's resampling
+            return f"input_blocks.{1 + place.index + place.level}.{part}"
+        return f"output_blocks.{place.index}.{part}"
+
+    def residual(place, ours, skip):
+        return residual_names(at(place, 0), ours, skip)
+
+    def attend(place, ours, attend, channels):
+        given = attend.keywords
+        heads = given.get("heads") or max(channels // given["head_channels"], 1)
+        return attention_names(at(place, 1), ours, heads, channels, new_order)
+
+    def resample(place, ours, level):
+        names = RESAMPLE_NAMES[level.resample]
+        if place.way == "down":
+            return names(at(place, 0), ours)
+        # Beside the last layer, after its attention.
+        last = place._replace(index=place.index - 1)
+        return names(at(last, 1 if level.attend is None else 2), ours)
+
+    return Spelling(residual, attend, resample)
 
 
-def down_names(module: UNet | Classifier, new_order: bool) -> Names:
-    """The embedding of time, the way down and the middle."""
-    table = merged(
+def shared_names(module: UNet | Classifier, new_order: bool) -> Names:
+    """What both networks have: the embedding of time, the first convolution and all layers."""
+    return merged(
         dense_names("time_embed.0", ("embedding", "time_in")),
         dense_names("time_embed.2", ("embedding", "time_out")),
         conv_names("input_blocks.0.0", ("conv_in",)),
+        layers_names(module, spelling(new_order)),
     )
-    inputs, _ = inputs_down(module.down)
-    k = 1
-    for i, level in enumerate(module.down):
-        for j in range(level.blocks):
-            theirs, ours = [f"input_blocks.{k}.{n}" for n in (0, 1)], f"down_{i}_{j}"
-            table |= layer_names(theirs, ours, level, inputs[ours], new_order)
-            k += 1
-        if level.resample is not None:
-            table |= RESAMPLE_NAMES[level.resample](f"input_blocks.{k}.0", (f"downsample_{i}",))
-            k += 1
-    last = module.down[-1]
-    middle = last._replace(attend=module.middle[0])
-    theirs = ["middle_block.0", "middle_block.1"]
-    table |= layer_names(theirs, "middle_0", middle, last.channels, new_order)
-    return table | residual_names("middle_block.2", ("middle_1", "residual"))
 
 
 def unet_names(module: UNet, new_order: bool) -> Names:
     """UNetModel's tensors among the parameters of our module."""
-    table, inputs = down_names(module, new_order), inputs_of_layers(module)
-    k = 0
-    for i, level in reversed(list(enumerate(module.up))):
-        for j in range(level.blocks):
-            theirs, ours = [f"output_blocks.{k}.{n}" for n in (0, 1)], f"up_{i}_{j}"
-            table |= layer_names(theirs, ours, level, inputs[ours], new_order)
-            k += 1
-        if level.resample is not None:
-            place = f"output_blocks.{k - 1}.{1 if level.attend is None else 2}"
-            table |= RESAMPLE_NAMES[level.resample](place, (f"upsample_{i}",))
+    table = shared_names(module, new_order)
     if module.num_classes:
         table["label_emb.weight"] = Entry(("embedding", "label", "embedding"))
     return merged(table, scale_names("out.0", ("norm_out",)), conv_names("out.2", ("conv_out",)))
@@ -286,7 +277,7 @@ def unet_names(module: UNet, new_order: bool) -> Names:
 
 def classifier_names(module: Classifier, new_order: bool) -> Names:
     """EncoderUNetModel's tensors among the parameters of our module."""
-    table = down_names(module, new_order) | scale_names("out.0", ("pool", "norm"))
+    table = shared_names(module, new_order) | scale_names("out.0", ("pool", "norm"))
     if kind(module.pool) is MeanPool:
         return table | kernel_names("out.3", ("pool", "projection"), conv_1x1)
     positions: Layout = dense

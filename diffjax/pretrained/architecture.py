@@ -9,7 +9,9 @@ from flax import linen as nn
 
 from diffjax.errors import InputError
 from diffjax.models import network as as_network
+from diffjax.pretrained.arguments import EMA, typed
 from diffjax.pretrained.naming import Names
+from diffjax.pretrained.sampling import SchedulerDefaults, sampling_of
 from diffjax.types import Array, Network, Parameterization, Params, Schedule
 
 
@@ -26,6 +28,8 @@ class Pretrained(NamedTuple):
       parameterization: what it predicts; its c_noise is the reference's time.
       module: the Linen module.
       config: of the file it came from.
+      sampling: how its scheduler_config.json samples.
+      null_label: whether the label `num_classes` was trained to stand for none.
     """
 
     network: Network
@@ -34,6 +38,8 @@ class Pretrained(NamedTuple):
     parameterization: Parameterization
     module: nn.Module
     config: dict[str, Any]
+    sampling: SchedulerDefaults = SchedulerDefaults()
+    null_label: bool = False
 
 
 class Autoencoder(NamedTuple):
@@ -69,7 +75,42 @@ class PretrainedClassifier(NamedTuple):
     config: dict[str, Any]
 
 
-Loaded = Pretrained | PretrainedClassifier | Autoencoder
+class Encoder(NamedTuple):
+    """A published encoder of text or of pictures.
+
+    Attributes:
+      encode: (params, ids (B, L), mask (B, L) or None) or (params, normalised pixels NHWC) -> an
+        `Encoding` of `diffjax.models.text`.
+      params: float32, under our names.
+      module: the Linen module.
+      config: of the file it came from.
+      logits: (params, ids, pixels) -> (pictures, texts), of CLIP's two towers; None elsewhere.
+    """
+
+    encode: Callable[..., Any]
+    params: Params
+    module: nn.Module
+    config: dict[str, Any]
+    logits: Callable[..., Array] | None = None
+
+
+class Module(NamedTuple):
+    """A published part that is neither of the others: a ControlNet, an adapter, a projection.
+
+    Attributes:
+      network: (params, *inputs) -> its output, NHWC.
+      params: float32, under our names.
+      module: the Linen module.
+      config: of the file it came from.
+    """
+
+    network: Callable[..., Any]
+    params: Params
+    module: nn.Module
+    config: dict[str, Any]
+
+
+Loaded = Pretrained | PretrainedClassifier | Autoencoder | Encoder | Module
 """What `load` returns, by the architecture."""
 
 
@@ -84,6 +125,7 @@ class Architecture(NamedTuple):
       fixed: the reference's tensors that are not trained, such as position tables; written
         with the weights and ignored when they are read.
       modern: a tensor's name in older files -> its name in `names`.
+      ignored: names that some files hold and that say nothing new, such as tied copies.
     """
 
     module: nn.Module
@@ -92,16 +134,22 @@ class Architecture(NamedTuple):
     finish: Callable[[Params, dict], Loaded]
     fixed: dict[str, np.ndarray] = {}  # noqa: RUF012
     modern: Callable[[str], str] = str
+    ignored: frozenset[str] = frozenset()
 
 
 def denoising(
-    module: nn.Module, schedule: Schedule, parameterization: Parameterization
+    module: nn.Module,
+    schedule: Schedule,
+    parameterization: Parameterization,
+    null_label: bool = False,
 ) -> Callable[[Params, dict], Pretrained]:
-    """The `finish` of a network that denoises."""
+    """The `finish` of a network that denoises; `null_label` as in `Pretrained`."""
 
     def finish(params, config):
-        network = as_network(module)
-        return Pretrained(network, params, schedule, parameterization, module, config)
+        network, sampling = as_network(module), sampling_of(config)
+        return Pretrained(
+            network, params, schedule, parameterization, module, config, sampling, null_label
+        )
 
     return finish
 
@@ -131,21 +179,24 @@ def known_arguments(config: dict, expected: dict[str, Any], where: str) -> dict[
     """The reference constructor's arguments: those given over their defaults.
 
     Args:
-      config: of the file; entries that begin with "_" and "architecture" are about the file.
+      config: of the file; entries that begin with "_", "architecture" and what diffusers' EMAModel
+        adds are about the file.
       expected: the reference's arguments with their defaults.
       where: the reference's name, for the error.
 
     Raises:
-      InputError: an argument that the reference does not have; names the nearest.
+      InputError: an argument that the reference does not have, with the nearest, or a value of
+        another type.
     """
     from difflib import get_close_matches
 
-    given = {k: v for k, v in config.items() if not k.startswith("_") and k != "architecture"}
+    about = EMA | {"architecture", "architectures"}
+    given = {k: v for k, v in config.items() if not k.startswith("_") and k not in about}
     for name in given.keys() - expected.keys():
         close = get_close_matches(name, expected, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(expected)}."
         raise InputError(f"config.json: {where} has no argument {name!r}{hint}")
-    return expected | given
+    return expected | {name: typed(name, value, expected[name]) for name, value in given.items()}
 
 
 def supported(config: dict, where: str, **values: tuple) -> None:

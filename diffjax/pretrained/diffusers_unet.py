@@ -15,7 +15,7 @@ import numpy as np
 from diffjax.models import UNet
 from diffjax.models.resnet import ConvDown, ConvUp, Style, residual_down, residual_up
 from diffjax.models.unet import Level
-from diffjax.models.unet_attention import Attend, SelfAttention, SpatialTransformer
+from diffjax.models.unet_attention import Attend, PixelAttention, SpatialTransformer
 from diffjax.pretrained.architecture import (
     Architecture,
     denoising,
@@ -133,8 +133,8 @@ def unet2d_condition(config: dict[str, Any]) -> Architecture:
 def self_attention(head_dim: int | None) -> Attend:
     """Self-attention of heads of that width, or of one head."""
     if head_dim is None:
-        return partial(SelfAttention, heads=1)
-    return partial(SelfAttention, head_channels=head_dim)
+        return partial(PixelAttention, heads=1)
+    return partial(PixelAttention, head_channels=head_dim)
 
 
 def choose(types: Sequence[str], cross: Sequence[Attend], selfs: Sequence[Attend]) -> list[Attend]:

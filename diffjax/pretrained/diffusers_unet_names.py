@@ -6,16 +6,16 @@ import numpy as np
 
 from diffjax.models import UNet
 from diffjax.models.resnet import ConvDown, ConvUp, residual_down, residual_up
-from diffjax.models.unet import Level
 from diffjax.models.unet_attention import Attend, SpatialTransformer
 from diffjax.pretrained.naming import Entry, Names, conv_1x1, dense, inputs_reordered
 from diffjax.pretrained.unet_names import (
     Path,
+    Spelling,
     conv_names,
     dense_names,
-    inputs_of_layers,
     kernel_names,
     kind,
+    layers_names,
     merged,
     scale_names,
 )
@@ -41,19 +41,25 @@ def unet_names(module: UNet, cosine_first: bool, linear: bool, vector: str) -> N
       linear: whether transformers begin and end with dense layers and not (1, 1) convolutions.
       vector: the reference's name of the layers that embed `cond["vector"]`.
     """
-    inputs, last = inputs_of_layers(module), len(module.down) - 1
-    table = ends_names(module, cosine_first, vector)
-    for i, level in enumerate(module.down):
-        table |= level_names(f"down_blocks.{i}", "down", i, level, inputs, linear)
-    for i, level in enumerate(module.up):
-        table |= level_names(f"up_blocks.{last - i}", "up", i, level, inputs, linear)
-    if module.middle is not None:
-        for i, attend in enumerate((*module.middle, None)):
-            ours = f"middle_{i}"
-            table |= residual_names(f"mid_block.resnets.{i}", (ours, "residual"))
-            place = f"mid_block.attentions.{i}"
-            table |= attend_names(place, (ours, "attention"), attend, linear)
-    return table
+    last = len(module.down) - 1
+
+    def at(place, part, number):
+        level = last - place.level if place.way == "up" else place.level
+        block = "mid_block" if place.way == "middle" else f"{place.way}_blocks.{level}"
+        return f"{block}.{part}.{number}"
+
+    def resample(place, ours, level):
+        names = RESAMPLE_NAMES[kind(level.resample)]
+        return names(at(place, f"{place.way}samplers", 0), ours)
+
+    def attend(place, ours, attend, channels):
+        return attend_names(at(place, "attentions", place.block), ours, attend, linear)
+
+    def residual(place, ours, skip):
+        return residual_names(at(place, "resnets", place.block), ours, skip)
+
+    layers = layers_names(module, Spelling(residual, attend, resample))
+    return ends_names(module, cosine_first, vector) | layers
 
 
 def ends_names(module: UNet, cosine_first: bool, vector: str) -> Names:
@@ -74,24 +80,6 @@ def ends_names(module: UNet, cosine_first: bool, vector: str) -> Names:
         table |= dense_names(f"{vector}.linear_1", ("embedding", "vector_in"))
         table |= dense_names(f"{vector}.linear_2", ("embedding", "vector_out"))
     return table
-
-
-def level_names(
-    theirs: str, way: str, i: int, level: Level, inputs: dict[str, int], linear: bool
-) -> Names:
-    """A level's layers and what resamples after them."""
-    table = {}
-    for j in range(level.blocks):
-        ours = f"{way}_{i}_{j}"
-        skip = inputs[ours] != level.channels
-        table |= residual_names(f"{theirs}.resnets.{j}", (ours, "residual"), skip)
-        place = f"{theirs}.attentions.{j}"
-        table |= attend_names(place, (ours, "attention"), level.attend, linear)
-    if level.resample is None:
-        return table
-    return table | RESAMPLE_NAMES[kind(level.resample)](
-        f"{theirs}.{way}samplers.0", (f"{way}sample_{i}",)
-    )
 
 
 def residual_names(theirs: str, ours: Path, skip: bool = False) -> Names:
@@ -119,10 +107,8 @@ RESAMPLE_NAMES = {
 }
 
 
-def attend_names(theirs: str, ours: Path, attend: Attend | None, linear: bool) -> Names:
-    """Attention or Transformer2DModel, or nothing."""
-    if attend is None:
-        return {}
+def attend_names(theirs: str, ours: Path, attend: Attend, linear: bool) -> Names:
+    """Attention or Transformer2DModel."""
     if kind(attend) is SpatialTransformer:
         return transformer_names(theirs, ours, attend.keywords, linear)
     normed = attend.keywords.get("normed", True)

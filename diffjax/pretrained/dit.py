@@ -5,11 +5,10 @@ from functools import partial
 import numpy as np
 from flax import linen as nn
 
-from diffjax.models.dit import Block, DiT
+from diffjax.models.dit import DiT, DiTBlock
 from diffjax.models.per_block_dit import PerBlockDiT
 from diffjax.models.position import cells, sincos_2d
 from diffjax.models.transformer import MLP, QKV, LayerNorm, SelfAttention
-from diffjax.parameterization import at_steps, predict_eps
 from diffjax.pretrained.architecture import (
     Architecture,
     denoising,
@@ -18,7 +17,7 @@ from diffjax.pretrained.architecture import (
     supported,
 )
 from diffjax.pretrained.naming import Entry, Layout, Names, conv, dense
-from diffjax.schedules import from_betas, linear_betas
+from diffjax.pretrained.scheduler import noise_of
 
 REFERENCE = {
     "input_size": 32,
@@ -92,7 +91,7 @@ def dit(config: dict) -> Architecture:
         num_classes=c["num_classes"],
         null_label=c["class_dropout_prob"] > 0,
         learn_sigma=c["learn_sigma"],
-        block=partial(Block, mlp=partial(MLP, ratio=float(c["mlp_ratio"]))),
+        block=partial(DiTBlock, mlp=partial(MLP, ratio=float(c["mlp_ratio"]))),
     )
     names = patches_names("x_embedder.proj", c["patch_size"])
     names |= _embedding("t_embedder.mlp.0", "t_embedder.mlp.2", "y_embedder", ("embedding",))
@@ -107,7 +106,8 @@ def dit(config: dict) -> Architecture:
     names |= _dense("final_layer.linear", "final", "out")
     side = c["input_size"] // c["patch_size"]
     fixed = {"pos_embed": sincos_2d(cells(side, side), c["hidden_size"])[None]}
-    return _architecture(module, c["input_size"], c["in_channels"], names, fixed)
+    noise = (*noise_of(config), module.null_label)
+    return _architecture(module, c["input_size"], c["in_channels"], names, noise, fixed)
 
 
 def dit_transformer_2d(config: dict) -> Architecture:
@@ -116,7 +116,8 @@ def dit_transformer_2d(config: dict) -> Architecture:
     Raises:
       InputError: an argument that it does not have, or a setting that is not built here.
     """
-    return _diffusers(known_arguments(config, DIFFUSERS, "DiTTransformer2DModel"), 1.0)
+    c = known_arguments(config, DIFFUSERS, "DiTTransformer2DModel")
+    return _diffusers(config, c, 1.0)
 
 
 def transformer_2d(config: dict) -> Architecture:
@@ -136,10 +137,10 @@ def transformer_2d(config: dict) -> Architecture:
         num_vector_embeds=(None,),
     )
     scale = float(c["interpolation_scale"] or max((c["sample_size"] or 0) // 64, 1))
-    return _diffusers(c, scale)
+    return _diffusers(config, c, scale)
 
 
-def _diffusers(c: dict, position_scale: float) -> Architecture:
+def _diffusers(config: dict, c: dict, position_scale: float) -> Architecture:
     supported(
         c,
         "a DiT",
@@ -149,7 +150,7 @@ def _diffusers(c: dict, position_scale: float) -> Architecture:
     )
     affine, bias = c["norm_elementwise_affine"], c["attention_bias"]
     block = partial(
-        Block,
+        DiTBlock,
         attention=partial(SelfAttention, qkv=partial(QKV, bias=bias)),
         mlp=partial(MLP, activation=ACTIVATIONS[c["activation_fn"]]),
         mlp_norm=partial(LayerNorm, affine=affine, epsilon=float(c["norm_eps"])),
@@ -169,7 +170,8 @@ def _diffusers(c: dict, position_scale: float) -> Architecture:
         names |= _diffusers_block(f"transformer_blocks.{i}.", f"block_{i}", affine, bias)
     names |= _dense("proj_out_1", "final", "modulation")
     names |= _dense("proj_out_2", "final", "out")
-    return _architecture(module, c["sample_size"], c["in_channels"], names)
+    noise = (*noise_of(config), True)
+    return _architecture(module, c["sample_size"], c["in_channels"], names, noise)
 
 
 def _diffusers_block(theirs: str, ours: str, affine: bool, bias: bool) -> Names:
@@ -190,10 +192,10 @@ def _diffusers_block(theirs: str, ours: str, affine: bool, bias: bool) -> Names:
     return names
 
 
-def _architecture(module: nn.Module, size: int, channels: int, names: Names, fixed=None):
+def _architecture(module: nn.Module, size: int, channels: int, names: Names, noise, fixed=None):
+    """`noise` is (schedule, parameterization, whether there is a null label)."""
     inputs = image_inputs(size, channels, {"label": ((), np.int32)})
-    finish = denoising(module, from_betas(linear_betas(1000)), at_steps(predict_eps))
-    return Architecture(module, inputs, names, finish, fixed or {})
+    return Architecture(module, inputs, names, denoising(module, *noise), fixed or {})
 
 
 def _dense(theirs: str, *ours: str, bias: bool = True) -> Names:

@@ -38,6 +38,7 @@ from diffjax.pretrained.naming import (
     outputs_reordered,
     same,
 )
+from diffjax.pretrained.scheduler import own_noise
 from diffjax.types import Coefficients, Parameterization, Schedule
 
 NETWORK = {
@@ -124,6 +125,7 @@ def arguments(config: dict, own: dict, where: str, default: str) -> dict[str, An
     Raises:
       InputError: an unknown argument or network, or no size.
     """
+    own_noise(config, where)
     kind = config.get("model_type", default)
     supported({"model_type": kind}, where, model_type=("SongUNet", "DhariwalUNet"))
     network = SONG if kind == "SongUNet" else DHARIWAL
@@ -196,7 +198,8 @@ def _architecture(
     module = _module(c)
     inputs = inputs_of(c)
     names = table(module, inputs, lambda path: "model." + _name(path, c["img_resolution"]), _layout)
-    finish = denoising(module, schedule, parameterization)
+    null_label = bool(c["label_dim"] and c["label_dropout"])
+    finish = denoising(module, schedule, parameterization, null_label)
     return Architecture(module, inputs, names, finish, _filters(c))
 
 

@@ -19,6 +19,7 @@ from diffjax.pretrained.edm import (
     taps,
 )
 from diffjax.pretrained.naming import Layout, conv, conv_1x1, dense, outputs_reordered, same
+from diffjax.pretrained.scheduler import own_noise
 
 ARGUMENTS = {
     "img_resolution": None,
@@ -49,6 +50,7 @@ def edm2(config: dict[str, Any]) -> Architecture:
 
     Its logvar is `module.apply({"params": params}, log(sigma)/4, method="uncertainty")`.
     """
+    own_noise(config, "Precond")
     c = known_arguments(config, ARGUMENTS, "Precond")
     times = lambda name: c[name] and c[name] * c["model_channels"]  # noqa: E731
     module = EDM2UNet(

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,26 @@ from diffjax.pretrained.diffusers_unet import unet2d, unet2d_condition
 from diffjax.pretrained.dit import dit, dit_transformer_2d, transformer_2d
 from diffjax.pretrained.edm import edm, edm_ve, edm_vp
 from diffjax.pretrained.edm2 import edm2
+from diffjax.pretrained.encoders import (
+    bert,
+    clip_model,
+    clip_text,
+    clip_vision,
+    siglip_vision,
+    t5_encoder,
+)
+from diffjax.pretrained.flux import flux_transformer
 from diffjax.pretrained.naming import to_params, to_tensors
+from diffjax.pretrained.pixart import pixart_transformer
+from diffjax.pretrained.prior import prior_transformer
+from diffjax.pretrained.sana import autoencoder_dc, sana_transformer
 from diffjax.pretrained.scheduler import FILE as SCHEDULER_FILE
 from diffjax.pretrained.scheduler import KEY as SCHEDULER
 from diffjax.pretrained.scheduler import read_scheduler
 from diffjax.pretrained.sd3 import sd3_transformer
+from diffjax.pretrained.t2i_adapter import t2i_adapter
 from diffjax.pretrained.tensors import read_tensors, weight_files
+from diffjax.pretrained.tiny_autoencoder import autoencoder_tiny
 from diffjax.pretrained.uvit import uvit, uvit_latent, uvit_text
 
 ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {
@@ -39,8 +55,39 @@ ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {
     "adm_classifier": adm_classifier,
     "AutoencoderKL": autoencoder_kl,
     "VQModel": vq_model,
+    "AutoencoderTiny": autoencoder_tiny,
+    "AutoencoderDC": autoencoder_dc,
+    "SanaTransformer2DModel": sana_transformer,
+    "PriorTransformer": prior_transformer,
+    "T2IAdapter": t2i_adapter,
+    "FluxTransformer2DModel": flux_transformer,
+    "PixArtTransformer2DModel": pixart_transformer,
+    "CLIPTextModel": clip_text,
+    "CLIPTextModelWithProjection": partial(clip_text, projects=True),
+    "CLIPVisionModel": clip_vision,
+    "CLIPVisionModelWithProjection": partial(clip_vision, projects=True),
+    "CLIPModel": clip_model,
+    "T5EncoderModel": t5_encoder,
+    "UMT5EncoderModel": partial(t5_encoder, own_bias=True),
+    "BertModel": bert,
+    "SiglipVisionModel": siglip_vision,
 }
-"""What config.json may call itself, `_class_name` of diffusers or `architecture`."""
+"""What config.json may call itself: `architecture`, diffusers' `_class_name`, or the first of
+transformers' `architectures`."""
+
+MODEL_TYPES = {
+    "clip": "CLIPModel",
+    "clip_text_model": "CLIPTextModel",
+    "clip_vision_model": "CLIPVisionModel",
+    "siglip_vision_model": "SiglipVisionModel",
+    "t5": "T5EncoderModel",
+    "umt5": "UMT5EncoderModel",
+    "bert": "BertModel",
+}
+"""The encoder of a transformers model that is more than it, by `model_type`."""
+
+DENOISERS = ("unet", "transformer", "prior")
+"""Folders of a pipeline that hold its denoising network."""
 
 
 def load(path: str | Path) -> Loaded:
@@ -50,16 +97,18 @@ def load(path: str | Path) -> Loaded:
       path: a folder with `config.json` (that of diffusers, or {"architecture": "adm" | "edm" |
         "dit" | "uvit" | ..., ... the reference constructor's arguments}) beside its weights, as
         *.safetensors or one .pt, .pth, .bin or .ckpt file of tensors; or one such file beside its
-        config.json.
+        config.json; or a pipeline of diffusers (a folder with model_index.json), whose denoising
+        network is loaded.
 
     Returns:
-      A `Pretrained` that can be sampled, an `Autoencoder`, or a `PretrainedClassifier`.
+      A `Pretrained` that can be sampled, an `Autoencoder`, a `PretrainedClassifier`, an `Encoder`
+      of text or pictures, or a `Module` that is a part of another system.
 
     Raises:
       InputError: the configuration is not one that is known, or a tensor is missing, too many
         or misshapen.
     """
-    path = Path(path)
+    path = denoiser_folder(Path(path))
     folder = path if path.is_dir() else path.parent
     config = read_config(folder)
     scheduler = read_scheduler(folder)
@@ -68,8 +117,11 @@ def load(path: str | Path) -> Loaded:
     architecture = architecture_of(config)
     tensors = read_tensors(weight_files(folder) if path.is_dir() else [path])
     tensors = {architecture.modern(name): w for name, w in tensors.items()}
-    trained = {name: w for name, w in tensors.items() if name not in architecture.fixed}
-    params = to_params(trained, architecture.names, shapes(architecture))
+    untrained = architecture.fixed.keys() | architecture.ignored
+    trained = {name: w for name, w in tensors.items() if name not in untrained}
+    with describing(type(architecture.module).__name__):
+        like = shapes(architecture)
+    params = to_params(trained, architecture.names, like)
     return architecture.finish(params, config)
 
 
@@ -94,6 +146,25 @@ def save_safetensors(folder: str | Path, model: Loaded) -> None:
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     if scheduler is not None:
         (folder / SCHEDULER_FILE).write_text(json.dumps(scheduler, indent=2) + "\n")
+
+
+def denoiser_folder(path: Path) -> Path:
+    """The denoising network's folder of a pipeline; any other path as it is.
+
+    Raises:
+      InputError: the pipeline has none that is known.
+    """
+    index = path / "model_index.json"
+    if not index.is_file() or (path / "config.json").is_file():
+        return path
+    parts = [name for name in DENOISERS if (path / name).is_dir()]
+    if parts:
+        return path / parts[0]
+    found = ", ".join(sorted(p.name for p in path.iterdir() if p.is_dir())) or "none"
+    raise InputError(
+        f"{path} is a pipeline without one of {', '.join(DENOISERS)}; give one of its parts "
+        f"({found}) by its own path."
+    )
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -124,9 +195,26 @@ def architecture_of(config: dict[str, Any]) -> Architecture:
       InputError: it names none that is known.
     """
     name = config.get("architecture") or config.get("_class_name")
-    if name not in ARCHITECTURES:
+    if name is None and isinstance(config.get("architectures"), list):
+        name = next(iter(config["architectures"]), None)  # transformers' key
+        name = name if name in ARCHITECTURES else MODEL_TYPES.get(str(config.get("model_type")))
+    if not isinstance(name, str) or name not in ARCHITECTURES:
         raise InputError(
             f"config.json: `architecture` (or `_class_name`) is {name!r}; expected one of "
             f"{', '.join(ARCHITECTURES)}."
         )
-    return ARCHITECTURES[name](config)
+    with describing(name):
+        return ARCHITECTURES[name](config)
+
+
+@contextmanager
+def describing(name: str):
+    """Numbers that describe no network raise anywhere in it: make that a sentence."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"config.json does not describe a {name} that can be built: {sentence(error)}"
+        ) from error

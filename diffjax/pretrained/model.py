@@ -5,7 +5,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from diffjax import conditioning, grids, samplers
+from diffjax import conditioning
+from diffjax.diffusion import prior_sample
 from diffjax.errors import InputError
 from diffjax.experiment import Model, Sampling, classifier_free
 from diffjax.latents import LatentScale
@@ -43,11 +44,15 @@ def published(path: str | Path) -> tuple[Model, Params]:
             "diffjax.pretrained.load(path)."
         )
     classes = getattr(found.module, "num_classes", 0)
-    null = classes and getattr(found.module, "null_label", True)
+    null, usual = classes and found.null_label, found.sampling
     label = conditioning.label(classes)
 
     def denoiser(params):
         return make_denoiser(found.network, params, found.schedule, found.parameterization)
+
+    def prior(key, schedule, shape, first, t):
+        ratio = usual.start_std(schedule, t) / schedule.sigma(t)
+        return ratio * prior_sample(key, schedule, shape, first, t)
 
     model = Model(
         init=lambda key: found.params,
@@ -56,7 +61,9 @@ def published(path: str | Path) -> tuple[Model, Params]:
         schedule=found.schedule,
         conditions=(label if null else label._replace(null=None),) if classes else (),
         guide=classifier_free if null else None,
-        sampling=Sampling(samplers.dpmpp_2m, grids.karras, 25),
+        finish=usual.finish,
+        prior=prior,
+        sampling=Sampling(usual.sampler, usual.grid, usual.steps, options=usual.options),
     )
     return model, found.params
 
@@ -96,12 +103,41 @@ def with_decoder(model: Model, path: str | Path) -> Model:
         raise InputError(
             f"the autoencoder of {path} has latents of {own} channels; the model draws {channels}."
         )
-    scale = LatentScale(
-        found.config.get("scaling_factor", DEFAULT_SCALE), found.config.get("shift_factor") or 0.0
-    )
+    scale = latent_scale(found.config)
 
     def decode(frozen, x):
         return found.decode(frozen["autoencoder"], scale.to_autoencoder(x))
 
     frozen = {**model.frozen, "autoencoder": lambda: found.params}
     return model._replace(codec=decoded(model.codec.encode, decode), frozen=frozen)
+
+
+def latent_scale(config: dict) -> LatentScale:
+    """The scale that an autoencoder's configuration says, of all channels or one for each.
+
+    With `latents_mean` and `latents_std` a diffusion model sees
+    (z - mean) scaling_factor / std, as in diffusers.
+
+    Args:
+      config: of the autoencoder.
+
+    Raises:
+      InputError: only one of the two is there, or they are not as many numbers as channels.
+    """
+    factor, shift = config.get("scaling_factor"), config.get("shift_factor") or 0.0
+    factor = DEFAULT_SCALE if factor is None else factor
+    mean, std = config.get("latents_mean"), config.get("latents_std")
+    if mean is None and std is None:
+        return LatentScale(factor, shift)
+    try:
+        mean, std = jnp.asarray(mean, float), jnp.asarray(std, float)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            "config.json: expected latents_mean and latents_std, or neither."
+        ) from error
+    if mean.ndim != 1 or mean.shape != std.shape or not bool(jnp.all(std > 0)):
+        raise InputError(
+            "config.json: expected latents_mean and latents_std to be one number for each channel, "
+            f"the latter above 0; got shapes {mean.shape} and {std.shape}."
+        )
+    return LatentScale(factor / std, mean)

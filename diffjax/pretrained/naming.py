@@ -36,6 +36,9 @@ same = Layout(lambda w: w, lambda w: w)
 dense = Layout(lambda w: w.T, lambda w: w.T)
 """(out, in) <-> (in, out)."""
 
+scalar = Layout(lambda w: w.reshape(()), lambda w: w)
+"""One number, which some files hold as a list of one."""
+
 conv = Layout(lambda w: w.transpose(2, 3, 1, 0), lambda w: w.transpose(3, 2, 0, 1))
 """(out, in, h, w) <-> (h, w, in, out)."""
 
@@ -152,7 +155,7 @@ def check(tensors: Mapping[str, np.ndarray], names: Names, like: Params) -> None
             "describe this file?"
         )
     for name, shape in expected_shapes(names, like).items():
-        if tuple(tensors[name].shape) != shape:
+        if tuple(tensors[name].shape) not in {shape, (1,) if shape == () else shape}:
             raise InputError(
                 f"tensor {name!r}: expected shape {shape}, got {tuple(tensors[name].shape)}; "
                 "does config.json describe this file?"

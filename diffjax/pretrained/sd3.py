@@ -2,13 +2,11 @@
 
 from functools import partial
 
-import jax.numpy as jnp
 import numpy as np
 
 from diffjax.models.mmdit import JointBlock, MMDiT
 from diffjax.models.position import cells, centred_sincos_2d, sincos_2d
 from diffjax.models.transformer import QKV, RMSNorm, no_norm
-from diffjax.parameterization import predict_velocity
 from diffjax.pretrained.architecture import (
     Architecture,
     denoising,
@@ -18,9 +16,8 @@ from diffjax.pretrained.architecture import (
 )
 from diffjax.pretrained.dit import patches_names
 from diffjax.pretrained.naming import Entry, Names, dense, outputs_reordered, same
+from diffjax.pretrained.scheduler import noise_of, straight_line
 from diffjax.pretrained.unet_names import dense_names, kernel_names
-from diffjax.schedules import rectified_flow
-from diffjax.types import Array, Coefficients, Schedule
 
 DEFAULTS = {
     "sample_size": 128,
@@ -40,17 +37,12 @@ DEFAULTS = {
 QK_NORMS = {None: no_norm, "rms_norm": RMSNorm}
 
 
-def flow(schedule: Schedule, t: Array) -> Coefficients:
-    """The velocity of the straight line, by a network that is given x_t as it is and 1000 t."""
-    return predict_velocity(schedule, t)._replace(c_in=jnp.ones_like(t), c_noise=1000 * t)
-
-
 def sd3_transformer(config: dict) -> Architecture:
     """diffusers' SD3Transformer2DModel (Stable Diffusion 3 medium, 3.5 large), by its config.json.
 
     Its conditions are tokens (B, L, joint_attention_dim) and a vector (B, pooled_projection_dim).
-    The schedule is `rectified_flow()`; the shift of the released scheduler is that of
-    `schedules.shifted`, or of the grid.
+    The schedule is `rectified_flow()`; the shift of the released scheduler is in the grid of
+    `sampling`.
 
     Raises:
       InputError: an argument that it does not have, or a setting that is not built here, such
@@ -85,7 +77,7 @@ def sd3_transformer(config: dict) -> Architecture:
         module,
         image_inputs(c["patch_size"], c["in_channels"], conditions),
         _names(c, width),
-        denoising(module, rectified_flow(), flow),
+        denoising(module, *noise_of(config, straight_line)),
         {"pos_embed.pos_embed": sincos_2d(cells(side, side), width, scale)[None]},
     )
 

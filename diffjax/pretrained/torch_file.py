@@ -29,8 +29,11 @@ DTYPES = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
-WRAPPERS = ("ema", "state_dict", "model")
-"""Keys under which training scripts put the weights, best first."""
+WRAPPERS = (
+    *("ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema", "params_ema"),
+    *("shadow", "state_dict", "model", "model_state_dict", "params", "module"),
+)
+"""Keys under which training scripts put the weights, best first: averages before raw ones."""
 
 
 class _Storage(NamedTuple):
@@ -88,8 +91,8 @@ class _TensorUnpickler(pickle.Unpickler):
 def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
     """The tensors of a state dict saved by `torch.save`, by name.
 
-    Where the file is a training checkpoint, its entry "ema", "state_dict" or "model". No code
-    of the file runs.
+    Where the file is a training checkpoint, the first of its entries in WRAPPERS, so that averaged
+    weights (EMA) are taken before raw ones. No code of the file runs.
 
     Args:
       path: of a .pt, .pth, .bin or .ckpt file in PyTorch's zip format (1.6 and later).

@@ -17,6 +17,7 @@ from diffjax.pretrained.architecture import (
 )
 from diffjax.pretrained.dit import patches_names
 from diffjax.pretrained.naming import Entry, Layout, Names, same
+from diffjax.pretrained.scheduler import own_noise
 from diffjax.pretrained.unet_names import conv_names, dense_names, scale_names
 from diffjax.schedules import from_betas, scaled_linear_betas, vp_linear
 from diffjax.types import Array, Coefficients, Parameterization, Schedule
@@ -58,6 +59,7 @@ def uvit(config: dict) -> Architecture:
     Raises:
       InputError: an argument that it does not have, or a setting that is not built here.
     """
+    own_noise(config, "U-ViT")
     c = known_arguments(config, LABELLED, "U-ViT")
     return _labelled(c, max(c["num_classes"], 0), False, vp_linear(), eps_at_999)
 
@@ -68,6 +70,7 @@ def uvit_latent(config: dict) -> Architecture:
     Raises:
       InputError: as for `uvit`.
     """
+    own_noise(config, "U-ViT")
     c = known_arguments(config, LABELLED, "U-ViT")
     return _labelled(c, max(c["num_classes"] - 1, 0), True, *latent_noise())
 
@@ -78,6 +81,7 @@ def uvit_text(config: dict) -> Architecture:
     Raises:
       InputError: as for `uvit`.
     """
+    own_noise(config, "U-ViT")
     c = known_arguments(config, READING, "U-ViT")
     conditions = {"tokens": ((c["num_clip_token"], c["clip_dim"]), np.float32)}
     names = _names(c, same) | dense_names("context_embed", ("text",))
@@ -140,4 +144,6 @@ def _block(theirs: str, ours: tuple[str, ...], qkv_bias: bool) -> Names:
 
 def _architecture(c, module, names, conditions, schedule, parameterization) -> Architecture:
     inputs = image_inputs(c["img_size"], c["in_chans"], conditions)
-    return Architecture(module, inputs, names, denoising(module, schedule, parameterization))
+    null_label = bool(module.num_classes and module.null_label)
+    finish = denoising(module, schedule, parameterization, null_label)
+    return Architecture(module, inputs, names, finish)

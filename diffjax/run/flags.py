@@ -131,9 +131,36 @@ def choose_by_name(kind: str, name: str, known: Mapping[str, Callable]) -> Calla
     return known[name]
 
 
+def name_of(function: Callable) -> str:
+    """The name of a function, or of what a `functools.partial` is of."""
+    return name_of(function.func) if isinstance(function, functools.partial) else function.__name__
+
+
+def named(
+    kind: str, argv: Sequence[str], flag: str, usual: Callable, known: Mapping[str, Callable]
+) -> tuple[str, Callable]:
+    """The function that a flag names, or the usual one, which need not be known by name.
+
+    Args:
+      kind: what it is called in the error.
+      argv: the arguments.
+      flag: such as --sampler.
+      usual: where the flag is not given, or names it.
+      known: from `constructors`.
+
+    Returns:
+      The name and the function.
+
+    Raises:
+      InputError: no such function.
+    """
+    name = early_flag(argv, flag, name_of(usual))
+    return name, usual if name == name_of(usual) else choose_by_name(kind, name, known)
+
+
 def _flag_name(constructor: Callable, name: str, taken: Collection[str]) -> str:
     """The option's own name, or after the constructor's where a flag has it already."""
-    return f"{constructor.__name__}_{name}" if name in taken else name
+    return f"{name_of(constructor)}_{name}" if name in taken else name
 
 
 def keywords_of(flags: Callable) -> list[str]:
@@ -168,13 +195,13 @@ def options_of(constructor: Callable, taken: Collection[str] = ()) -> Callable:
     Returns:
       A function of those options, with the constructor's docstring.
     """
-    parameters, doc = [], constructor.__doc__
+    parameters, doc = [], inspect.getdoc(getattr(constructor, "func", constructor)) or ""
     for name, p in inspect.signature(constructor).parameters.items():
         default = p.default.__name__ if inspect.isfunction(p.default) else p.default
         if isinstance(default, bool | int | float | str):
             flag = _flag_name(constructor, name, taken)
             parameters.append(p.replace(name=flag, default=default, annotation=type(default)))
-            doc = doc.replace(f"\n      {name}: ", f"\n      {flag}: ")
+            doc = doc.replace(f"\n  {name}: ", f"\n  {flag}: ")
 
     def options(**values):
         return values

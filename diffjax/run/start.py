@@ -1,25 +1,29 @@
 """How a script begins and ends: the platform, the compilation cache, errors as sentences."""
 
 import glob
+import importlib.metadata
 import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from diffjax.cpu import xla_flags
 from diffjax.errors import InputError, sentence
 
 
 def choose_platform() -> None:
-    """Leave libtpu alone where it is installed and there is no TPU; call it before JAX starts.
+    """Choose the CPU where libtpu is installed and there is no TPU, and the CPU's fast flags.
 
-    Without this JAX tries the TPU first, and libtpu complains at length.
+    Call it before JAX starts. Without it JAX tries the TPU first, and libtpu complains at length.
     """
     accelerators = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin")
     no_tpu = not glob.glob("/dev/accel*") and not glob.glob("/dev/vfio/[0-9]*")
     others = any(importlib.util.find_spec(name) for name in accelerators)
     if importlib.util.find_spec("libtpu") and no_tpu and not others:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    if flags := xla_flags(os.environ, importlib.metadata.version("jaxlib")):
+        os.environ["XLA_FLAGS"] = flags
 
 
 def check_platform() -> None:

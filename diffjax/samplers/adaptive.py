@@ -7,8 +7,9 @@ import numpy as np
 from jax import lax
 
 from diffjax.diffusion import diffusion_squared, drift, sample_keys, score_from_x0, step_noise
+from diffjax.errors import InputError
 from diffjax.samplers.brownian import interval_noise
-from diffjax.samplers.checks import at_least, check_start, count
+from diffjax.samplers.checks import at_least, check_start, count, is_zero
 from diffjax.samplers.euler_ancestral import ancestral_step
 from diffjax.samplers.info import described
 from diffjax.types import (
@@ -110,10 +111,14 @@ def adaptive_sde(
       and 1 at the end.
 
     Raises:
-      InputError: a negative tolerance, or max_steps is not a positive integer.
+      InputError: a negative tolerance or two of 0, or max_steps is not a positive integer.
     """
     at_least("relative", relative)
     at_least("absolute", absolute)
+    if is_zero(relative) and is_zero(absolute):
+        raise InputError(
+            "adaptive_sde needs a relative or absolute tolerance above 0; got 0 for both."
+        )
     count("max_steps", max_steps)
 
     def draw(key, denoiser, x, cond=None, first=0):

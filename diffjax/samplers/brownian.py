@@ -85,7 +85,13 @@ def clock(schedule: Schedule, t: Anyshape | float) -> Anyshape:
 
 
 def interval_noise(
-    keys: Keys, schedule: Schedule, t: Time, s: Time, x: Samples, draws: int = 1
+    keys: Keys,
+    schedule: Schedule,
+    t: Time,
+    s: Time,
+    x: Samples,
+    draws: int = 1,
+    inner: Array | None = None,
 ) -> Array:
     """Standard normal noise (draws, *x.shape) for the step t -> s: increments over sqrt(length).
 
@@ -95,20 +101,27 @@ def interval_noise(
       t: later time, a scalar or (B,).
       s: earlier time, t's shape.
       x: gives the shape.
-      draws: how many independent paths.
+      draws: how many.
+      inner: shares of the step (k,) at which the first k draws end, on the path of the next;
+        the others have paths of their own. See `Sampler`.
 
     Returns:
       Noise, independent over disjoint intervals; 0 for an interval of no length.
     """
     high, low = (jnp.broadcast_to(clock(schedule, a), x.shape[:1]) for a in (t, s))
+    ends = jnp.zeros(0) if inner is None else inner
+    paths = jnp.maximum(jnp.arange(draws) - len(ends), 0)
+    shares = jnp.append(ends, jnp.ones(draws))[:draws]
 
-    def path(key, high, low, j):
-        key, length = jax.random.fold_in(key, j), high - low
+    def draw(key, high, low, path, share):
+        low = jnp.where(share < 1, high + share * (low - high), low)
+        length = high - low
+        key = jax.random.fold_in(key, path)
         increment = brownian_increment(key, low, high, x.shape[1:])
         return increment / jnp.sqrt(jnp.where(length > 0, length, 1))
 
-    paths = jax.vmap(jax.vmap(path, (0, 0, 0, None)), (None, None, None, 0))
-    return paths(keys, high, low, jnp.arange(draws)).astype(x.dtype)
+    each = jax.vmap(jax.vmap(draw, (0, 0, 0, None, None)), (None, None, None, 0, 0))
+    return each(keys, high, low, paths, shares).astype(x.dtype)
 
 
 def along_brownian(
@@ -119,7 +132,8 @@ def along_brownian(
     Args:
       key: consumed whole.
       schedule: the noise schedule.
-      sampler: any sampler; those with several draws per step have as many paths.
+      sampler: any sampler; draws that end within a step are of the path of the whole step,
+        and further draws have paths of their own.
       first: index of the first sample, when one draw is made in several batches.
 
     Returns:
@@ -128,7 +142,8 @@ def along_brownian(
 
     def step(noise, denoise, x, t, s, state):
         keys = sample_keys(key, x.shape[0], first)
-        noise = interval_noise(keys, schedule, t, s, x, sampler.draws)
+        inner = None if sampler.inner is None else sampler.inner(t, s)
+        noise = interval_noise(keys, schedule, t, s, x, sampler.draws, inner)
         return sampler.step(noise, denoise, x, t, s, state)
 
     return Sampler(sampler.init, step)
@@ -139,7 +154,7 @@ def sample_brownian(
     denoiser: Denoiser,
     sampler: Sampler,
     schedule: Schedule,
-    x: Samples,
+    x: Array,
     ts: Grid,
     cond: Cond = None,
     first: Index = 0,

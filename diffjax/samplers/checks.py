@@ -1,5 +1,6 @@
-"""What a constructor asks of its arguments; traced values are taken as they are."""
+"""What constructors and loops ask of their arguments; traced values are taken as they are."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -7,8 +8,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffjax.diffusion import path_noise
 from diffjax.errors import InputError
-from diffjax.types import Array, Cond, Denoiser, Grid, Sampler, Schedule
+from diffjax.schedules import clean_time
+from diffjax.types import Array, BoundDenoiser, Cond, Denoiser, Grid, Sampler, Schedule
+
+ROUNDING = 1e-5  # relative; times beyond t_max by less are t_max
+
+
+def known(*values: Any) -> bool:
+    """Whether none of the values is traced."""
+    return not any(isinstance(value, jax.core.Tracer) for value in values)
+
+
+def is_zero(value: Any) -> bool:
+    """Whether a number is known to be 0."""
+    return known(value) and bool(value == 0)
+
+
+def speak(good: Array, message: str) -> None:
+    """What only the numbers tell: an InputError where they are known, else a warning when run."""
+    if known(good):
+        if not good:
+            raise InputError(message)
+        return
+
+    def warn(good):
+        if not good:
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+    jax.debug.callback(warn, good)
 
 
 def at_least(name: str, value: Any, least: float = 0.0) -> None:
@@ -42,6 +71,63 @@ def check_grid(ts: Array | np.ndarray) -> None:
             f"a grid needs decreasing times; got {np.array2string(np.asarray(ts), threshold=8)}. "
             "Flip or sort it; encode() is the loop that goes from data to noise."
         )
+
+
+def check_times(schedule: Schedule, ts: Array) -> None:
+    """Refuse a known grid beyond the schedule, or one that goes up from clean data."""
+    if not known(ts):
+        return
+    first, last = (float(t) for t in np.asarray(ts)[[0, -1]])
+    with jax.ensure_compile_time_eval():
+        clean = clean_time(schedule)
+    if known(schedule.t_max) and max(first, last) > schedule.t_max * (1 + ROUNDING):
+        raise InputError(
+            f"times must be at most the schedule's t_max = {schedule.t_max:g}; got "
+            f"{max(first, last):g}. Step k of a table of T betas is the time (k + 1)/T; "
+            "diffjax.grids makes grids."
+        )
+    if not known(clean):
+        return
+    if min(first, last) < float(clean):
+        raise InputError(
+            f"times must be at least the clean time {float(clean):g}; got {min(first, last):g}."
+        )
+    if first < last and first == float(clean):
+        raise InputError(
+            "encode needs a grid that ends above clean data, where there is no noise to follow; "
+            "drop its end, as in grids.karras(schedule, n)[:-1]."
+        )
+
+
+def working(x: Any) -> Array:
+    """x in JAX's default precision, in which samplers run; InputError unless it is real."""
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise InputError(
+            f"samples must be real numbers, as from prior_sample; got {x.dtype}. Scale images of "
+            "bytes to [-1, 1] first, as in x / 127.5 - 1."
+        )
+    return x.astype(float)
+
+
+def working_grid(ts: Any) -> Array:
+    """The grid in JAX's default precision; a known one stays known while others are traced."""
+    with jax.ensure_compile_time_eval():
+        return jnp.asarray(ts, float)
+
+
+def bind(denoiser: Denoiser, cond: Cond) -> BoundDenoiser:
+    """(x, t) -> Prediction under one condition, in x's precision whatever the network's."""
+
+    def denoise(x, t):
+        return jax.tree.map(lambda leaf: leaf.astype(x.dtype), denoiser(x, t, cond))
+
+    return denoise
+
+
+def draw_noise(sampler: Sampler, noise: Array, t: Array, s: Array) -> Array:
+    """Independent noise as the sampler wants it for t -> s: see `Sampler.inner`."""
+    return noise if sampler.inner is None else path_noise(noise, sampler.inner(t, s))
 
 
 def check_start(denoiser: Denoiser, x: Array, ts: Grid | np.ndarray, cond: Cond) -> None:

@@ -6,7 +6,7 @@ from jax import lax
 
 from diffjax.diffusion import q_step
 from diffjax.errors import InputError
-from diffjax.samplers.checks import at_least
+from diffjax.samplers.checks import at_least, is_zero
 from diffjax.samplers.info import but_last, described
 from diffjax.samplers.runge_kutta import heun
 from diffjax.schedules import logsnr
@@ -66,4 +66,4 @@ def edm_stochastic(
         x, _ = solver.step(noise[:0], denoise, x_hat, t_hat, s, ())
         return x, gamma
 
-    return Sampler(init, step, draws=1)
+    return Sampler(init, step, draws=1, stochastic=not is_zero(churn))

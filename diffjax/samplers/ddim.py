@@ -1,9 +1,7 @@
 """DDIM: a family from deterministic (eta 0) to ancestral (eta 1)."""
 
-import jax.numpy as jnp
-
-from diffjax.diffusion import eps_from_x0, posterior_variance
-from diffjax.samplers.checks import at_least
+from diffjax.diffusion import eps_from_x0, posterior_variance, safe_sqrt
+from diffjax.samplers.checks import at_least, is_zero
 from diffjax.samplers.info import described, per_step
 from diffjax.types import Sampler, Scalar, Schedule, per_sample
 
@@ -32,9 +30,9 @@ def ddim(schedule: Schedule, eta: Scalar = 0.0) -> Sampler:
         x0 = denoise(x, t).x0
         eps = eps_from_x0(schedule, x, t, x0)
         sigma = schedule.sigma(s)
-        variance = eta**2 * jnp.maximum(posterior_variance(schedule, t, s), 0)
-        direction = jnp.sqrt(jnp.maximum(sigma**2 - variance, 0))
+        std = eta * safe_sqrt(posterior_variance(schedule, t, s))
+        direction = safe_sqrt(sigma**2 - std**2)
         mean = per_sample(schedule.alpha(s), x) * x0 + per_sample(direction, x) * eps
-        return mean + per_sample(jnp.sqrt(variance), x) * noise[0], state
+        return mean + per_sample(std, x) * noise[0], state
 
-    return Sampler(lambda x, ts: (), step, draws=1)
+    return Sampler(lambda x, ts: (), step, draws=1, stochastic=not is_zero(eta))

@@ -62,7 +62,7 @@ def decoupled(
         x, inner = sampler.step(noise, asked, x, t, s, inner)
         return x, (index + 1, offsets, inner)
 
-    return Sampler(init, step, sampler.draws)
+    return sampler._replace(init=init, step=step)
 
 
 def shift_time(schedule: Schedule, t: Any, offset: Any) -> Array:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from diffjax.errors import InputError
-from diffjax.samplers.checks import at_least, choose
+from diffjax.samplers.checks import at_least, choose, is_zero
 from diffjax.samplers.euler_ancestral import ancestral_step
 from diffjax.samplers.exponential import HUGE, exponential_step, log_step, moments
 from diffjax.samplers.info import but_last, described, per_step
@@ -25,8 +25,10 @@ def dpmpp_sde(schedule: Schedule, eta: Scalar = 1.0, r: Scalar = 0.5) -> Sampler
     """SDE-DPM-Solver++(2S): k-diffusion's `sample_dpmpp_sde`, after Lu et al. 2023, section 5.
 
     An ancestral step to lambda_t + r h gives x0_hat there, and the whole ancestral step is
-    taken with (1 - 1/(2r)) x0_hat_t + 1/(2r) x0_hat_middle. A step to clean data, and one
-    from alpha 0, are `euler_ancestral`'s.
+    taken with (1 - 1/(2r)) x0_hat_t + 1/(2r) x0_hat_middle. The noises of both are increments
+    of one Brownian path in sigma/alpha: their correlation is
+    sqrt((r_t - r_middle)/(r_t - r_s)). A step to clean data, and one from alpha 0, are
+    `euler_ancestral`'s.
 
     Args:
       schedule: the noise schedule.
@@ -57,7 +59,12 @@ def dpmpp_sde(schedule: Schedule, eta: Scalar = 1.0, r: Scalar = 0.5) -> Sampler
         data = lax.cond(first_order, lambda: x0, extrapolated)
         return ancestral_step(schedule, x, data, t, s, noise[1], eta), state
 
-    return Sampler(lambda x, ts: (), step, draws=2)
+    def inner(t, s):
+        h = log_step(schedule, t, s)
+        share = jnp.expm1(-r * h) / jnp.expm1(-jnp.where(h > 0, h, 1))
+        return jnp.where(h > 0, share, 1)[None]
+
+    return Sampler(lambda x, ts: (), step, draws=2, inner=inner, stochastic=not is_zero(eta))
 
 
 @described(
@@ -98,7 +105,7 @@ def dpmpp_2m_sde(schedule: Schedule, form: str = "midpoint", eta: Scalar = 1.0) 
         x = exponential_step(schedule, x, data, t, s, noise[0], eta)
         return x, (x0, h.astype(h_before.dtype))
 
-    return Sampler(init, step, draws=1)
+    return Sampler(init, step, draws=1, stochastic=not is_zero(eta))
 
 
 @described("k-diffusion's sample_dpmpp_3m_sde", order=2, calls=per_step(1), weak=True)
@@ -140,4 +147,4 @@ def dpmpp_3m_sde(schedule: Schedule, eta: Scalar = 1.0) -> Sampler:
         x = exponential_step(schedule, x, data, t, s, noise[0], eta)
         return x, (x0, x0_1, h.astype(h_1.dtype), h_1)
 
-    return Sampler(init, step, draws=1)
+    return Sampler(init, step, draws=1, stochastic=not is_zero(eta))

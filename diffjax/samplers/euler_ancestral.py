@@ -12,8 +12,8 @@ which holds on every schedule: exactly x0_hat at clean data, finite at zero term
 import jax.numpy as jnp
 from jax import lax
 
-from diffjax.diffusion import eps_from_x0, posterior_variance, q_sample
-from diffjax.samplers.checks import at_least
+from diffjax.diffusion import eps_from_x0, posterior_variance, q_sample, safe_sqrt
+from diffjax.samplers.checks import at_least, is_zero
 from diffjax.samplers.info import but_last, described, per_step
 from diffjax.schedules import logsnr
 from diffjax.types import Array, Sampler, Samples, Scalar, Schedule, Time, per_sample
@@ -34,9 +34,9 @@ def ancestral_scales(
       alpha_s r_down and std = alpha_s r_up, t's shape.
     """
     sigma = schedule.sigma(jnp.asarray(s))
-    std = eta * jnp.sqrt(jnp.maximum(posterior_variance(schedule, t, s), 0))
+    std = eta * safe_sqrt(posterior_variance(schedule, t, s))
     std = jnp.minimum(std, sigma)
-    return jnp.sqrt(jnp.maximum((sigma - std) * (sigma + std), 0)), std
+    return safe_sqrt((sigma - std) * (sigma + std)), std
 
 
 def ancestral_step(
@@ -89,7 +89,7 @@ def euler_ancestral(schedule: Schedule, eta: Scalar = 1.0) -> Sampler:
     def step(noise, denoise, x, t, s, state):
         return ancestral_step(schedule, x, denoise(x, t).x0, t, s, noise[0], eta), state
 
-    return Sampler(lambda x, ts: (), step, draws=1)
+    return Sampler(lambda x, ts: (), step, draws=1, stochastic=not is_zero(eta))
 
 
 @described("k-diffusion's sample_dpmpp_2s_ancestral", order=2, calls=but_last(2), weak=True)
@@ -126,4 +126,4 @@ def dpmpp_2s_ancestral(schedule: Schedule, eta: Scalar = 1.0) -> Sampler:
         x0 = lax.cond(first_order, lambda: x0, lambda: at_middle().x0)
         return ancestral_step(schedule, x, x0, t, s, noise[0], eta), state
 
-    return Sampler(lambda x, ts: (), step, draws=1)
+    return Sampler(lambda x, ts: (), step, draws=1, stochastic=not is_zero(eta))

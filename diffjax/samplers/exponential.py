@@ -13,6 +13,7 @@ from math import factorial
 
 import jax.numpy as jnp
 
+from diffjax.diffusion import safe_sqrt
 from diffjax.schedules import logsnr
 from diffjax.types import Array, Samples, Scalar, Schedule, Time, per_sample
 
@@ -80,6 +81,6 @@ def exponential_step(
     """
     h = log_step(schedule, t, s)
     decay = schedule.sigma(s) / schedule.sigma(t) * jnp.exp(-eta * h)
-    std = schedule.sigma(s) * jnp.sqrt(-jnp.expm1(-2 * eta * h))
+    std = schedule.sigma(s) * safe_sqrt(-jnp.expm1(-2 * eta * h))
     mean = per_sample(decay, x) * x + per_sample(schedule.alpha(s), x) * data
     return mean + per_sample(std, x) * noise

@@ -1,9 +1,12 @@
 """What is known of each sampler, as data: its order, its denoiser calls and its paper."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from inspect import signature
 from typing import Any, NamedTuple
+
+from diffjax.samplers.checks import check_times
+from diffjax.types import Sampler, Schedule
 
 
 class SamplerInfo(NamedTuple):
@@ -29,7 +32,9 @@ def described(
     calls: Callable[..., int] | None = None,
     weak: bool = False,
 ) -> Callable[[Callable], Callable]:
-    """Attach a `SamplerInfo` to a constructor, for `sampler_info`.
+    """Attach a `SamplerInfo` to a constructor, whose samplers then look at their grids.
+
+    A known grid beyond the schedule is an InputError when sampling.
 
     Args:
       paper: where it is from.
@@ -38,14 +43,30 @@ def described(
       weak: whether the order is that of the moments.
 
     Returns:
-      A decorator that gives the constructor itself back.
+      A decorator of the constructor.
     """
 
     def attach(constructor):
-        constructor.info = SamplerInfo(order, calls, paper, weak)
-        return constructor
+        @wraps(constructor)
+        def construct(schedule, *args, **kwargs):
+            return _within(schedule, constructor(schedule, *args, **kwargs))
+
+        construct.info = SamplerInfo(order, calls, paper, weak)
+        return construct
 
     return attach
+
+
+def _within(schedule: Schedule, sampler: Any) -> Any:
+    """The sampler with `check_times` before its init; an adaptive one is not given times."""
+    if not isinstance(sampler, Sampler):
+        return sampler
+
+    def init(x, ts):
+        check_times(schedule, ts)
+        return sampler.init(x, ts)
+
+    return sampler._replace(init=init)
 
 
 def sampler_info(constructor: Callable, **options: Any) -> SamplerInfo:

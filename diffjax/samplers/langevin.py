@@ -93,7 +93,8 @@ def predictor_corrector(
 
         return lax.cond(schedule.sigma(s) == 0, lambda: x, corrected), state
 
-    return Sampler(predictor.init, step, predictor.draws + corrector_steps)
+    draws = predictor.draws + corrector_steps
+    return Sampler(predictor.init, step, draws, predictor.inner)
 
 
 @described("Song & Ermon 2019, Alg. 1", calls=lambda n, steps, **_: steps * (n - 1) + 1)

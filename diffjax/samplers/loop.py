@@ -11,8 +11,18 @@ import jax.numpy as jnp
 from jax import lax
 
 from diffjax.diffusion import sample_keys, step_noise
-from diffjax.samplers.checks import check_grid, check_start
+from diffjax.errors import InputError
+from diffjax.samplers.checks import (
+    bind,
+    check_grid,
+    check_start,
+    draw_noise,
+    speak,
+    working,
+    working_grid,
+)
 from diffjax.types import (
+    Array,
     Cond,
     Denoiser,
     Grid,
@@ -28,14 +38,12 @@ from diffjax.types import (
 def _scan(key, denoiser, sampler, x, ts, cond, first, keep):
     """Advance x over every interval of ts; also returns keep(x) after each step."""
     keys = sample_keys(key, x.shape[0], first)
-
-    def denoise(x, t):
-        return denoiser(x, t, cond)
+    denoise = bind(denoiser, cond)
 
     def body(carry, interval):
         x, state = carry
         step, t, s = interval
-        noise = step_noise(keys, step, sampler.draws, x)
+        noise = draw_noise(sampler, step_noise(keys, step, sampler.draws, x), t, s)
         x, state = sampler.step(noise, denoise, x, t, s, state)
         return (x, state), keep(x)
 
@@ -44,11 +52,19 @@ def _scan(key, denoiser, sampler, x, ts, cond, first, keep):
     return x, kept
 
 
+def _run(key, denoiser, sampler, x, ts, cond, first, keep=lambda x: None):
+    """`_scan` in working precision, from arguments that were looked at."""
+    ts, x = working_grid(ts), working(x)
+    check_grid(ts)
+    check_start(denoiser, x, ts, cond)
+    return _scan(key, denoiser, sampler, x, ts, cond, first, keep)
+
+
 def sample(
     key: PRNGKeyArray,
     denoiser: Denoiser,
     sampler: Sampler,
-    x: Samples,
+    x: Array,
     ts: Grid,
     cond: Cond = None,
     first: Index = 0,
@@ -59,7 +75,8 @@ def sample(
       key: consumed whole; a deterministic sampler ignores it.
       denoiser: (x_t, t, cond) -> Prediction, guidance included.
       sampler: one of `diffjax.samplers`.
-      x: noise at ts[0], from `prior_sample` with another key.
+      x: noise at ts[0], from `prior_sample` with another key: real numbers of any precision.
+        The run is in JAX's default precision, and the result has x's dtype again.
       ts: n + 1 decreasing times, from `diffjax.grids`.
       cond: condition of each sample, or None.
       first: index of the first sample, when one draw is made in several batches.
@@ -68,20 +85,17 @@ def sample(
       x at ts[-1].
 
     Raises:
-      InputError: ts is not a decreasing grid of at least one step, or the denoiser is not
-        finite at the first, such as one of eps at a zero SNR.
+      InputError: ts is not a decreasing grid of at least one step within the schedule, x is not
+        real, or the denoiser is not finite at the first, such as one of eps at a zero SNR.
     """
-    ts = jnp.asarray(ts)
-    check_grid(ts)
-    check_start(denoiser, x, ts, cond)
-    return _scan(key, denoiser, sampler, x, ts, cond, first, keep=lambda x: None)[0]
+    return _run(key, denoiser, sampler, x, ts, cond, first)[0].astype(x.dtype)
 
 
 def sample_path(
     key: PRNGKeyArray,
     denoiser: Denoiser,
     sampler: Sampler,
-    x: Samples,
+    x: Array,
     ts: Grid,
     cond: Cond = None,
     first: Index = 0,
@@ -91,18 +105,19 @@ def sample_path(
     Returns:
       x at each of ts (n + 1, B, ...), the given x first.
     """
-    ts = jnp.asarray(ts)
-    check_grid(ts)
-    check_start(denoiser, x, ts, cond)
-    _, path = _scan(key, denoiser, sampler, x, ts, cond, first, keep=lambda x: x)
-    return jnp.concatenate([x[None], path])
+
+    def keep(state):
+        return state.astype(x.dtype)
+
+    _, path = _run(key, denoiser, sampler, x, ts, cond, first, keep)
+    return jnp.concatenate([jnp.asarray(x)[None], path])
 
 
 def sample_truncated(
     key: PRNGKeyArray,
     denoiser: Denoiser,
     sampler: Sampler,
-    x: Samples,
+    x: Array,
     ts: Grid,
     cond: Cond = None,
     first: Index = 0,
@@ -115,14 +130,14 @@ def sample_truncated(
       E[x0 | x at ts[-1]], as the denoiser has it: len(ts) denoiser calls with a first-order
       sampler.
     """
-    x = sample(key, denoiser, sampler, x, ts, cond, first)
-    return denoiser(x, jnp.asarray(ts)[-1], cond).x0
+    x_t, _ = _run(key, denoiser, sampler, x, ts, cond, first)
+    return bind(denoiser, cond)(x_t, working_grid(ts)[-1]).x0.astype(x.dtype)
 
 
 def encode(
     denoiser: Denoiser,
     sampler: Sampler,
-    x: Samples,
+    x: Array,
     ts: Grid,
     cond: Cond = None,
 ) -> Samples:
@@ -140,13 +155,25 @@ def encode(
 
     Returns:
       The sample at ts[0].
+
+    Raises:
+      InputError: the sampler is stochastic, or the known grid is not decreasing or ends at
+        clean data. Where the grid is not known, a result that is not finite warns.
     """
-    ts = jnp.asarray(ts)
+    if sampler.draws and sampler.stochastic:
+        raise InputError(
+            "encode needs a deterministic sampler, and the draws of this one change its result; "
+            "use heun, ddim with eta 0, or another sampler with its noise at a known 0."
+        )
+    ts, start = working_grid(ts), working(x)
     check_grid(ts)
-    silent = sampler._replace(
-        step=lambda noise, *rest: sampler.step(jnp.zeros_like(noise), *rest),
+    x_T, _ = _scan(jax.random.key(0), denoiser, sampler, start, ts[::-1], cond, 0, lambda x: None)
+    speak(
+        jnp.all(jnp.isfinite(x_T)),
+        "the code of encode is not finite; its grid must end above clean data, such as "
+        "grids.karras(schedule, n)[:-1], and x must be finite.",
     )
-    return _scan(jax.random.key(0), denoiser, silent, x, ts[::-1], cond, 0, lambda x: None)[0]
+    return x_T.astype(x.dtype)
 
 
 def count_calls(sampler: Sampler, ts: Grid) -> int:
@@ -169,5 +196,5 @@ def count_calls(sampler: Sampler, ts: Grid) -> int:
 
     with jax.disable_jit():
         key, x = jax.random.key(0), jnp.ones((1, 1))
-        _scan(key, denoiser, sampler, x, jnp.asarray(ts), None, 0, keep=lambda x: None)
+        _scan(key, denoiser, sampler, x, working_grid(ts), None, 0, keep=lambda x: None)
     return calls

@@ -17,7 +17,7 @@ from jax import lax
 
 from diffjax.diffusion import q_step
 from diffjax.errors import InputError
-from diffjax.samplers.checks import SamplerOf, as_sampler, count
+from diffjax.samplers.checks import SamplerOf, as_sampler, count, draw_noise
 from diffjax.samplers.info import described, sampler_info
 from diffjax.samplers.runge_kutta import heun
 from diffjax.schedules import logsnr
@@ -91,6 +91,7 @@ def _repeat(schedule, sampler, interval, noise, denoise, x, s):
 
     def descend(carry, part):
         (x, state), (noise, t, s) = carry, part
+        noise = draw_noise(sampler, noise, t, s)
         x, state = sampler.step(noise, denoise, x, t, s, state)
         return (x, state), None
 
@@ -186,4 +187,4 @@ def restart(
         return x, (inner_state, places)
 
     draws = sampler.draws + sum(interval.draws(sampler) for interval in intervals)
-    return Sampler(init, step, draws)
+    return Sampler(init, step, draws, sampler.inner)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from diffjax.errors import InputError
-from diffjax.samplers.checks import at_least, count
+from diffjax.samplers.checks import at_least, count, is_zero
 from diffjax.samplers.exponential import (
     HUGE,
     exponential_step,
@@ -96,4 +96,4 @@ def sa_solver(
         x_next = advance(predictor_order, x, t, s, noise[0])
         return x_next, (x, noise[0], jnp.asarray(t), x0s[:-1], lambdas[:-1])
 
-    return Sampler(init, step, draws=1)
+    return Sampler(init, step, draws=1, stochastic=not is_zero(eta))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax.errors import InputError
+from diffjax.errors import InputError, check_positive
 from diffjax.types import Array, Schedule
 
 
@@ -25,6 +25,13 @@ def _linear_rate(
     return integral, time_of
 
 
+def _check_rates(beta_min: float, beta_max: float) -> None:
+    if not 0 < beta_min <= beta_max:
+        raise InputError(
+            f"expected 0 < beta_min <= beta_max, rates of noise; got {beta_min} and {beta_max}."
+        )
+
+
 def vp_linear(beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-3) -> Schedule:
     """Variance preserving, beta(t) linear: Song et al. 2021 (score SDE), Eq. 32-33.
 
@@ -37,7 +44,11 @@ def vp_linear(beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-3
 
     Returns:
       Schedule with t in [t_min, 1].
+
+    Raises:
+      InputError: the rates are not positive and increasing.
     """
+    _check_rates(beta_min, beta_max)
     minus_log_alpha_bar, time_of = _linear_rate(beta_min, beta_max)
     return Schedule(
         alpha=lambda t: jnp.exp(-minus_log_alpha_bar(t) / 2),
@@ -60,7 +71,11 @@ def sub_vp(beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-3) -
 
     Returns:
       Schedule with t in [t_min, 1].
+
+    Raises:
+      InputError: the rates are not positive and increasing.
     """
+    _check_rates(beta_min, beta_max)
     minus_log_alpha_bar, time_of = _linear_rate(beta_min, beta_max)
     return Schedule(
         alpha=lambda t: jnp.exp(-minus_log_alpha_bar(t) / 2),
@@ -164,7 +179,11 @@ def laplace(mean: float = 0.0, scale: float = 0.5, t_min: float = 1e-4) -> Sched
     Returns:
       A variance-preserving schedule with t in [t_min, 1] and a terminal SNR of zero. At t = 1
       alpha is 0 with no finite slope, so that an SDE sampler starts a little below it.
+
+    Raises:
+      InputError: scale or t_min is not positive.
     """
+    check_positive("laplace", scale=scale, t_min=t_min)
 
     def logsnr_of(t):
         # One logarithm, of the distance to the nearer end.
@@ -224,7 +243,12 @@ def edm(sigma_min: float = 0.002, sigma_max: float = 80.0) -> Schedule:
 
     Returns:
       Schedule with t in [sigma_min, sigma_max].
+
+    Raises:
+      InputError: the noise levels are not increasing and positive.
     """
+    if not 0 < sigma_min < sigma_max:
+        raise InputError(f"edm needs 0 < sigma_min < sigma_max; got {sigma_min} and {sigma_max}.")
     return Schedule(
         alpha=jnp.ones_like,
         sigma=lambda t: t,

@@ -1,10 +1,13 @@
 """Densities p(t) of training times, each a pure state machine."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
-from diffjax.errors import InputError
-from diffjax.types import Schedule, TimeDensity
+from diffjax.errors import InputError, check_positive
+from diffjax.schedules import logsnr
+from diffjax.types import Array, Schedule, TimeDensity
 
 
 def _stateless(draw_unit) -> TimeDensity:
@@ -61,7 +64,11 @@ def edm_lognormal(schedule: Schedule, mean: float = -1.2, std: float = 1.2) -> T
 
     Returns:
       A time density without state; of importance 1, for it is a part of the loss.
+
+    Raises:
+      InputError: std is not positive.
     """
+    check_positive("edm_lognormal", std=std)
 
     def draw(key, batch):
         level = mean + std * jax.random.normal(key, (batch,))
@@ -80,7 +87,11 @@ def logit_normal(schedule: Schedule, mean: float = 0.0, std: float = 1.0) -> Tim
 
     Returns:
       A time density without state; of importance 1, for it is a part of the loss.
+
+    Raises:
+      InputError: std is not positive.
     """
+    check_positive("logit_normal", std=std)
     low, high = schedule.t_min, schedule.t_max
 
     def draw(key, batch):
@@ -106,24 +117,87 @@ def second_moment(
 
     Returns:
       A time density whose state is (losses (bins, history), counts (bins,)).
+
+    Raises:
+      InputError: a number is out of range; when drawing, the loss was given no state.
     """
+    return _by_bins(
+        "second_moment",
+        schedule,
+        (bins, history, uniform_share),
+        remember=lambda t, losses: losses,
+        size=lambda losses: jnp.sqrt(jnp.mean(losses**2, axis=1)),
+    )
+
+
+def score_norm(
+    schedule: Schedule,
+    weight: Callable[[Array], Array],
+    bins: int = 100,
+    history: int = 100,
+    uniform_share: float = 0.001,
+) -> TimeDensity:
+    """Importance sampling by the size of the score: p(t) is proportional to E[|score(x_t, t)|^2].
+
+    Of the best denoiser, the score and its denoising target differ by an error orthogonal to
+    the score (Vincent 2011, Eq. 9), so that per element
+    E|score|^2 = 1/sigma^2 - alpha^2/sigma^4 E|x0_hat - x0|^2: the loss alone tells it. It is
+    estimated from the last `history` losses of each bin; uniform until every bin has that many.
+
+    Args:
+      schedule: gives the range.
+      weight: the loss's own weight of logsnr, by which its losses are divided.
+      bins: number of equal bins of [t_min, t_max].
+      history: losses remembered per bin; they are noisier than their mean where the SNR is high.
+      uniform_share: share of draws that stays uniform, in (0, 1].
+
+    Returns:
+      A time density whose state is (squares (bins, history), counts (bins,)).
+
+    Raises:
+      InputError: a number is out of range; when drawing, the loss was given no state.
+    """
+
+    def remember(t, losses):
+        alpha, sigma, w = schedule.alpha(t), schedule.sigma(t), weight(logsnr(schedule, t))
+        error = jnp.where(w > 0, losses / jnp.where(w > 0, w, 1), 0)
+        return (1 - (alpha / sigma) ** 2 * error) / sigma**2
+
+    return _by_bins(
+        "score_norm",
+        schedule,
+        (bins, history, uniform_share),
+        remember,
+        size=lambda squares: jnp.maximum(jnp.mean(squares, axis=1), 0),
+    )
+
+
+def _by_bins(name, schedule, numbers, remember, size) -> TimeDensity:
+    """A density over bins of times by what is remembered of their losses.
+
+    remember(t, losses) -> numbers (B,), of which size((bins, history)) -> p (bins,) up to a factor.
+    """
+    bins, history, uniform_share = numbers
+    check_positive(name, bins=bins, history=history)
+    if not 0 < uniform_share <= 1:
+        raise InputError(f"{name} needs a uniform_share in (0, 1]; got {uniform_share}.")
     low, width = schedule.t_min, schedule.t_max - schedule.t_min
 
     def init():
         return jnp.zeros((bins, history)), jnp.zeros((bins,), jnp.int32)
 
     def probabilities(state):
-        losses, counts = state
-        root = jnp.sqrt(jnp.mean(losses**2, axis=1))
-        warm = jnp.all(counts >= history) & (jnp.sum(root) > 0)
-        p = jnp.where(warm, root, 1.0)
+        remembered, counts = state
+        sizes = size(remembered)
+        warm = jnp.all(counts >= history) & (jnp.sum(sizes) > 0)
+        p = jnp.where(warm, sizes, 1.0)
         p = p / jnp.sum(p)
         return (1 - uniform_share) * p + uniform_share / bins
 
     def draw(key, batch, state):
         if state == ():
             raise InputError(
-                "second_moment keeps a state, and the loss was given none; put "
+                f"{name} keeps a state, and the loss was given none; put "
                 "`density_state=density.init()` in the training context."
             )
         p = probabilities(state)
@@ -140,7 +214,8 @@ def second_moment(
         same = index[:, None] == index[None, :]
         rank = jnp.sum(jnp.tril(same, -1), axis=1)
         slot = jnp.where(rank < history, (counts[index] + rank) % history, history)
-        return remembered.at[index, slot].set(losses, mode="drop"), counts.at[index].add(1)
+        values = remember(t, losses)
+        return remembered.at[index, slot].set(values, mode="drop"), counts.at[index].add(1)
 
     return TimeDensity(init, draw, update)
 
@@ -155,7 +230,11 @@ def on_steps(density: TimeDensity, schedule: Schedule, T: int) -> TimeDensity:
 
     Returns:
       The density with times on the grid, as DDPM trains (Ho et al. 2020, Alg. 1).
+
+    Raises:
+      InputError: T is not positive.
     """
+    check_positive("on_steps", T=T)
     low, width = schedule.t_min, schedule.t_max - schedule.t_min
 
     def draw(key, batch, state):

@@ -3,10 +3,9 @@
 import jax
 import jax.numpy as jnp
 import optax
-from diffjax.config import Experiment, Sampling
 from flax import linen as nn
 
-from diffjax import losses, models, schedules, weighting
+from diffjax import conditioning, losses, models, recipe, schedules, weighting
 from diffjax.data import digits
 from diffjax.experiment import Experiment, Sampling
 from diffjax.parameterization import predict_v

@@ -1,0 +1,136 @@
+"""Progressive distillation: each student takes in one step what its teacher takes in two."""
+
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+
+from diffjax.diffusion import q_sample
+from diffjax.distill.distance import squared
+from diffjax.distill.flow_map import jump, x0_of_jump
+from diffjax.distill.teacher import Teacher
+from diffjax.errors import InputError
+from diffjax.losses import split_batch
+from diffjax.parameterization import make_denoiser
+from diffjax.samplers.checks import count
+from diffjax.schedules import clean_time, logsnr
+from diffjax.types import (
+    Anyshape,
+    BoundDenoiser,
+    LossFn,
+    Network,
+    Parameterization,
+    Params,
+    Samples,
+    Schedule,
+    Time,
+)
+
+
+def progressive_target(
+    schedule: Schedule, denoise: BoundDenoiser, x: Samples, t: Time, middle: Time, s: Time
+) -> Samples:
+    """The x0 with which one DDIM step does what two of the teacher do.
+
+    Salimans & Ho 2022, Algorithm 2.
+
+    Args:
+      schedule: the noise schedule.
+      denoise: the teacher, (x_t, t) -> Prediction.
+      x: the sample at t.
+      t: where the steps begin, a scalar or (B,).
+      middle: between t and s.
+      s: where they end, before `middle`.
+
+    Returns:
+      The target of x0_hat(x, t), x's shape.
+    """
+    half = jump(schedule, x, t, middle, denoise(x, t).x0)
+    whole = jump(schedule, half, middle, s, denoise(half, middle).x0)
+    return x0_of_jump(schedule, x, t, s, whole)
+
+
+def progressive_distillation(
+    network: Network,
+    schedule: Schedule,
+    parameterization: Parameterization,
+    teacher: Teacher,
+    steps: int,
+    weighting: Callable[[Anyshape], Anyshape],
+) -> LossFn:
+    """w(logsnr) |x0_hat(x_t, t) - target|^2 at the times i/N of N student steps.
+
+    Salimans & Ho 2022, Algorithm 2.
+
+    Args:
+      network: the student's, of one time.
+      schedule: the noise schedule of both.
+      parameterization: what the student's network predicts; x0 or v, where alpha(t_max) is 0.
+      teacher: frozen -> denoiser, trained for 2 N steps.
+      steps: N, at least 1.
+      weighting: `weighting.truncated_snr` or `weighting.snr_plus_one`, as in the paper.
+
+    Returns:
+      A `LossFn` that is given `frozen`. The student is sampled with `ddim` on `even_times`.
+
+    Raises:
+      InputError: steps is not a positive integer.
+    """
+    count("steps of progressive_distillation", steps)
+    ts = even_times(schedule, 2 * steps)[::-1]
+
+    def loss(params, key, batch, *, frozen, **context):
+        x0, cond = split_batch(batch)
+        index_key, eps_key, network_key = jax.random.split(key, 3)
+        i = jax.random.randint(index_key, x0.shape[:1], 1, steps + 1)
+        t, middle, s = ts[2 * i], ts[2 * i - 1], ts[2 * i - 2]
+        x_t = q_sample(schedule, x0, t, jax.random.normal(eps_key, x0.shape, x0.dtype))
+        known = teacher(frozen)
+        target = progressive_target(schedule, lambda x, t: known(x, t, cond), x_t, t, middle, s)
+        student = make_denoiser(network, params, schedule, parameterization, network_key)
+        error = squared(student(x_t, t, cond).x0 - jax.lax.stop_gradient(target))
+        return jnp.mean(weighting(logsnr(schedule, t)) * error), {}
+
+    return loss
+
+
+def even_times(schedule: Schedule, steps: int) -> Samples:
+    """The grid of `steps` steps even in time from t_max to clean: t = i/N of Salimans & Ho 2022.
+
+    Args:
+      schedule: the noise schedule, with a finite clean time.
+      steps: number of steps, at least 1.
+
+    Returns:
+      steps + 1 decreasing times.
+    """
+    return jnp.linspace(schedule.t_max, clean_time(schedule), steps + 1)
+
+
+def halving(
+    train: Callable[[Params, int], Params], teacher: Params, steps: int, last: int = 1
+) -> Iterator[tuple[int, Params]]:
+    """The outer loop of progressive distillation: every student is the next one's teacher.
+
+    Args:
+      train: (teacher's parameters, the student's number of steps) -> the student's parameters;
+        the student begins at the teacher's.
+      teacher: parameters of the first teacher.
+      steps: its number of steps, `last` times a power of two.
+      last: steps of the last student.
+
+    Yields:
+      Number of steps and parameters of each student.
+
+    Raises:
+      InputError: halving `steps` does not lead to `last`.
+    """
+    ratio, rest = divmod(steps, last)
+    if rest or ratio < 2 or ratio & (ratio - 1):
+        raise InputError(
+            f"halving needs a number of steps that is {last} times 2, 4, 8, ...; got {steps}."
+        )
+    while steps > last:
+        steps //= 2
+        teacher = train(teacher, steps)
+        yield steps, teacher

@@ -1,0 +1,127 @@
+"""How parameters are trained: optimizer, learning rate, averages, batches."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import optax
+
+from diffjax.training import ema
+from diffjax.types import Array, Params
+
+
+class Training(NamedTuple):
+    """How parameters are trained: fields of `Experiment` of the same names."""
+
+    optimizer: optax.GradientTransformation
+    averages: Mapping[str, Callable[[Array], Array]]
+    learning_rate: Callable[[Array], Array]
+    steps: int
+    batch_size: int
+    accumulate: int
+    seed: int
+
+
+def cosine_adam(
+    steps: int = 1000,
+    batch_size: int = 64,
+    lr: float = 2e-3,
+    warmup: int = 100,
+    clip_norm: float = 1.0,
+    ema_decay: float = 0.998,
+    accumulate: int = 1,
+    seed: int = 0,
+) -> Training:
+    """Adam, with a learning rate that rises, and falls to 0 along a cosine.
+
+    Args:
+      steps: training steps.
+      batch_size: examples per step.
+      lr: peak learning rate, after warm-up and before its cosine decay to 0.
+      warmup: steps of linear warm-up.
+      clip_norm: largest global norm of the gradient.
+      ema_decay: limit of the moving average of the parameters.
+      accumulate: microbatches of a batch, one gradient at a time.
+      seed: of everything random in training.
+    """
+    warmup = min(warmup, steps // 2)
+    rate = optax.warmup_cosine_decay_schedule(0.0, lr, max(warmup, 1), max(steps, 2))
+    optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(rate))
+    return Training(optimizer, {"ema": ema(ema_decay)}, rate, steps, batch_size, accumulate, seed)
+
+
+def warmup_adam(
+    steps: int = 1000,
+    batch_size: int = 128,
+    lr: float = 2e-4,
+    warmup: int = 5_000,
+    clip_norm: float | None = 1.0,
+    weight_decay: float = 0.0,
+    ema_decay: float = 0.9999,
+    accumulate: int = 1,
+    seed: int = 0,
+) -> Training:
+    """Adam, with a learning rate that rises and stays.
+
+    Args:
+      steps: training steps.
+      batch_size: examples per step.
+      lr: learning rate after the warm-up, where it stays.
+      warmup: steps of linear warm-up.
+      clip_norm: largest global norm of the gradient; None does not clip.
+      weight_decay: of AdamW.
+      ema_decay: limit of the moving average of the parameters.
+      accumulate: microbatches of a batch, one gradient at a time.
+      seed: of everything random in training.
+    """
+    rate = optax.linear_schedule(0.0, lr, warmup) if warmup else optax.constant_schedule(lr)
+    adam = optax.adamw(rate, weight_decay=weight_decay) if weight_decay else optax.adam(rate)
+    clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
+    optimizer = optax.chain(clip, adam)
+    return Training(optimizer, {"ema": ema(ema_decay)}, rate, steps, batch_size, accumulate, seed)
+
+
+def cosine_muon(
+    steps: int = 3000,
+    batch_size: int = 32,
+    lr: float = 3e-3,
+    warmup: int = 100,
+    clip_norm: float = 1.0,
+    ema_decay: float = 0.998,
+    accumulate: int = 1,
+    seed: int = 0,
+) -> Training:
+    """Muon on the kernels within layers and Adam on the rest (Jordan et al. 2024), along a cosine.
+
+    Args:
+      steps: training steps.
+      batch_size: examples per step.
+      lr: peak learning rate, after warm-up and before its cosine decay to 0.
+      warmup: steps of linear warm-up.
+      clip_norm: largest global norm of the gradient.
+      ema_decay: limit of the moving average of the parameters.
+      accumulate: microbatches of a batch, one gradient at a time.
+      seed: of everything random in training.
+    """
+    warmup = min(warmup, steps // 2)
+    rate = optax.warmup_cosine_decay_schedule(0.0, lr, max(warmup, 1), max(steps, 2))
+    muon = optax.contrib.muon(
+        rate, adam_learning_rate=rate, muon_weight_dimension_numbers=matrices, consistent_rms=0.2
+    )
+    optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), muon)
+    return Training(optimizer, {"ema": ema(ema_decay)}, rate, steps, batch_size, accumulate, seed)
+
+
+def matrices(params: Params) -> Params:
+    """The axes that Muon takes as a matrix's input and output; None leaves a leaf to Adam.
+
+    All kernels within layers, a convolution as the matrix from its window to its features; the
+    first and the last convolution and the embeddings stay with Adam (Jordan et al. 2024).
+    """
+    axes = optax.contrib.MuonDimensionNumbers
+
+    def of(path, leaf):
+        inside = {"residual", "attention"} & {key.key for key in path}
+        return axes(tuple(range(leaf.ndim - 1)), -1) if inside and leaf.ndim > 1 else None
+
+    return jax.tree_util.tree_map_with_path(of, params)

@@ -1,0 +1,343 @@
+"""Losses of few-step methods at the exact map: their gradient is zero there, and not elsewhere."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from oracles import Mixture, draw, exact_denoiser, gaussian, network_of
+from test_distill import LINE, MEAN, STD, gaussian_map, rows
+
+from diffjax import distill, grids, prior_sample, sample, samplers, schedules, weighting
+from diffjax.errors import InputError
+from diffjax.parameterization import edm_preconditioning, predict_v, predict_velocity
+from diffjax.types import Prediction
+
+SLOW = pytest.mark.exhaustive
+EDM, CIRCLE = schedules.edm(), schedules.gvp()
+DATA = gaussian([MEAN], STD)
+WRONG = gaussian([MEAN - 0.3], 0.6)
+EXACT = {"a": jnp.zeros(5)}
+BATCH = 512
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+def edm_by_time(schedule, t):
+    """EDM's preconditioning for the exact networks, whose c_noise is 1000 t."""
+    return edm_preconditioning(0.5)(schedule, t)._replace(c_noise=1000 * t)
+
+
+def gradients(loss, n=64, **context):
+    """Gradients (n, 5) of n batches at the exact network."""
+
+    def one(key):
+        data_key, loss_key = jax.random.split(key)
+        batch = {"x": draw(data_key, DATA, BATCH)}
+        return jax.grad(lambda p: loss(p, loss_key, batch, **context)[0])({"a": jnp.zeros(5)})["a"]
+
+    return np.asarray(
+        jax.jit(lambda key: jax.lax.map(one, jax.random.split(key, n)))(jax.random.key(0))
+    )
+
+
+def z_scores(g):
+    """The mean gradient in units of its standard error."""
+    return g.mean(0) / (g.std(0) / np.sqrt(len(g)) + 1e-12)
+
+
+# Unbiased: losses from data alone, whose mean gradient is zero at the exact map of the data.
+
+PAIRS = weighting.uniform(LINE)
+VELOCITY = lambda level: (1 + jnp.exp(level / 2)) ** 2  # noqa: E731 - 1/t^2 on the line
+
+
+def mean_flow(network):
+    return distill.mean_flow(
+        network, LINE, predict_velocity, PAIRS, together=0.25, distance=distill.adaptive(0.0)
+    )
+
+
+def improved(network):
+    return distill.improved_mean_flow(
+        network, LINE, predict_velocity, PAIRS, together=0.25, distance=distill.adaptive(0.0)
+    )
+
+
+def scm(network):
+    return distill.scm(
+        network, CIRCLE, predict_v, weighting.uniform(CIRCLE), warmup=0, normalise=lambda g: g
+    )
+
+
+def shortcut(network):
+    return distill.shortcut(network, LINE, predict_velocity, VELOCITY, steps=1024)
+
+
+def solution(network):
+    return distill.solution_flow(
+        network,
+        LINE,
+        predict_velocity,
+        PAIRS,
+        total=1,
+        ratio=lambda p: 1e-3,
+        distance=distill.adaptive(0.0),
+    )
+
+
+def network_at(schedule, parameterization, two_times=True, data=DATA):
+    """The network of exactly the flow map of Gaussian data, or of its consistency function."""
+    denoiser = gaussian_map(schedule, float(data.means[0, 0]), float(data.stds[0]))
+    if not two_times:
+        move, end = distill.flow_map(schedule, denoiser), schedules.clean_time(schedule)
+        function = lambda x, t, cond: Prediction(move(x, t, end * jnp.ones_like(t), cond))  # noqa: E731
+        return network_of(function, schedule, parameterization)
+    return network_of(denoiser, schedule, parameterization)
+
+
+UNBIASED = {
+    "mean_flow": (mean_flow, partial(network_at, LINE, predict_velocity)),
+    "improved_mean_flow": (improved, partial(network_at, LINE, predict_velocity)),
+    "scm": (scm, partial(network_at, CIRCLE, predict_v, False)),
+    "shortcut": (shortcut, partial(network_at, LINE, predict_velocity)),
+    "solution_flow": (solution, partial(network_at, LINE, predict_velocity)),
+}
+
+
+@pytest.mark.parametrize(
+    "name", rows("mean_flow", "improved_mean_flow", "scm", "shortcut", "solution_flow")
+)
+def test_gradient_is_zero_at_the_exact_map_alone(name):
+    make, network = UNBIASED[name]
+    exact, wrong = (z_scores(gradients(make(network(data=data)))) for data in (DATA, WRONG))
+    assert np.abs(exact).max() < 4.5, exact
+    assert np.abs(wrong).max() > 20, wrong
+
+
+@SLOW
+@pytest.mark.parametrize("method", [distill.mean_flow, distill.improved_mean_flow])
+def test_mean_flow_of_a_teacher(method):
+    """With the flow's own velocity the loss itself is zero, in every batch."""
+    velocity = distill.velocity_of_teacher(LINE, lambda frozen: exact_denoiser(DATA, LINE))
+    loss = method(network_at(LINE, predict_velocity), LINE, predict_velocity, PAIRS, velocity)
+    batch = {"x": draw(jax.random.key(0), DATA, 64)}
+    value = jax.jit(lambda key: loss(EXACT, key, batch, frozen={})[0])(jax.random.key(1))
+    np.testing.assert_allclose(value, 0, atol=1e-12)
+
+
+@SLOW
+def test_scm_of_a_teacher():
+    velocity = distill.velocity_of_teacher(CIRCLE, lambda frozen: exact_denoiser(DATA, CIRCLE))
+    loss = distill.scm(
+        network_at(CIRCLE, predict_v, False),
+        CIRCLE,
+        predict_v,
+        weighting.uniform(CIRCLE),
+        velocity,
+        warmup=0,
+    )
+    batch = {"x": draw(jax.random.key(0), DATA, 64)}
+    value, aux = loss(EXACT, jax.random.key(1), batch, frozen={})
+    np.testing.assert_allclose(value, 0, atol=1e-12)
+    assert aux["context"]["iteration"] == 1
+
+
+# Biased by a step: the gradient falls with the step, at the exact map alone.
+
+
+def easy(network, stage):
+    """ECT held at one stage: the step is (1 + 8 sigmoid(-t)) t / 2^(stage + 1)."""
+    return distill.easy_consistency(network, EDM, edm_by_time, total=1, stages=stage + 1, std=1.0)
+
+
+def improved_training(network, stage):
+    """iCT held at 2^stage intervals, with the squared distance."""
+    return distill.consistency_training(
+        network, EDM, distill_edm, 1, distill.squared, points=lambda k, K: jnp.asarray(2**stage + 1)
+    )
+
+
+def distill_edm(schedule, t):
+    return distill.consistency_preconditioning(0.5, 0.002)(schedule, t)._replace(c_noise=1000 * t)
+
+
+@SLOW
+@pytest.mark.parametrize("method", [easy, improved_training])
+def test_consistency_training_is_exact_as_the_step_falls(method):
+    """The bias of a long step is seen, and is gone from a short one at the exact map alone."""
+    parameterization = edm_by_time if method is easy else distill_edm
+
+    def z(data, stage):
+        network = network_at(EDM, parameterization, False, data)
+        return np.abs(z_scores(gradients(method(network, stage), n=32, iteration=1))).max()
+
+    assert z(DATA, 3) > 6
+    assert z(DATA, 10) < 4.5
+    assert z(WRONG, 10) > 20
+
+
+@SLOW
+@pytest.mark.parametrize("n", [24])
+def test_consistency_distillation_is_exact_as_the_solver_is(n):
+    """Heun's local error is of order 3: the squared loss falls by 2^6 where the grid doubles."""
+    teacher = lambda frozen: exact_denoiser(DATA, EDM)  # noqa: E731
+    network = network_at(EDM, edm_by_time, False)
+    batch = {"x": draw(jax.random.key(0), DATA, 20_000)}
+
+    def value(n):
+        loss = distill.consistency_distillation(
+            network, EDM, edm_by_time, teacher, grids.karras(EDM, n, sigma_min=0.1)[:-1]
+        )
+        return jax.jit(lambda key: loss(EXACT, key, batch, frozen={})[0])(jax.random.key(1))
+
+    assert 40 < value(n) / value(2 * n) < 90
+
+
+def test_consistency_distillation_keeps_an_average():
+    network = network_at(EDM, edm_by_time, False)
+    make = partial(
+        distill.consistency_distillation,
+        network,
+        EDM,
+        edm_by_time,
+        lambda frozen: exact_denoiser(DATA, EDM),
+        grids.karras(EDM, 8),
+        decay=0.75,
+    )
+    batch = {"x": draw(jax.random.key(0), DATA, 4)}
+    with pytest.raises(InputError, match="target"):
+        make()(EXACT, jax.random.key(1), batch, frozen={})
+    _, aux = make()({"a": jnp.ones(5)}, jax.random.key(1), batch, frozen={}, target=EXACT)
+    np.testing.assert_allclose(aux["context"]["target"]["a"], 0.25)
+
+
+@SLOW
+def test_consistency_trajectory_is_exact_as_the_solver_is():
+    schedule = schedules.vp_cosine()
+    teacher = lambda frozen: exact_denoiser(DATA, schedule)  # noqa: E731
+    network = network_at(schedule, predict_v)
+    batch = {"x": draw(jax.random.key(0), DATA, 4000)}
+
+    def value(n):
+        loss = distill.consistency_trajectory(
+            network, schedule, predict_v, teacher, jnp.linspace(0.9, 0.0, n + 1), weighting.unit
+        )
+        return jax.jit(lambda key: loss(EXACT, key, batch, frozen={})[1]["consistency"])(
+            jax.random.key(1)
+        )
+
+    assert value(32) < value(8) / 50
+
+
+# Progressive and guidance distillation, reflow: the target is known exactly.
+
+
+def test_progressive_student_samples_as_its_teacher():
+    """The student that has no loss takes in 4 DDIM steps what the teacher takes in 8."""
+    teacher = lambda frozen: exact_denoiser(DATA, CIRCLE)  # noqa: E731
+    ts = distill.even_times(CIRCLE, 8)
+
+    def student(x, t, cond):
+        half = 1 / 16 * CIRCLE.t_max * 2
+        denoise = lambda x, t: teacher(None)(x, t, None)  # noqa: E731
+        return Prediction(distill.progressive_target(CIRCLE, denoise, x, t, t - half, t - 2 * half))
+
+    loss = distill.progressive_distillation(
+        network_of(student, CIRCLE, predict_v),
+        CIRCLE,
+        predict_v,
+        teacher,
+        4,
+        weighting.truncated_snr,
+    )
+    batch = {"x": draw(jax.random.key(0), DATA, 64)}
+    assert loss(EXACT, jax.random.key(1), batch, frozen={})[0] < 1e-20
+    assert loss({"a": jnp.ones(5)}, jax.random.key(1), batch, frozen={})[0] > 0.01
+    x = prior_sample(jax.random.key(2), CIRCLE, (6, 1))
+    run = partial(sample, jax.random.key(3), sampler=samplers.ddim(CIRCLE), x=x)
+    fast = run(denoiser=student, ts=ts[::2])
+    np.testing.assert_allclose(fast, run(denoiser=teacher(None), ts=ts), atol=1e-12)
+
+
+def test_halving():
+    made = list(distill.halving(lambda params, steps: [*params, steps], [], 8))
+    assert made == [(4, [4]), (2, [4, 2]), (1, [4, 2, 1])]
+    with pytest.raises(InputError, match="got 6"):
+        list(distill.halving(lambda params, steps: params, [], 6))
+
+
+def labelled(x, t, cond):
+    """Class 0 is DATA, class 1 WRONG, the null label 2 their mixture."""
+    either = Mixture(
+        np.full(2, 0.5), *(np.concatenate(pair) for pair in zip(DATA[1:], WRONG[1:], strict=True))
+    )
+    options = jnp.stack([exact_denoiser(m, LINE)(x, t, None).x0 for m in (DATA, WRONG, either)])
+    return Prediction(jnp.take_along_axis(options, cond["label"][None, :, None], 0)[0])
+
+
+@SLOW
+def test_guidance_distillation():
+    """The guided teacher itself, given the scale, has no loss; at scale 1 it is the plain one."""
+    teacher = distill.guided_by(lambda frozen: labelled, {"label": jnp.asarray(2)})
+
+    def student(x, t, cond):
+        return Prediction(teacher(None, x, t, {"label": cond["label"]}, cond["guidance_scale"]))
+
+    network = network_of(student, LINE, predict_velocity)
+    loss = distill.guidance_distillation(
+        network, LINE, predict_velocity, teacher, weighting.uniform(LINE), weighting.unit
+    )
+    batch = {"x": draw(jax.random.key(0), DATA, 6), "label": jnp.arange(6) % 2}
+    assert loss(EXACT, jax.random.key(1), batch, frozen={})[0] < 1e-20
+    assert loss({"a": jnp.ones(5)}, jax.random.key(1), batch, frozen={})[0] > 0.01
+    cond, t = {"label": batch["label"]}, jnp.full(6, 0.6)
+    plain = distill.at_scale(student, 1.0)(batch["x"], t, cond).x0
+    np.testing.assert_allclose(plain, labelled(batch["x"], t, cond).x0, atol=1e-12)
+    null = {"label": jnp.full(6, 2)}
+    none = distill.at_scale(student, 0.0)(batch["x"], t, cond).x0
+    np.testing.assert_allclose(none, labelled(batch["x"], t, null).x0, atol=1e-12)
+
+
+@SLOW
+def test_reflow_of_a_gaussian_is_straight():
+    """Pairs x = m + std z: x_t tells z, so the loss is zero and one Euler step is exact."""
+    noise = jax.random.normal(jax.random.key(0), (64, 1))
+    ts = jnp.linspace(1.0, 0.0, 400)
+    batch = distill.coupling(
+        jax.random.key(1), LINE, exact_denoiser(DATA, LINE), samplers.heun(LINE), ts, noise
+    )
+    np.testing.assert_allclose(batch["x"], MEAN + STD * noise, atol=1e-4)
+
+    def straight(x, t, cond):
+        t = jnp.broadcast_to(t, x.shape[:1])[:, None]
+        return Prediction(MEAN + STD * (x - (1 - t) * MEAN) / ((1 - t) * STD + t))
+
+    loss = distill.reflow(
+        network_of(straight, LINE, predict_velocity), LINE, predict_velocity, PAIRS, weighting.unit
+    )
+    assert loss(EXACT, jax.random.key(2), batch)[0] < 1e-8
+    y = sample(jax.random.key(3), straight, samplers.euler(LINE), noise, jnp.asarray([1.0, 0.0]))
+    np.testing.assert_allclose(y, batch["x"], atol=1e-4)
+
+
+# Bad input.
+
+
+def test_what_a_method_cannot_use_is_said():
+    network = network_at(LINE, predict_velocity)
+    with pytest.raises(InputError, match="rectified_flow"):
+        distill.mean_flow(network, CIRCLE, predict_velocity, PAIRS)
+    with pytest.raises(InputError, match=r"alpha\^2"):
+        distill.scm(network, EDM, predict_v, PAIRS)
+    with pytest.raises(InputError, match="steps"):
+        distill.shortcut(network, LINE, predict_velocity, VELOCITY, steps=100)
+    with pytest.raises(InputError, match="steps"):
+        distill.progressive_distillation(
+            network, LINE, predict_v, lambda frozen: None, 0, weighting.unit
+        )
+    with pytest.raises(InputError, match="divide"):
+        distill.latent_consistency(network, LINE, predict_v, lambda *given: None, steps=7)
+    with pytest.raises(InputError, match="teacher"):
+        distill.teacher_of(network, LINE, predict_velocity)({"critic": EXACT})
