@@ -53,6 +53,8 @@ def draw(workdir: Path, num: int, seed: int, file: Path) -> None:
       InputError: sample.py refuses; its sentence.
     """
     script = Path(__file__).parents[2] / "sample.py"
+    if not script.is_file():
+        raise InputError(f"{script} is missing; draw with sample.py --npz and give that file.")
     partial = file.with_suffix(".part.npz")
     command = [sys.executable, str(script), str(workdir), "--num", str(num), "--seed", str(seed)]
     command += ["--npz", str(partial), "--out", str(file.with_suffix(".png"))]
