@@ -108,7 +108,7 @@ class Sampler(NamedTuple):
       draws: standard-normal arrays of x's shape wanted per step.
       inner: (t, s) -> (k,), shares of the step in (0, 1]. The first k + 1 draws follow one
         Brownian path: each of k ends at its share of the step, the next at the step's end, and
-        each is divided by the root of its length (`diffusion.path_noise`). The others are
+        each is divided by the root of its length (`samplers.noise.path_noise`). The others are
         independent. None: no draw ends within the step.
       stochastic: whether the draws can change the result; False where their weight is a known 0.
     """

@@ -13,7 +13,8 @@ import pytest
 from jax import lax
 
 from diffjax import cli, grids, samplers, schedules
-from diffjax.diffusion import path_noise, prior_sample
+from diffjax.diffusion import prior_sample
+from diffjax.samplers.noise import path_noise
 from diffjax.types import Sampler
 
 MEAN, STD, N = 0.7, 0.4, 40_000

@@ -1,6 +1,7 @@
 """The integer spacings of a beta table of T steps, step index k at t = t_max (k + 1)/T."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,7 @@ from diffjax.schedules import clean_time
 from diffjax.types import Array, Grid, Schedule
 
 
-def check_steps(n: int, T: int | None = None) -> None:
+def check_steps(n: Any, T: int | None = None) -> None:
     """Raise an InputError unless n is a number of steps, at most T."""
     if isinstance(n, bool) or not isinstance(n, int | np.integer):
         raise InputError(f"a grid needs a whole number of steps; got {n!r}.")

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax.diffusion import path_noise
 from diffjax.errors import InputError
 from diffjax.schedules import clean_time
 from diffjax.types import Array, BoundDenoiser, Cond, Denoiser, Grid, Sampler, Schedule
@@ -123,11 +122,6 @@ def bind(denoiser: Denoiser, cond: Cond) -> BoundDenoiser:
         return jax.tree.map(lambda leaf: leaf.astype(x.dtype), denoiser(x, t, cond))
 
     return denoise
-
-
-def draw_noise(sampler: Sampler, noise: Array, t: Array, s: Array) -> Array:
-    """Independent noise as the sampler wants it for t -> s: see `Sampler.inner`."""
-    return noise if sampler.inner is None else path_noise(noise, sampler.inner(t, s))
 
 
 def check_start(denoiser: Denoiser, x: Array, ts: Grid | np.ndarray, cond: Cond) -> None:

@@ -16,11 +16,11 @@ from diffjax.samplers.checks import (
     bind,
     check_grid,
     check_start,
-    draw_noise,
     speak,
     working,
     working_grid,
 )
+from diffjax.samplers.noise import draw_noise
 from diffjax.types import (
     Array,
     Cond,

@@ -17,8 +17,9 @@ from jax import lax
 
 from diffjax.diffusion import q_step
 from diffjax.errors import InputError
-from diffjax.samplers.checks import SamplerOf, as_sampler, count, draw_noise
+from diffjax.samplers.checks import SamplerOf, as_sampler, count
 from diffjax.samplers.info import described, sampler_info
+from diffjax.samplers.noise import draw_noise
 from diffjax.samplers.runge_kutta import heun
 from diffjax.schedules import logsnr
 from diffjax.types import Sampler, Scalar, Schedule
