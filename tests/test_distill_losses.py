@@ -204,6 +204,7 @@ def test_consistency_distillation_is_exact_as_the_solver_is(n):
     assert 40 < value(n) / value(2 * n) < 90
 
 
+@SLOW
 def test_consistency_distillation_keeps_an_average():
     network = network_at(EDM, edm_by_time, False)
     make = partial(
@@ -243,6 +244,7 @@ def test_consistency_trajectory_is_exact_as_the_solver_is():
 # Progressive and guidance distillation, reflow: the target is known exactly.
 
 
+@SLOW
 def test_progressive_student_samples_as_its_teacher():
     """The student that has no loss takes in 4 DDIM steps what the teacher takes in 8."""
     teacher = lambda frozen: exact_denoiser(DATA, CIRCLE)  # noqa: E731
