@@ -78,14 +78,14 @@ class Method(NamedTuple):
 
 
 def methods(one, two, steps):
-    """Every row for `steps` evaluations in all, for networks of one and of two times."""
+    """Every row for `steps` evaluations; `one` and `two` are networks of one and two times."""
     on_line = weighting.logit_normal(LINE, -0.4, 1.0)
     on_circle = weighting.uniform(CIRCLE)
     teacher = lambda schedule: lambda frozen: exact(schedule)  # noqa: E731
     line_weight = lambda level: (1 + jnp.exp(level / 2)) ** 2  # noqa: E731
     grid = jnp.linspace(1.0, 0.0, 41)
     flow = lambda schedule: distill.flow_map_sampler(schedule)  # noqa: E731
-    squares = distill.adaptive(0.5)
+    squares = distill.adaptive(0.0)
     return {
         "flow matching, Euler": Method(
             denoising_loss(one, LINE, VELOCITY, line_weight, weighting.uniform(LINE)),
@@ -270,10 +270,11 @@ def run(evaluations, names=None, width=64):
 def main():
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="*", help="names of rows")
     parser.add_argument("--evaluations", type=int, default=24_000, help="of each network")
     arguments = parser.parse_args()
     print(f"{'method':28}{'steps':>8}{'1':>9}{'2':>9}{'4':>9}")
-    run(arguments.evaluations)
+    run(arguments.evaluations, arguments.only)
 
 
 if __name__ == "__main__":

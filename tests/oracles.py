@@ -198,7 +198,7 @@ def network_of(denoiser: Denoiser, schedule: Schedule, parameterization, feature
         x = x_in / c.c_in
         cond, when = dict(cond or {}), t
         if "until" in cond:
-            angles = cond.pop("until") * (jnp.pi / 2000)
+            angles = cond.pop("until") * (jnp.pi / 20)
             s = jax.vmap(lambda angle: time_of_angle(schedule, angle))(angles)
             s = jnp.where(jnp.abs(s - t) < 1e-9, jax.lax.stop_gradient(t), s)
             when = Interval(t, s)

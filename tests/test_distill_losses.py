@@ -1,13 +1,15 @@
 """Losses of few-step methods at the exact map: their gradient is zero there, and not elsewhere."""
 
+import importlib.util
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import Mixture, draw, exact_denoiser, gaussian, network_of
-from test_distill import LINE, MEAN, STD, gaussian_map, rows
+from test_distill import LINE, MEAN, STD, gaussian_map, golden, rows
 
 from diffjax import distill, grids, prior_sample, sample, samplers, schedules, weighting
 from diffjax.errors import InputError
@@ -22,6 +24,13 @@ EXACT = {"a": jnp.zeros(5)}
 BATCH = 512
 
 pytestmark = pytest.mark.usefixtures("x64")
+
+
+@pytest.fixture
+def x32():
+    """Single precision for a test of this file."""
+    with jax.enable_x64(False):
+        yield
 
 
 def edm_by_time(schedule, t):
@@ -195,6 +204,7 @@ def test_consistency_distillation_is_exact_as_the_solver_is(n):
     assert 40 < value(n) / value(2 * n) < 90
 
 
+@SLOW
 def test_consistency_distillation_keeps_an_average():
     network = network_at(EDM, edm_by_time, False)
     make = partial(
@@ -234,6 +244,7 @@ def test_consistency_trajectory_is_exact_as_the_solver_is():
 # Progressive and guidance distillation, reflow: the target is known exactly.
 
 
+@SLOW
 def test_progressive_student_samples_as_its_teacher():
     """The student that has no loss takes in 4 DDIM steps what the teacher takes in 8."""
     teacher = lambda frozen: exact_denoiser(DATA, CIRCLE)  # noqa: E731
@@ -320,6 +331,114 @@ def test_reflow_of_a_gaussian_is_straight():
     assert loss(EXACT, jax.random.key(2), batch)[0] < 1e-8
     y = sample(jax.random.key(3), straight, samplers.euler(LINE), noise, jnp.asarray([1.0, 0.0]))
     np.testing.assert_allclose(y, batch["x"], atol=1e-4)
+
+
+# Generators: of the right law they are at rest, of a wrong one they are not.
+
+
+@SLOW
+def test_distribution_matching():
+    """With the exact generator and critic no gradient for the one and none on average for both."""
+    teacher = lambda frozen: exact_denoiser(DATA, CIRCLE)  # noqa: E731
+    end = {"exact": DATA, "wrong": WRONG}
+
+    def made(data):
+        """A generator where t is t_max, and the exact denoiser of what it makes elsewhere."""
+
+        def denoiser(x, t, cond):
+            t = jnp.broadcast_to(t, x.shape[:1])
+            mean, std = float(data.means[0, 0]), float(data.stds[0])
+            inner = exact_denoiser(data, CIRCLE)(x, t, None).x0
+            return Prediction(jnp.where((t == CIRCLE.t_max)[:, None], mean + std * x, inner))
+
+        return network_of(denoiser, CIRCLE, predict_v)
+
+    density = weighting.uniform(CIRCLE)
+    size = {}
+    for name, data in end.items():
+        loss = distill.distribution_matching(
+            made(data), CIRCLE, predict_v, teacher, density, weighting.unit
+        )
+
+        def one(key, loss=loss):
+            params = {"generator": EXACT, "critic": EXACT}
+            batch = {"x": jnp.zeros((BATCH, 1))}
+            g = jax.grad(lambda p: loss(p, key, batch, frozen={}, iteration=0)[0])(params)
+            return g["generator"]["a"], g["critic"]["a"]
+
+        keys = jax.random.split(jax.random.key(0), 32)
+        gradient = jax.jit(lambda keys, one=one: jax.lax.map(one, keys))(keys)
+        size[name] = [np.asarray(g) for g in gradient]
+    assert np.abs(size["exact"][0]).max() < 1e-9
+    assert np.abs(z_scores(size["exact"][1])).max() < 4.5
+    assert np.abs(z_scores(size["wrong"][0])).max() > 4.5
+    assert np.abs(z_scores(size["wrong"][1])).max() < 4.5  # the critic knows the wrong law
+
+
+@SLOW
+@pytest.mark.parametrize("t", ["0.1", "0.5", "0.9"])
+def test_matching_gradient(t):
+    data = golden("few_step.npz", f"dmd/{t}/")
+    x = jnp.asarray(golden("few_step.npz", "gaussians/")["x"])
+    got = distill.matching_gradient(x, jnp.asarray(data["x0_real"]), jnp.asarray(data["x0_fake"]))
+    np.testing.assert_allclose(got, data["gradient"], rtol=1e-9)
+
+
+@SLOW
+def test_drifting():
+    def generator(data):
+        mean, std = float(data.means[0, 0]), float(data.stds[0])
+        return network_of(lambda x, t, cond: Prediction(mean + std * x), CIRCLE, predict_v)
+
+    exact, wrong = (
+        z_scores(gradients(distill.drifting(generator(data), CIRCLE, predict_v, 0.5), n=32))
+        for data in (DATA, WRONG)
+    )
+    assert np.abs(exact).max() < 4.5
+    assert np.abs(wrong).max() > 20
+
+
+@SLOW
+def test_inductive_moment_matching():
+    """Groups of 64, whose pairs of a particle with itself weigh little."""
+    schedule = schedules.vp_cosine()
+    density = weighting.uniform(schedule)
+    earlier = lambda t: 0.7 * t  # noqa: E731 - far enough to be seen
+
+    def z(data):
+        loss = distill.inductive_moment_matching(
+            network_at(schedule, predict_v, data=data),
+            schedule,
+            predict_v,
+            density,
+            weighting.unit,
+            256,
+            earlier,
+        )
+        return np.abs(z_scores(gradients(loss, n=64))).max()
+
+    assert z(WRONG) > 4 * z(DATA)
+
+
+def test_laplace_discrepancy():
+    """Two points at a distance d, alone in their groups: 2 - 2 exp(-w d)."""
+    x, y = jnp.zeros((1, 1, 1)), jnp.full((1, 1, 1), 0.5)
+    got = distill.laplace_discrepancy(x, y, jnp.asarray([3.0]))
+    np.testing.assert_allclose(got, 2 - 2 * np.exp(-1.5), rtol=1e-6)
+
+
+# Training.
+
+
+@SLOW
+@pytest.mark.parametrize(("name", "bound"), [("MeanFlow", 0.3), ("sCM, teacher", 0.2)])
+def test_training_converges_to_the_map(name, bound, x32):
+    """A small network, trained for half a minute, in one step; the flow itself is at 1.1 there."""
+    path = Path(__file__).parents[1] / "benchmarks" / "few_step.py"
+    spec = importlib.util.spec_from_file_location("few_step_benchmark", path)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    assert benchmark.run(4000, (name,), width=32)[name][0] < bound
 
 
 # Bad input.

@@ -4,12 +4,11 @@ Each method is a `LossFn` of one network: of one time, or of two (`two_time_deno
 a teacher are given its parameters as `frozen`.
 """
 
-from diffjax.distill.consistency import (
-    consistency_distillation,
+from diffjax.distill.consistency import consistency_distillation, consistency_preconditioning
+from diffjax.distill.consistency_training import (
     consistency_distribution,
     consistency_grid,
     consistency_levels,
-    consistency_preconditioning,
     consistency_training,
     doubling,
     draw_neighbours,
@@ -17,6 +16,7 @@ from diffjax.distill.consistency import (
     easy_ratio,
 )
 from diffjax.distill.distance import adaptive, elementwise_huber, pseudo_huber, squared
+from diffjax.distill.dmd import distribution_matching, matching_gradient
 from diffjax.distill.flow_map import (
     Interval,
     as_denoiser,
@@ -34,6 +34,13 @@ from diffjax.distill.mean_flow import (
     improved_mean_flow,
     mean_flow,
     mean_flow_target,
+)
+from diffjax.distill.moments import (
+    a_little_earlier,
+    drift,
+    drifting,
+    inductive_moment_matching,
+    laplace_discrepancy,
 )
 from diffjax.distill.progressive import (
     even_times,
@@ -55,6 +62,7 @@ from diffjax.distill.trajectory import consistency_trajectory, solution_flow
 
 __all__ = [
     "Interval",
+    "a_little_earlier",
     "adaptive",
     "as_denoiser",
     "at_scale",
@@ -70,10 +78,13 @@ __all__ = [
     "consistency_trajectory",
     "coupling",
     "derivative_along",
+    "distribution_matching",
     "doubled_target",
     "doubling",
     "draw_intervals",
     "draw_neighbours",
+    "drift",
+    "drifting",
     "easy_consistency",
     "easy_ratio",
     "elementwise_huber",
@@ -85,8 +96,11 @@ __all__ = [
     "halving",
     "heun_step",
     "improved_mean_flow",
+    "inductive_moment_matching",
     "jump",
+    "laplace_discrepancy",
     "latent_consistency",
+    "matching_gradient",
     "mean_flow",
     "mean_flow_target",
     "normalised",

@@ -121,7 +121,7 @@ def two_time_denoiser(
     """A denoiser that may be asked about an `Interval`, where it answers the x0_hat of its jump.
 
     The network is given the second time as cond["until"] (B,), the angle arctan(sigma/alpha) of s
-    from 0 (clean) to 1000 (noise alone). Asked about a time t alone it takes s = t, so that every
+    from 0 (clean) to 10 (noise alone). Asked about a time t alone it takes s = t, so that every
     sampler of denoisers, and guidance, work with it as they are.
 
     Args:
@@ -138,7 +138,7 @@ def two_time_denoiser(
 
     def two_times(x, t, cond):
         t, s = (t.t, t.s) if isinstance(t, Interval) else (t, t)
-        until = jnp.broadcast_to(angle(schedule, s) * (2000 / np.pi), x.shape[:1])
+        until = jnp.broadcast_to(angle(schedule, s) * (20 / np.pi), x.shape[:1])
         return denoiser(x, t, {**(cond or {}), "until": until.astype(x.dtype)})
 
     return two_times

@@ -40,7 +40,8 @@ class TwoTimes(nn.Module):
 
     Attributes:
       module: a module of `__call__(x, t, cond, train)`.
-      names: conditions (B,) that are numbers, in the order of their embeddings.
+      names: conditions (B,) that are numbers, best of size 1 to 10, in the order of their
+        embeddings.
     """
 
     module: nn.Module

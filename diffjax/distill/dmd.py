@@ -1,0 +1,92 @@
+"""Distribution matching: a generator follows the difference of two denoisers on its own samples."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from diffjax.diffusion import q_sample
+from diffjax.distill.distance import squared
+from diffjax.distill.teacher import Teacher
+from diffjax.losses import split_batch
+from diffjax.parameterization import make_denoiser
+from diffjax.schedules import logsnr
+from diffjax.types import (
+    Anyshape,
+    LossFn,
+    Network,
+    Parameterization,
+    Samples,
+    Schedule,
+    TimeDensity,
+)
+
+
+def matching_gradient(x: Samples, real: Samples, fake: Samples) -> Samples:
+    """(x0_fake - x0_real) / mean |x - x0_real|, the mean over a sample: Yin et al. 2024, Eq. 7-8.
+
+    It is the gradient of KL(generated || real) at a noise level, up to its scale.
+
+    Args:
+      x: generated samples.
+      real: the teacher's x0_hat of x noised to a level.
+      fake: that of a denoiser of the generated samples.
+
+    Returns:
+      x's shape.
+    """
+    axes = tuple(range(1, x.ndim))
+    return (fake - real) / jnp.mean(jnp.abs(x - real), axes, keepdims=True)
+
+
+def distribution_matching(
+    network: Network,
+    schedule: Schedule,
+    parameterization: Parameterization,
+    teacher: Teacher,
+    density: TimeDensity,
+    weighting: Callable[[Anyshape], Anyshape],
+    every: int = 5,
+) -> LossFn:
+    """DMD2 in one step: x - sg(x - gradient) for the generator, denoising of x for the critic.
+
+    Yin et al. 2024 (DMD2), section 4, without pairs and without the adversarial head. The generator
+    is x = x0_hat(sigma_T z, t_max); it moves in one of `every` steps, the critic in all of them.
+
+    Args:
+      network: of generator and critic, which both begin at the teacher's parameters.
+      schedule: the noise schedule.
+      parameterization: what the networks predict, finite at t_max.
+      teacher: frozen -> denoiser, guided or not.
+      density: of the times of both terms, one without state.
+      weighting: logsnr -> weight of the critic's squared error of x0.
+      every: critic steps per generator step; the paper's 5.
+
+    Returns:
+      A `LossFn` of params {"generator", "critic"} that is given `frozen`; of the batch only the
+      shape and the conditions are used. The context has `iteration`; aux has both terms.
+    """
+
+    def loss(params, key, batch, *, frozen, iteration=0, **context):
+        like, cond = split_batch(batch)
+        z_key, time_key, eps_key, critic_key = jax.random.split(key, 4)
+        end = jnp.full(like.shape[:1], schedule.t_max, like.dtype)
+        z = schedule.sigma(end[0]) * jax.random.normal(z_key, like.shape, like.dtype)
+        make = lambda p: make_denoiser(network, p, schedule, parameterization)  # noqa: E731
+        x = make(params["generator"])(z, end, cond).x0
+        still = jax.lax.stop_gradient(x)
+        t, _ = density.draw(time_key, like.shape[0], density.init())
+        x_t = q_sample(schedule, still, t, jax.random.normal(eps_key, x.shape, x.dtype))
+        fake = make(jax.lax.stop_gradient(params["critic"]))(x_t, t, cond).x0
+        gradient = matching_gradient(still, teacher(frozen)(x_t, t, cond).x0, fake)
+        target = jax.lax.stop_gradient(still - gradient)
+        generator = jnp.mean((x - target) ** 2) / 2
+        critic = make_denoiser(network, params["critic"], schedule, parameterization, critic_key)
+        error = squared(critic(x_t, t, cond).x0 - still)
+        denoising = jnp.mean(weighting(logsnr(schedule, t)) * error)
+        moves = jnp.asarray(iteration) % every == 0
+        value = jnp.where(moves, generator, 0) + denoising
+        step = {"iteration": jnp.asarray(iteration) + 1}
+        return value, {"generator": generator, "critic": denoising, "context": step}
+
+    return loss
