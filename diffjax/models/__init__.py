@@ -30,6 +30,7 @@ from diffjax.models.logsnr import MonotoneLogSNR
 from diffjax.models.mlp import ResidualMLP
 from diffjax.models.mmdit import MMDiT
 from diffjax.models.network import network
+from diffjax.models.patched import Patched
 from diffjax.models.skips import free_u, skip_tuning
 from diffjax.models.stacking import stack_blocks, unstack_blocks
 from diffjax.models.two_times import TwoTimes
@@ -62,6 +63,7 @@ __all__ = [
     "MMDiT",
     "MonotoneLogSNR",
     "PatchDiscriminator",
+    "Patched",
     "ResidualMLP",
     "SongUNet",
     "TwoTimes",
