@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from diffjax.models import UNet
-from diffjax.models.resnet import ConvDown, ConvUp, Style, residual_down, residual_up
+from diffjax.models.resnet import ConvDown, ConvUp, Style, nearest_to, residual_down, residual_up
 from diffjax.models.unet import Level
 from diffjax.models.unet_attention import Attend, PixelAttention, SpatialTransformer
 from diffjax.pretrained.architecture import (
@@ -122,6 +122,7 @@ def unet2d_condition(config: dict[str, Any]) -> Architecture:
             choose(c["up_block_types"][::-1], cross, [self_attention(d) for d in dims[::-1]]),
         ),
         vector=needs_vector(c),
+        resize=nearest_to,
         **shared_attributes(c),
     )
     cond = {"tokens": ((1, c["cross_attention_dim"]), np.float32)}

@@ -1,0 +1,87 @@
+"""Every shipped config, shrunk by its own flags: trained, stopped, resumed and sampled."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scripts import ROOT, run
+
+from diffjax.run import config
+
+UNET = ("--channels", 8, "--multipliers", 1, "--blocks", 1)
+SHRUNK = {
+    "digits": UNET,
+    "fashion_mnist": (*UNET, "--attention-levels"),
+    "cifar10_ddpm": (*UNET, "--multipliers", 1, 1),
+    "cifar10_edm": ("--channels", 8, "--blocks", 1),
+    "imagenet256_dit": ("--width", 16, "--depth", 1, "--heads", 2, "--size", 8),
+    "images": ("--size", 8, "--width", 8, "--blocks", 1, "--conditional"),
+}
+LINES = 75
+
+
+def sources(name, tmp_path):
+    """Flags or a stand-in for data that this machine has not prepared."""
+    rng = np.random.default_rng(0)
+    if name == "imagenet256_dit":
+        x, label = rng.standard_normal((16, 8, 8, 4)), rng.integers(0, 1000, 16)
+        np.savez(tmp_path / "latents.npz", x=x, label=label)
+        return ("--latents-path", tmp_path / "latents.npz")
+    if name == "images":
+        for i in range(8):
+            folder = tmp_path / "photos" / "ab"[i % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+        return ("--data", tmp_path / "photos")
+    return ()
+
+
+def test_every_config_is_here_and_short():
+    files = {path.stem: path for path in (ROOT / "configs").glob("*.py")}
+    assert set(files) == set(SHRUNK)
+    for path in files.values():
+        assert len(path.read_text().splitlines()) <= LINES, path
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", SHRUNK)
+def test_trains_stops_resumes_and_samples(name, monkeypatch, capsys, tmp_path):
+    if name in ("fashion_mnist", "cifar10_ddpm", "cifar10_edm"):
+        size, channels = (28, 1) if name == "fashion_mnist" else (32, 3)
+        shape = (16, size, size, channels)
+        x = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        np.savez(tmp_path / "x.npz", x=x, label=np.arange(16) % 10)
+        from diffjax import data
+
+        monkeypatch.setattr(data, "tfds", lambda *a, **k: data.array(tmp_path / "x.npz"))
+    flags = (*SHRUNK[name], *sources(name, tmp_path), "--batch-size", 8)
+    path, work = Path("configs") / f"{name}.py", tmp_path / "w"
+    monkeypatch.chdir(ROOT)
+    common = ("train", path, "--workdir", work, *flags, "--log-every", 1, "--sample-every", 0)
+    usual = config.load(path)
+    monkeypatch.setattr(config, "load", lambda p: shortened(usual) if p == str(path) else usual)
+    for steps, words in ((2, "trained 2 steps"), (3, "resuming")):
+        code, out, err = run(monkeypatch, capsys, *common, "--steps", steps)
+        assert code == 0, err
+        assert words in out
+    out = tmp_path / "a.npz"
+    flags = ("--num", 3, "--steps", 2, "--out", out)
+    code, _, err = run(monkeypatch, capsys, "sample", work, *flags)
+    assert code == 0, err
+    assert np.isfinite(np.load(out)["samples"].astype(float)).all()
+
+
+def shortened(get_config):
+    """The same config with a preview of few steps."""
+    import functools
+
+    @functools.wraps(get_config)
+    def get(**options):
+        e = get_config(**options)
+        model = e.model._replace(sampling=e.model.sampling._replace(steps=2))
+        return e._replace(model=model)
+
+    get.modules = get_config.modules
+    return get
