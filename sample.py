@@ -68,7 +68,7 @@ def main(argv):
     argv = [*argv]
     workdir = Path(argv.pop(0)) if argv and not argv[0].startswith("-") else None
     published_at = f.early_flag(argv, "--pretrained")
-    start.keep_compiled(start.cache_folder())  # until the flag is read
+    start.compiled(f.early_flag(argv, "--compilation-cache", "default"))
     start.check_platform()
     model, weights = open_model(workdir, published_at, f.early_flag(argv, "--autoencoder"))
     usual = model.sampling if model else Sampling()
@@ -91,7 +91,7 @@ def main(argv):
     defaults = usual._asdict() | {"sampler": name, "grid": grid_name}
     defaults |= defaults.pop("options") if constructor is usual.sampler else {}
     defaults |= defaults.pop("grid_options") if make_grid is usual.grid else {}
-    asked, processes, compiled, *given, options, spacing = f.parse(
+    asked, processes, _, *given, options, spacing = f.parse(
         f"sample.py {workdir or 'WORKDIR'}", __doc__, shared, argv, defaults=defaults
     )
     if model is None:
@@ -104,7 +104,6 @@ def main(argv):
     options = f.keywords(constructor, options, stepped, taken)
     options = dict(usual.options) | options if constructor is usual.sampler else options
     spacing = f.keywords(make_grid, spacing, makers, also_taken)
-    start.compiled(**compiled)
     start.join_processes(**processes)
     if name in adaptive and f.is_given(argv, "steps", "grid"):
         raise InputError(f"{name} chooses its own steps; leave out --steps and --grid.")

@@ -13,7 +13,7 @@ UNET = ("--channels", 8, "--multipliers", 1, "--blocks", 1)
 SHRUNK = {
     "digits": UNET,
     "fashion_mnist": (*UNET, "--attention-levels"),
-    "cifar10_ddpm": (*UNET, "--multipliers", 1, 1),
+    "cifar10_ddpm": ("--channels", 32, "--multipliers", 1, "--blocks", 1),
     "cifar10_edm": ("--channels", 8, "--blocks", 1),
     "imagenet256_dit": ("--width", 16, "--depth", 1, "--heads", 2, "--size", 8),
     "images": ("--size", 8, "--width", 8, "--blocks", 1, "--conditional"),
