@@ -26,3 +26,17 @@ def test_every_path_it_names_exists():
     named += re.findall(r"\]\((?!http)([\w./]+)\)", README)
     assert named
     assert [path for path in named if not (root / path).exists()] == []
+
+
+def test_the_map_is_that_of_the_package():
+    import importlib.util
+
+    from test_imports import ORDER
+
+    root = Path(__file__).parent.parent
+    spec = importlib.util.spec_from_file_location("map", root / "benchmarks" / "map.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    said = (root / "docs" / "map.md").read_text()
+    assert said == module.text(ORDER), "run python benchmarks/map.py"
+    assert len(said.splitlines()) > 100
