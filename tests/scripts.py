@@ -49,6 +49,19 @@ def start(script, *arguments, devices=1, **options):
     )
 
 
+def saved(workdir, step):
+    """The state of a checkpoint as Orbax restores it, in dicts."""
+    import orbax.checkpoint as ocp
+
+    from diffjax import checkpoint
+
+    manager = checkpoint.reader(workdir / "checkpoints")
+    args = ocp.args.Composite(state=ocp.args.StandardRestore())
+    state = manager.restore(step, args=args)["state"]
+    manager.close()
+    return state
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A workdir of a few real steps."""

@@ -9,9 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from scripts import run
-
-from diffjax import checkpoint
+from scripts import run, saved
 
 SMALL = Path(__file__).parent / "faults" / "small_run.py"
 
@@ -46,7 +44,7 @@ def pitch():
         return {"pitch": np.full(num, pitch, np.float32)}
 
     def encode(frozen, raw):  # a text encoder would be such a network
-        return {"vector": raw["pitch"][:, None] * frozen["ear"]["w"]}
+        return {"vector": raw["pitch"][:, None] * frozen["ear"]["w"][None]}
 
     example = {"pitch": jax.ShapeDtypeStruct((), jnp.float32)}
     return Condition(example, {"pitch": np.float32(0)}, flags, encode)
@@ -147,7 +145,7 @@ def test_all_of_it_from_outside_the_package(folder, monkeypatch, capsys, tmp_pat
     record = json.loads((tmp_path / "w/config.json").read_text())
     assert set(record["fingerprints"]) == {"ear", "teacher"}
     assert record["modules"] == ["medium"]
-    state = checkpoint.reader(tmp_path / "w/checkpoints").restore(4)["state"]
+    state = saved(tmp_path / "w", 4)
     assert set(state["averages"]) == {"ema", "slow"}
     leaves = sum(np.size(leaf) for leaf in jax.tree.leaves(state["params"]))
     assert leaves == 16 * 16 + 3 * 16  # nothing frozen is in it

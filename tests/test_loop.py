@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from oracles import SCHEDULES, TWO_MOONS, ZERO_TERMINAL_SNR, exact_denoiser, posterior_mean
 
-from diffjax import cli, grids, guidance, samplers, schedules
+from diffjax import grids, guidance, samplers, schedules
 from diffjax.diffusion import prior_sample
 from diffjax.errors import InputError
 from diffjax.parameterization import (
@@ -21,6 +21,7 @@ from diffjax.parameterization import (
     predict_score,
     predict_v,
 )
+from diffjax.run import flags
 from diffjax.types import Sampler
 
 SCHEDULE = SCHEDULES["vp_linear"]
@@ -297,7 +298,7 @@ def test_x_of_any_precision(make):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("make", cli.constructors(samplers, Sampler).values())
+@pytest.mark.parametrize("make", flags.constructors(samplers, Sampler).values())
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_every_sampler_in_every_precision(make, dtype):
     found = in_dtype(make, dtype)
@@ -307,7 +308,7 @@ def test_every_sampler_in_every_precision(make, dtype):
 
 @pytest.mark.exhaustive
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("make", cli.constructors(samplers, Sampler).values())
+@pytest.mark.parametrize("make", flags.constructors(samplers, Sampler).values())
 def test_every_sampler_in_single_precision_under_x64(make):
     assert {a.dtype for a in in_dtype(make, jnp.float32)} == {jnp.dtype("float32")}
 

@@ -72,7 +72,7 @@ def test_an_autoencoder_decodes_what_a_latent_was_scaled_from(folder):
     network, _ = published(folder("dit"))
     model = with_decoder(network._replace(example=latents[0]), where)
     frozen = {name: load() for name, load in model.frozen.items()}
-    decoded = model.codec.decode(frozen, latents)
+    decoded = model.codec.decode(frozen, jnp.asarray(latents))
     wanted = np.moveaxis(arrays["out_decoded"], 1, -1)
     np.testing.assert_allclose(decoded, wanted, atol=1e-4 * np.abs(wanted).max())
 

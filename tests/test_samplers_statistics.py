@@ -12,8 +12,9 @@ import oracles
 import pytest
 from jax import lax
 
-from diffjax import cli, grids, samplers, schedules
+from diffjax import grids, samplers, schedules
 from diffjax.diffusion import prior_sample
+from diffjax.run import flags
 from diffjax.samplers.noise import path_noise
 from diffjax.types import Sampler
 
@@ -137,7 +138,7 @@ def test_the_loops_draw_what_the_sampler_wants(name, n, which):
 
 def test_every_stochastic_sampler_has_a_statistical_row():
     rows = {make.func if isinstance(make, partial) else make for make, _ in RATIOS.values()}
-    made = cli.constructors(samplers, Sampler).values()
+    made = flags.constructors(samplers, Sampler).values()
     needed = {make for make in made if make(SCHEDULES["edm"]).draws}
     assert needed - {samplers.ddim} <= rows
 

@@ -52,9 +52,12 @@ def test_a_second_run_in_the_same_workdir_is_refused(trained, monkeypatch, capsy
     assert "another run is writing" in err
 
 
-def draw(monkeypatch, capsys, workdir, tmp_path, *arguments):
+FOUR = ("--steps", "4")
+
+
+def draw(monkeypatch, capsys, workdir, tmp_path, *arguments, steps=FOUR):
     npz = tmp_path / "samples.npz"
-    arguments = (workdir, "--out", tmp_path / "s.png", "--npz", npz, "--steps", "4", *arguments)
+    arguments = (workdir, "--out", tmp_path / "s.png", "--npz", npz, *steps, *arguments)
     code, out, err = run(monkeypatch, capsys, "sample", *arguments)
     assert code == 0, err
     with np.load(npz) as file:
@@ -110,7 +113,8 @@ def test_every_kind_of_sampler(flags, trained, monkeypatch, capsys, tmp_path):
     ],
 )
 def test_samplers_that_choose_their_own_steps(flags, trained, monkeypatch, capsys, tmp_path):
-    samples, _, out = draw(monkeypatch, capsys, trained[0], tmp_path, "--num", "3", *flags)
+    few = ("--num", "3")
+    samples, _, out = draw(monkeypatch, capsys, trained[0], tmp_path, *few, *flags, steps=())
     assert samples.shape == (3, 8, 8, 1)
     assert re.search(rf"{flags[1]}, \d+ denoiser calls, ", out.splitlines()[0])
 

@@ -7,9 +7,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from scripts import ROOT, TINY, run, start
-
-from diffjax import checkpoint
+from scripts import ROOT, TINY, run, saved, start
 
 CONFIG_WITHOUT = "x = 1\n"
 CONFIG_BROKEN = "import nothing_of_this_name\n"
@@ -85,10 +83,7 @@ LONG = (*TINY, "--steps", "200", "--log-every", "5", "--checkpoint-every", "20")
 
 
 def _final(workdir):
-    manager = checkpoint.reader(workdir / "checkpoints")
-    state = manager.restore(200)["state"]
-    manager.close()
-    return state
+    return saved(workdir, 200)
 
 
 def _logged(workdir):
@@ -158,5 +153,5 @@ def test_divergence_stops_and_names_the_last_good_checkpoint(monkeypatch, capsys
     assert lines[-1]["skipped"] >= 10
     last = max(int(p.name) for p in (tmp_path / "w/checkpoints").iterdir() if p.name.isdigit())
     assert f"checkpoints/{last}" in err
-    restored = checkpoint.reader(tmp_path / "w/checkpoints").restore(last)["state"]
+    restored = saved(tmp_path / "w", last)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(restored["params"]))

@@ -55,6 +55,7 @@ def example(name, dtype=jnp.float32):
     x, t, cond = inputs(size=4, dtype=dtype)
     if name == "mlp":
         return x[:, 0, 0], t, cond
+    cond = cond if NETWORKS[name].num_classes else {}
     text = jax.random.normal(jax.random.key(3), (3, 4, 5), dtype)
     return x, t, cond | {"tokens": text, "token_mask": jnp.ones((3, 4), bool).at[:, -1].set(False)}
 

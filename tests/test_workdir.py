@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from scripts import TINY, run
+from scripts import TINY, run, saved
 
 from diffjax.errors import InputError
 from diffjax.run import config, workdir
@@ -129,18 +129,13 @@ def test_a_finished_run_is_made_longer_and_other_changes_are_insisted_on(
 
 
 def test_a_run_begins_from_the_weights_of_another(trained, monkeypatch, capsys, tmp_path):
-    from diffjax import checkpoint
-
     flags = (*TINY, "--steps", 1, "--lr", 0, "--init-from", trained[0])
     code, out, err = run(monkeypatch, capsys, "train", "--workdir", tmp_path / "w", *flags)
     assert code == 0, err
     assert "starting from the weights of" in out
 
-    def params(folder, step, name):
-        return checkpoint.reader(folder / "checkpoints").restore(step)["state"][name]
-
-    wanted = params(trained[0], 6, "averages")["ema"]
-    jax.tree.map(np.testing.assert_array_equal, params(tmp_path / "w", 1, "params"), wanted)
+    wanted = saved(trained[0], 6)["averages"]["ema"]
+    jax.tree.map(np.testing.assert_array_equal, saved(tmp_path / "w", 1)["params"], wanted)
     other = ("--workdir", tmp_path / "x", *flags[:1], 16, *flags[2:])
     code, _, err = run(monkeypatch, capsys, "train", *other)
     assert code == 2

@@ -1,12 +1,13 @@
 """How a script begins and ends: the platform, the compilation cache, errors as sentences."""
 
 import glob
-import importlib.metadata
 import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import jaxlib
 
 from diffjax.cpu import xla_flags
 from diffjax.errors import InputError, sentence
@@ -22,7 +23,7 @@ def choose_platform() -> None:
     others = any(importlib.util.find_spec(name) for name in accelerators)
     if importlib.util.find_spec("libtpu") and no_tpu and not others:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    if flags := xla_flags(os.environ, importlib.metadata.version("jaxlib")):
+    if flags := xla_flags(os.environ, jaxlib.__version__):
         os.environ["XLA_FLAGS"] = flags
 
 
