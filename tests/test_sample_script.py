@@ -34,7 +34,6 @@ from diffjax.run.weights import check_finite
         (["--seed", "-1"], "from 0 to 4294967295"),
         (["--sampler", "adaptive_ode", "--steps", "5"], "leave out --steps and --grid"),
         (["--sampler", "adaptive_sde", "--grid=karras"], "leave out --steps and --grid"),
-        (["--grid", "karras", "--rho", "0"], "rho"),
     ],
 )
 def test_refused_before_anything_is_drawn(arguments, says, trained, monkeypatch, capsys, tmp_path):
