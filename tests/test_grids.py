@@ -17,7 +17,7 @@ from diffjax import grids, samplers, schedules
 from diffjax.diffusion import prior_sample
 from diffjax.errors import InputError
 from diffjax.grids.search import cheapest_chain
-from diffjax.samplers.learned_grid import ordered_logsnrs
+from diffjax.samplers.learned_grid import descend, ordered_logsnrs
 from diffjax.types import Grid
 
 GOLDEN = Path(__file__).parent / "golden" / "k_sigma_space.npz"
@@ -114,6 +114,33 @@ def test_align_your_steps_tables():
         np.testing.assert_allclose(twenty[1::2], np.sqrt(np.multiply(table[1:], table[:-1])), 1e-5)
     video = grids.align_your_steps(schedules.edm(0.002, 700.0), 10, grids.STABLE_VIDEO_DIFFUSION)
     np.testing.assert_allclose(video[:-1], grids.STABLE_VIDEO_DIFFUSION[:-1], rtol=1e-5)
+
+
+def test_ends_beyond_the_schedule_are_its_own():
+    """Noise of 1000 is not there: the grid begins at t_max, where 157 is."""
+    schedule = schedules.from_betas(schedules.linear_betas(1000))
+    for grid in (grids.karras, grids.exponential, grids.polyexponential):
+        ts = grid(schedule, 10, sigma_max=1000.0)
+        np.testing.assert_allclose(ts, grid(schedule, 10), rtol=1e-5)
+
+
+def test_given_ends_need_no_range():
+    """Rectified flow has pure noise at t_max; sigma/alpha = t/(1 - t) gives t."""
+    sigma = np.linspace(80 ** (1 / 7), 0.01 ** (1 / 7), 5) ** 7
+    ts = grids.karras(schedules.rectified_flow(), 5, sigma_min=0.01, sigma_max=80.0)
+    np.testing.assert_allclose(ts, np.append(sigma / (1 + sigma), 0), rtol=1e-5)
+
+
+def test_a_grid_made_in_jit_is_checked():
+    with pytest.raises(InputError, match="decrease"):
+        jax.jit(lambda: grids.karras(EDM, 5, sigma_min=2.0, sigma_max=2.0))()
+
+
+def test_a_traced_schedule_makes_a_grid():
+    def make(t_max):
+        return grids.karras(EDM._replace(t_max=t_max), 5)
+
+    np.testing.assert_allclose(jax.jit(make)(80.0), make(80.0), rtol=1e-5)
 
 
 # --- searched ---------------------------------------------------------------------------
@@ -231,6 +258,39 @@ def test_a_learned_grid_is_never_worse_than_its_start(learn):
     assert not np.any(offsets)
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_learned_times_of_ddim_improve():
+    schedule, denoiser, _ = problem("edm")
+    x = prior_sample(jax.random.key(1), schedule, (64, 2))
+    start = grids.karras(schedule, STEPS)
+
+    @jax.jit
+    def learn(x):
+        sampler = samplers.ddim(schedule)
+        return samplers.learn_grid(
+            jax.random.key(0), denoiser, sampler, schedule, start, x, steps=60
+        )
+
+    _, losses = learn(x)
+    assert np.all(np.isfinite(losses))
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_a_descent_that_is_not_finite_warns():
+    """|x| has its slope by a square root at 0: NaN, and so is every loss after the first."""
+
+    def run():
+        start = jnp.asarray(0.0)
+        found = descend(jax.random.key(0), lambda x: jnp.sqrt(x**2), start, steps=3)
+        jax.effects_barrier()
+        return found
+
+    with jax.debug_nans(False), pytest.warns(RuntimeWarning, match="descent"):
+        best, losses = run()
+    assert best == 0
+    assert losses[0] == 0
+
+
 def test_smoothed_gradient_of_a_quadratic():
     """Exact in the mean for a quadratic: eps eps^T has mean I. 4,000 pairs: within 5 std."""
     point = {"a": jnp.asarray([1.0, -2.0]), "b": jnp.asarray(0.5)}
@@ -269,12 +329,27 @@ def test_fixed_end():
 
 
 EDM = SCHEDULES["edm"]
+ONE_BETA = schedules.from_betas(np.array([0.5]))
 NOISE = jnp.zeros((2, 2))
 BAD = {
     "no steps": (lambda: grids.vp_uniform(EDM, 0), "at least 1 step"),
     "no steps of a table": (lambda: grids.align_your_steps(EDM, 0), "at least 1 step"),
     "shape": (lambda: grids.beta_quantiles(EDM, 5, a=0.0), "above 0"),
     "table": (lambda: grids.align_your_steps(EDM, 5, [1.0, 2.0]), "decreasing"),
+    "sigma_min 0": (lambda: grids.karras(EDM, 5, sigma_min=0.0), "sigma_min"),
+    "sigma_min 0, exponential": (lambda: grids.exponential(EDM, 5, sigma_min=0.0), "sigma_min"),
+    "ends": (lambda: grids.karras(EDM, 5, sigma_min=3.0, sigma_max=2.0), "below the highest"),
+    "ends, exponential": (lambda: grids.exponential(EDM, 5, 3.0, 2.0), "below the highest"),
+    "end beyond": (lambda: grids.karras(EDM, 5, sigma_min=100.0), "below the highest"),
+    "rho": (lambda: grids.karras(EDM, 5, rho=0.0), "rho"),
+    "power": (lambda: grids.polyexponential(EDM, 5, rho=0.0), "rho"),
+    "T 1": (lambda: grids.karras(ONE_BETA, 2), "decrease"),
+    "T 1, logsnr": (lambda: grids.uniform_logsnr(ONE_BETA, 2), "decrease"),
+    "T 1, quantiles": (lambda: grids.beta_quantiles(ONE_BETA, 2), "decrease"),
+    "T 1, leading": (lambda: grids.leading(ONE_BETA, 2, T=1), "at most T = 1"),
+    "ties": (lambda: grids.respaced(EDM, [2**25], 2**25), "decrease"),
+    "sections": (lambda: grids.respaced(EDM, "10,x"), "whole numbers"),
+    "no section": (lambda: grids.respaced(EDM, []), "sections"),
     "zero SNR": (lambda: grids.exponential(ZERO_TERMINAL_SNR, 5), "trailing"),
     "fine": (lambda: grids.gits(EDM, 61, lambda x, t, cond: x, NOISE), "cannot give 61"),
     "one step": (

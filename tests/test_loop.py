@@ -319,3 +319,27 @@ def test_bytes_are_refused():
         samplers.sample(
             jax.random.key(0), EXACT, samplers.euler(SCHEDULE), x, grids.karras(SCHEDULE, 3)
         )
+
+
+# --- a time that is repeated -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(samplers.lms, samplers.deis, samplers.dpmpp_2m, samplers.unipc, samplers.plms),
+        *(partial(samplers.dpmpp_2m_sde, eta=0.0), partial(samplers.dpmpp_3m_sde, eta=0.0)),
+        partial(samplers.sa_solver, tau=0.0),
+    ],
+)
+def test_a_repeated_time_in_a_traced_grid_is_no_step(make):
+    """The path on t0 t1 t1 t2 t3 t3 t4 is that on t0 t1 t2 t3 t4, standing still twice."""
+    ts = grids.trailing(SCHEDULE, 5)
+    index = np.array([0, 1, 1, 2, 3, 3, 4, 5, 5])
+
+    @jax.jit
+    def path(ts):
+        sampler = make(SCHEDULE)
+        return samplers.sample_path(jax.random.key(0), EXACT, sampler, noise(4), ts)
+
+    np.testing.assert_allclose(path(ts[index]), path(ts)[index], atol=1e-5)

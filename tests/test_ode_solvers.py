@@ -370,3 +370,20 @@ def test_amed_refuses_parameters_of_another_grid():
     sampler = samplers.amed(schedules.edm(), Amed(jnp.zeros(3), 1.0))
     with pytest.raises(InputError, match="each of the 5 steps of the grid; got shape \\(3,\\)"):
         sampler.init(jnp.zeros((1, 1)), jnp.linspace(1.0, 0.0, 6))
+
+
+@pytest.mark.parametrize("name", ["lms_4", "dpmpp_3m", "deis_3", "unipc_3"])
+def test_clustered_times_do_not_multiply_rounding(name):
+    """N(0.7, 0.4^2): x0 = 0.7 + 0.4 (x - 0.7)/sqrt(0.4^2 + sigma^2), on times crowded at t_max."""
+    schedule = schedules.ve()
+
+    def denoiser(x, t, cond):
+        noise = schedule.sigma(t) ** 2
+        return Prediction((0.16 * x + 0.7 * noise) / (0.16 + noise))
+
+    sigma = schedule.sigma(schedule.t_max)
+    x = sigma * jnp.linspace(-2.0, 2.0, 5)[:, None]
+    ts = grids.beta_quantiles(schedule, 1000)
+    out = scan(SOLVERS[name][0](schedule), denoiser, x, ts)[-1]
+    expected = 0.7 + 0.4 * (x - 0.7) / jnp.sqrt(0.16 + sigma**2)
+    np.testing.assert_allclose(out, expected, atol=2e-3)

@@ -15,6 +15,7 @@ from diffjax import diffusion, grids, samplers, schedules
 from diffjax.errors import InputError
 from diffjax.samplers.exponential import moments
 from diffjax.samplers.info import sampler_info
+from diffjax.types import Prediction
 
 GOLDEN = np.load("tests/golden/k_sigma_space.npz")
 MEAN, STD = 0.7, 0.5
@@ -430,3 +431,18 @@ def test_adaptive(schedule):
 def test_adaptive_bad_arguments(bad):
     with pytest.raises(InputError, match="got"):
         samplers.adaptive_sde(SCHEDULES["vp"], **bad)
+
+
+def test_adaptive_says_when_its_attempts_are_spent():
+    schedule = SCHEDULES["vp"]
+    x = jax.random.normal(jax.random.key(0), (2, 1))
+
+    def denoiser(x, t, cond):
+        return Prediction(jnp.zeros_like(x))
+
+    def run():
+        samplers.adaptive_sde(schedule, max_steps=3)(jax.random.key(1), denoiser, x)
+        jax.effects_barrier()
+
+    with pytest.warns(RuntimeWarning, match="max_steps = 3"):
+        run()

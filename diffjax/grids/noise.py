@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffjax.errors import InputError
-from diffjax.grids.steps import check_steps
+from diffjax.grids.steps import check_steps, grid_maker
 from diffjax.schedules import clean_time, logsnr
-from diffjax.types import Array, Grid, Schedule
+from diffjax.types import Array, Grid, Scalar, Schedule
 
 # Sabour et al. 2024, the noise levels of 10 steps, found with the networks they are named for.
 STABLE_DIFFUSION_15 = (
@@ -26,6 +26,7 @@ STABLE_VIDEO_DIFFUSION = (
 )
 
 
+@grid_maker
 def karras(
     schedule: Schedule,
     n: int,
@@ -40,21 +41,25 @@ def karras(
     Args:
       schedule: the noise schedule.
       n: number of steps, at least 1.
-      rho: how far steps are shortened towards low noise.
-      sigma_min: lowest noise before clean; default that of t_min.
-      sigma_max: highest noise; default that of t_max.
+      rho: how far steps are shortened towards low noise, above 0.
+      sigma_min: lowest noise before clean, above 0; default that of t_min.
+      sigma_max: highest noise, at most that of t_max, which stands for more; default that.
 
     Returns:
       n + 1 decreasing times, the last clean.
+
+    Raises:
+      InputError: no steps, a rho that is not above 0, ends that are not 0 < sigma_min <
+        sigma_max, or a terminal SNR of zero without sigma_max.
     """
     check_steps(n)
-    noisy, cleanest = logsnr_range(schedule)
-    low = jnp.exp(-cleanest / 2) if sigma_min is None else sigma_min
-    high = jnp.exp(-noisy / 2) if sigma_max is None else sigma_max
+    _check_rho(rho)
+    low, high = (jnp.exp(-end / 2) for end in _ends(schedule, sigma_min, sigma_max))
     ratio = (high ** (1 / rho) + _ramp(n) * (low ** (1 / rho) - high ** (1 / rho))) ** rho
     return from_logsnr(schedule, -2 * jnp.log(ratio))
 
 
+@grid_maker
 def uniform_logsnr(schedule: Schedule, n: int) -> Grid:
     """logsnr evenly spaced from t_max to t_min, then clean: Lu et al. 2022 (DPM-Solver).
 
@@ -70,6 +75,7 @@ def uniform_logsnr(schedule: Schedule, n: int) -> Grid:
     return from_logsnr(schedule, low + _ramp(n) * (high - low))
 
 
+@grid_maker
 def exponential(
     schedule: Schedule, n: int, sigma_min: float | None = None, sigma_max: float | None = None
 ) -> Grid:
@@ -81,18 +87,19 @@ def exponential(
     Args:
       schedule: the noise schedule.
       n: number of steps, at least 1.
-      sigma_min: lowest noise before clean; default that of t_min.
-      sigma_max: highest noise; default that of t_max.
+      sigma_min: lowest noise before clean, above 0; default that of t_min.
+      sigma_max: highest noise, at most that of t_max, which stands for more; default that.
 
     Returns:
       n + 1 decreasing times, the last clean.
 
     Raises:
-      InputError: no steps, or a terminal SNR of zero.
+      InputError: as for `karras`.
     """
     return polyexponential(schedule, n, 1.0, sigma_min, sigma_max)
 
 
+@grid_maker
 def polyexponential(
     schedule: Schedule,
     n: int,
@@ -107,23 +114,24 @@ def polyexponential(
     Args:
       schedule: the noise schedule.
       n: number of steps, at least 1.
-      rho: above 1 shortens the steps towards low noise, below 1 those towards high noise.
-      sigma_min: lowest noise before clean; default that of t_min.
-      sigma_max: highest noise; default that of t_max.
+      rho: above 1 shortens the steps towards low noise, below 1, and above 0, those towards
+        high noise.
+      sigma_min: lowest noise before clean, above 0; default that of t_min.
+      sigma_max: highest noise, at most that of t_max, which stands for more; default that.
 
     Returns:
       n + 1 decreasing times, the last clean.
 
     Raises:
-      InputError: no steps, or a terminal SNR of zero.
+      InputError: as for `karras`.
     """
     check_steps(n)
-    noisy, cleanest = logsnr_range(schedule)
-    low = cleanest if sigma_min is None else -2 * jnp.log(sigma_min)
-    high = noisy if sigma_max is None else -2 * jnp.log(sigma_max)
+    _check_rho(rho)
+    low, high = _ends(schedule, sigma_min, sigma_max)
     return from_logsnr(schedule, low + (1 - _ramp(n)) ** rho * (high - low))
 
 
+@grid_maker
 def vp_uniform(
     schedule: Schedule, n: int, beta_d: float = 19.9, beta_min: float = 0.1, eps_s: float = 1e-3
 ) -> Grid:
@@ -153,6 +161,7 @@ def vp_uniform(
     return from_logsnr(schedule, -jnp.log(jnp.expm1(beta_d * u**2 / 2 + beta_min * u)))
 
 
+@grid_maker
 def beta_quantiles(schedule: Schedule, n: int, a: float = 0.6, b: float = 0.6) -> Grid:
     """Quantiles of Beta(a, b) in time, then clean: Lee et al. 2024 (Beta Sampling).
 
@@ -181,6 +190,7 @@ def beta_quantiles(schedule: Schedule, n: int, a: float = 0.6, b: float = 0.6) -
     return jnp.append(ts, clean_time(schedule))
 
 
+@grid_maker
 def align_your_steps(
     schedule: Schedule, n: int, table: Sequence[float] = STABLE_DIFFUSION_15
 ) -> Grid:
@@ -215,6 +225,36 @@ def align_your_steps(
 
 def _ramp(n: int) -> Array:
     return jnp.arange(n) / max(n - 1, 1)
+
+
+def _check_rho(rho: Scalar) -> None:
+    if not isinstance(rho, jax.core.Tracer) and not 0 < rho < np.inf:
+        raise InputError(f"rho must be a number above 0; got {rho}.")
+
+
+def _ends(
+    schedule: Schedule, sigma_min: Scalar | None, sigma_max: Scalar | None
+) -> tuple[Array, Array]:
+    """Log-SNR at sigma_min and at sigma_max, or at the ends of the schedule."""
+    for name, sigma in (("sigma_min", sigma_min), ("sigma_max", sigma_max)):
+        known = sigma is not None and not isinstance(sigma, jax.core.Tracer)
+        if known and not 0 < sigma < np.inf:
+            raise InputError(f"{name} must be a noise level above 0; got {sigma}.")
+    if sigma_max is None:
+        noisy = logsnr_range(schedule)[0]
+    else:
+        noisy = jnp.maximum(logsnr(schedule, schedule.t_max), -2 * jnp.log(sigma_max))
+    if sigma_min is None:
+        cleanest = logsnr(schedule, schedule.t_min)
+    else:
+        cleanest = jnp.asarray(-2 * jnp.log(sigma_min))
+    if not isinstance(cleanest - noisy, jax.core.Tracer) and cleanest < noisy:
+        low, high = jnp.exp(-cleanest / 2), jnp.exp(-noisy / 2)
+        raise InputError(
+            f"the lowest noise must be below the highest; got sigma_min {low:g} and sigma_max "
+            f"{high:g}. Give both ends within the schedule, or leave them out."
+        )
+    return cleanest, noisy
 
 
 def logsnr_range(schedule: Schedule) -> tuple[Array, Array]:

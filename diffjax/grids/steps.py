@@ -1,8 +1,10 @@
 """The integer spacings of a beta table of T steps, step index k at t = t_max (k + 1)/T."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -22,12 +24,35 @@ def check_steps(n: Any, T: int | None = None) -> None:
         )
 
 
+def grid_maker(make: Callable[..., Array]) -> Callable[..., Array]:
+    """The maker of a grid, which raises an InputError where its times do not decrease.
+
+    Times that follow from known numbers are known inside `jax.jit` too, and so looked at;
+    those of a traced schedule are taken as they are.
+    """
+
+    @wraps(make)
+    def checked(*args, **kwargs):
+        with jax.ensure_compile_time_eval():
+            ts = make(*args, **kwargs)
+        if not isinstance(ts, jax.core.Tracer) and not np.all(np.diff(ts) < 0):
+            raise InputError(
+                f"{make.__name__} needs times that decrease, and these numbers give "
+                f"{np.array2string(np.asarray(ts), threshold=8)}; ask for fewer steps, or for "
+                "ends that the schedule has and that are further apart."
+            )
+        return ts
+
+    return checked
+
+
 def _from_steps(schedule: Schedule, steps: np.ndarray, T: int, clean: bool = True) -> Array:
     """Times of decreasing step indices, with the clean time appended."""
     ts = jnp.asarray(schedule.t_max * (steps + 1) / T)
     return jnp.append(ts, clean_time(schedule)) if clean else ts
 
 
+@grid_maker
 def leading(schedule: Schedule, n: int, T: int = 1000) -> Grid:
     """Steps 0, T//n, 2 T//n, ...: the spacing of Song et al. 2021 (DDIM); never starts at T.
 
@@ -43,6 +68,7 @@ def leading(schedule: Schedule, n: int, T: int = 1000) -> Grid:
     return _from_steps(schedule, np.arange(n)[::-1] * (T // n), T)
 
 
+@grid_maker
 def trailing(schedule: Schedule, n: int, T: int = 1000) -> Grid:
     """Steps T - 1, T - 1 - T/n, ...: starts at full noise (Lin et al. 2024, Table 2).
 
@@ -52,6 +78,7 @@ def trailing(schedule: Schedule, n: int, T: int = 1000) -> Grid:
     return _from_steps(schedule, np.round(T * (1 - np.arange(n) / n)) - 1, T)
 
 
+@grid_maker
 def linspace(schedule: Schedule, n: int, T: int = 1000) -> Grid:
     """n + 1 steps evenly from T - 1 to 0, both included, so that it ends at t = t_max/T.
 
@@ -70,6 +97,7 @@ def linspace(schedule: Schedule, n: int, T: int = 1000) -> Grid:
     return _from_steps(schedule, np.round(np.linspace(T - 1, 0, n + 1)), T, clean=False)
 
 
+@grid_maker
 def respaced(schedule: Schedule, sections: str | Sequence[int], T: int = 1000) -> Array:
     """A number of steps for each section of the process: Nichol & Dhariwal 2021, section 4.
 
@@ -85,6 +113,13 @@ def respaced(schedule: Schedule, sections: str | Sequence[int], T: int = 1000) -
     return _from_steps(schedule, space_timesteps(sections, T)[::-1], T)
 
 
+def _whole(text: str) -> int:
+    """The whole number that a text says, or an InputError."""
+    if not text.strip().isdecimal():
+        raise InputError(f'sections are whole numbers, such as "10,15,20"; got {text!r}.')
+    return int(text)
+
+
 def space_timesteps(sections: str | Sequence[int], T: int = 1000) -> np.ndarray:
     """The step indices, increasing, that `respaced` keeps.
 
@@ -92,16 +127,19 @@ def space_timesteps(sections: str | Sequence[int], T: int = 1000) -> np.ndarray:
       InputError: a section is shorter than its count, or no integer stride fits.
     """
     if isinstance(sections, str) and sections.startswith("ddim"):
-        wanted = int(sections.removeprefix("ddim"))
+        wanted = _whole(sections.removeprefix("ddim"))
         for stride in range(1, T):
             if len(range(0, T, stride)) == wanted:
                 return np.arange(0, T, stride)
         raise InputError(f"no integer stride gives {wanted} of {T} steps; try another number.")
     if isinstance(sections, str):
-        sections = [int(count) for count in sections.split(",")]
+        sections = [_whole(count) for count in sections.split(",")]
+    if not 1 <= len(sections) <= T:
+        raise InputError(f"a grid of {T} steps has 1 to {T} sections; got {len(sections)}.")
     kept = []
     for part, count in zip(np.array_split(np.arange(T), len(sections)), sections, strict=True):
-        if not 1 <= count <= len(part):
+        check_steps(count)
+        if count > len(part):
             raise InputError(
                 f"a section of {len(part)} steps cannot keep {count}; ask for 1 to {len(part)}."
             )

@@ -9,7 +9,7 @@ from jax import lax
 from diffjax.diffusion import diffusion_squared, drift, sample_keys, score_from_x0, step_noise
 from diffjax.errors import InputError
 from diffjax.samplers.brownian import interval_noise
-from diffjax.samplers.checks import at_least, check_start, count, is_zero
+from diffjax.samplers.checks import at_least, check_start, count, is_zero, warn_unless
 from diffjax.samplers.euler_ancestral import ancestral_step
 from diffjax.samplers.info import described
 from diffjax.types import (
@@ -102,7 +102,8 @@ def adaptive_sde(
       schedule: the noise schedule.
       relative: relative tolerance; the paper's range is 0.01 to 0.1.
       absolute: absolute tolerance, by default one of 256 levels of [-1, 1].
-      max_steps: attempts after which x0_hat is returned from wherever a sample is.
+      max_steps: attempts after which x0_hat is returned from wherever a sample is, with a
+        warning where it is not done.
 
     Returns:
       A stochastic sampler that chooses its own steps: call it as in
@@ -138,6 +139,11 @@ def adaptive_sde(
         width = jnp.full_like(t, FIRST_STEP * (schedule.t_max - schedule.t_min))
         x, t, calls = _leave_zero_snr(schedule, denoise, keys, x, t, width)
         run = lax.while_loop(going, attempt, _Run(x, x, t, width, jnp.asarray(1)))
+        warn_unless(
+            ~jnp.any(run.width > 0),
+            f"adaptive_sde stopped after max_steps = {max_steps} attempts with noise left; allow "
+            "more, or raise a tolerance.",
+        )
         return denoise(run.x, run.t).x0, calls + 2 * (run.attempts - 1) + 1
 
     return draw

@@ -30,7 +30,12 @@ def speak(good: Array, message: str) -> None:
     if known(good):
         if not good:
             raise InputError(message)
-        return
+    else:
+        warn_unless(good, message)
+
+
+def warn_unless(good: Array, message: str) -> None:
+    """Warn of what only the numbers tell, when it is run."""
 
     def warn(good):
         if not good:
@@ -113,6 +118,13 @@ def working_grid(ts: Any) -> Array:
     """The grid in JAX's default precision; a known one stays known while others are traced."""
     with jax.ensure_compile_time_eval():
         return jnp.asarray(ts, float)
+
+
+def distinct(ts: Grid) -> Array:
+    """The distinct times in front, and the last of them again in the place of each repetition."""
+    new = jnp.append(True, ts[1:] != ts[:-1])
+    place = jnp.where(new, jnp.cumsum(new) - 1, ts.shape[0])
+    return jnp.full_like(ts, ts[-1]).at[place].set(ts, mode="drop")
 
 
 def bind(denoiser: Denoiser, cond: Cond) -> BoundDenoiser:

@@ -9,8 +9,9 @@ from diffjax.samplers.checks import at_least, choose, is_zero
 from diffjax.samplers.euler_ancestral import ancestral_step
 from diffjax.samplers.exponential import HUGE, exponential_step, log_step, moments
 from diffjax.samplers.info import but_last, described, per_step
+from diffjax.samplers.linear_multistep import tame
 from diffjax.schedules import logsnr
-from diffjax.types import Sampler, Scalar, Schedule, per_sample
+from diffjax.types import Array, Sampler, Scalar, Schedule, per_sample
 
 SLOPES = {
     "midpoint": lambda z: moments(z, 1)[0] / 2,
@@ -100,12 +101,20 @@ def dpmpp_2m_sde(schedule: Schedule, form: str = "midpoint", eta: Scalar = 1.0) 
         x0 = denoise(x, t).x0
         h = log_step(schedule, t, s)
         z = (1 + eta) * h
-        weight = slope(z) * jnp.where(h < HUGE, h / h_before, 0)
+        weight = slope(z) * _steps_back(h, h_before)[0]
         data = per_sample(moments(z, 1)[0], x) * x0 + per_sample(weight, x) * (x0 - x0_before)
         x = exponential_step(schedule, x, data, t, s, noise[0], eta)
         return x, (x0, h.astype(h_before.dtype))
 
     return Sampler(init, step, draws=1, stochastic=not is_zero(eta))
+
+
+def _steps_back(h: Array, *before: Array) -> Array:
+    """h over each of the steps before, newest first, 0 for those that are not `tame` to use."""
+    h_s, before = jnp.where(h < HUGE, h, 0), jnp.stack(before)
+    nodes = -jnp.append(0.0, jnp.cumsum(before)).astype(before.dtype)
+    usable = tame(nodes, jnp.append(True, before < HUGE), h_s[None])[1:]
+    return jnp.where(usable, h_s / before, 0)
 
 
 @described("k-diffusion's sample_dpmpp_3m_sde", order=2, calls=per_step(1), weak=True)
@@ -137,11 +146,12 @@ def dpmpp_3m_sde(schedule: Schedule, eta: Scalar = 1.0) -> Sampler:
         x0_1, x0_2, h_1, h_2 = state
         x0 = denoise(x, t).x0
         h = log_step(schedule, t, s)
-        width = jnp.where(h < HUGE, h, 0)
-        first = per_sample(width / h_1, x) * (x0 - x0_1)
-        change = first - per_sample(width / h_2, x) * (x0_1 - x0_2)
+        in_1, in_2 = _steps_back(h, h_1, h_2)
+        first = per_sample(in_1, x) * (x0 - x0_1)
+        change = first - per_sample(in_2, x) * (x0_1 - x0_2)
+        change = jnp.where(in_2 > 0, change, 0)
         first = first + per_sample(h_1 / (h_1 + h_2), x) * change
-        second = per_sample(width / (h_1 + h_2), x) * change
+        second = per_sample(jnp.where(h < HUGE, h, 0) / (h_1 + h_2), x) * change
         m_0, m_1, m_2 = (per_sample(m, x) for m in moments((1 + eta) * h, 3))
         data = m_0 * x0 + m_1 * first + m_2 / 2 * second
         x = exponential_step(schedule, x, data, t, s, noise[0], eta)

@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 from diffjax.errors import InputError
 from diffjax.grids import karras
-from diffjax.samplers.checks import count
+from diffjax.samplers.checks import count, warn_unless
 from diffjax.samplers.decoupled import decoupled
 from diffjax.samplers.loop import sample
 from diffjax.samplers.runge_kutta import heun
@@ -243,7 +243,8 @@ def descend(
 ) -> tuple[PyTree, Array]:
     """Adam with a cosine decay on a few numbers: the best argument seen, and every loss (steps,).
 
-    `learn_grid` is this over times; over `Amed` it fits `amed` to one grid.
+    `learn_grid` is this over times; over `Amed` it fits `amed` to one grid. A descent that
+    is not finite warns.
     """
     count("steps", steps)
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
@@ -258,4 +259,10 @@ def descend(
     least = jnp.asarray(jnp.inf, jax.eval_shape(loss, start).dtype)
     carry = (start, optimizer.init(start), start, least)
     (_, _, best, _), losses = lax.scan(update, carry, jax.random.split(key, steps))
+    warn_unless(
+        jnp.all(jnp.isfinite(losses)),
+        "the descent met a loss that is NaN or infinite and kept the best argument before; the "
+        "sampler has no derivative there, or the learning rate is too high. Lower it, or take "
+        "gradient=smoothed().",
+    )
     return best, losses

@@ -20,6 +20,9 @@ from diffjax.types import Array, Grid, Sampler, Schedule
 POINTS, POINT_WEIGHTS = np.polynomial.legendre.leggauss(32)
 POINTS, POINT_WEIGHTS = (POINTS + 1) / 2, POINT_WEIGHTS / 2
 
+# Extrapolation may multiply the rounding of what the denoiser said by this much.
+LIMIT = 100.0
+
 
 class History(NamedTuple):
     """State of a multistep solver.
@@ -98,13 +101,54 @@ def windows(c: Array, order: int) -> tuple[Array, Array, Array]:
 
     Returns:
       (n, order) coordinates, 0 where unusable; (n, order) bool, whether they are there to use,
-      none in a step with an end that is not finite; (n,) the step's end, finite in any case.
+      none in a step of no length or with an end that is not finite, and only as many as are
+      `tame`; (n,) the step's end, finite in any case.
     """
     index = np.arange(c.shape[0] - 1)[:, None] - np.arange(order)
     finite = jnp.isfinite(c)
-    ends = finite[:-1] & finite[1:]
-    usable = (index >= 0) & finite[index] & ends[:, None]
-    return jnp.where(usable, c[index], 0), usable, jnp.where(ends, c[1:], 1)
+    ends = finite[:-1] & finite[1:] & (c[:-1] != c[1:])
+    there = (index >= 0) & finite[index] & ends[:, None]
+    nodes, stop = jnp.where(there, c[index], 0), jnp.where(ends, c[1:], 1)
+    usable = jax.vmap(tame)(nodes, there, stop[:, None])
+    return jnp.where(usable, nodes, 0), usable, stop
+
+
+def lagrange(nodes: Array, usable: Array, u: Array) -> Array:
+    """The Lagrange basis on the usable nodes at u.
+
+    Args:
+      nodes: (q,) where a polynomial is given.
+      usable: (q,) bool; the basis is that of these alone.
+      u: (p,) where it is wanted.
+
+    Returns:
+      (q, p), 0 for nodes that are not usable.
+    """
+    pair = usable[:, None] & usable[None, :] & ~np.eye(nodes.shape[0], dtype=bool)
+    gap = jnp.where(pair, nodes[:, None] - nodes[None, :], 1)
+    factors = (u[None, None, :] - nodes[None, :, None]) / gap[:, :, None]
+    basis = jnp.prod(jnp.where(pair[:, :, None], factors, 1), axis=1)
+    return jnp.where(usable[:, None], basis, 0)
+
+
+def tame(nodes: Array, usable: Array, u: Array) -> Array:
+    """The usable nodes without the oldest, until sum_j |L_j| is at most `LIMIT` at every u.
+
+    That sum, the Lebesgue function, is how much the polynomial multiplies an error in its
+    values. It is large where a step is much longer than the gaps between the nodes.
+
+    Args:
+      nodes: (q,) newest first.
+      usable: (q,) bool.
+      u: (p,) where the polynomial is used.
+
+    Returns:
+      (q,) bool.
+    """
+    for oldest in range(nodes.shape[0] - 1, 0, -1):
+        growth = jnp.max(jnp.sum(jnp.abs(lagrange(nodes, usable, u)), axis=0))
+        usable = usable & ((growth <= LIMIT) | (np.arange(nodes.shape[0]) != oldest))
+    return usable
 
 
 def integrals(
@@ -123,12 +167,8 @@ def integrals(
     """
     h = stop - nodes[0]
     u = nodes[0] + h * jnp.asarray(POINTS, nodes.dtype)
-    pair = usable[:, None] & usable[None, :] & ~np.eye(nodes.shape[0], dtype=bool)
-    gap = jnp.where(pair, nodes[:, None] - nodes[None, :], 1)
-    factors = (u[None, None, :] - nodes[None, :, None]) / gap[:, :, None]
-    basis = jnp.prod(jnp.where(pair[:, :, None], factors, 1), axis=1)
     weighted = h * jnp.asarray(POINT_WEIGHTS, nodes.dtype) * density(u, stop)
-    return jnp.where(usable, jnp.sum(basis * weighted[None, :], axis=1), 0)
+    return jnp.sum(lagrange(nodes, usable, u) * weighted[None, :], axis=1)
 
 
 def adams(c: Array, order: int, density: Callable[[Array, Array], Array]) -> Array:

@@ -16,6 +16,8 @@ from diffjax.samplers.checks import (
     bind,
     check_grid,
     check_start,
+    distinct,
+    known,
     speak,
     working,
     working_grid,
@@ -36,7 +38,10 @@ from diffjax.types import (
 
 
 def _scan(key, denoiser, sampler, x, ts, cond, first, keep):
-    """Advance x over every interval of ts; also returns keep(x) after each step."""
+    """Advance x over every interval of ts; also returns keep(x) after each step.
+
+    A traced grid may repeat a time, which no one could refuse: the step between is none.
+    """
     keys = sample_keys(key, x.shape[0], first)
     denoise = bind(denoiser, cond)
 
@@ -44,11 +49,14 @@ def _scan(key, denoiser, sampler, x, ts, cond, first, keep):
         x, state = carry
         step, t, s = interval
         noise = draw_noise(sampler, step_noise(keys, step, sampler.draws, x), t, s)
-        x, state = sampler.step(noise, denoise, x, t, s, state)
-        return (x, state), keep(x)
+        after = sampler.step(noise, denoise, x, t, s, state)
+        if not known(ts):
+            after = jax.tree.map(lambda new, old: jnp.where(t == s, old, new), after, carry)
+        return after, keep(after[0])
 
     intervals = (jnp.arange(ts.shape[0] - 1), ts[:-1], ts[1:])
-    (x, _), kept = lax.scan(body, (x, sampler.init(x, ts)), intervals)
+    start = x, sampler.init(x, ts if known(ts) else distinct(ts))
+    (x, _), kept = lax.scan(body, start, intervals)
     return x, kept
 
 

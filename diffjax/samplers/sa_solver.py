@@ -13,7 +13,7 @@ from diffjax.samplers.exponential import (
     moments,
 )
 from diffjax.samplers.info import described, per_step
-from diffjax.samplers.linear_multistep import integrals
+from diffjax.samplers.linear_multistep import integrals, tame
 from diffjax.types import Sampler, Scalar, Schedule
 
 MAX_ORDER = 4
@@ -33,8 +33,9 @@ def _adams_step(schedule, x, x0s, nodes, t, s, noise, eta):
     start, nodes = half_logsnr(schedule, t), jnp.stack(nodes)
     # The integral from the start of the step, which the corrector's first node is not.
     shifted = jnp.append(start, nodes)
-    known = jnp.append(False, nodes > -HUGE)
-    weights = integrals(shifted, known, start + jnp.where(h < HUGE, h, 1), density)[1:]
+    stop = start + jnp.where(h < HUGE, h, 1)
+    known = tame(nodes, nodes > -HUGE, jnp.linspace(start, stop, 9))
+    weights = integrals(shifted, jnp.append(False, known), stop, density)[1:]
     first_order = jnp.append(moments((1 + eta) * h, 1)[0], jnp.zeros(nodes.shape[0] - 1))
     weights = jnp.where(h < HUGE, weights, first_order)
     data = sum(w * x0 for w, x0 in zip(weights.astype(x.dtype), x0s, strict=True))
@@ -51,7 +52,8 @@ def sa_solver(
     through its latest values; the corrector repeats the step with the value at its end, and
     the same noise. A step is: x0_hat at the x given; the corrector for the step before; the
     predictor for this one, so that a path holds uncorrected samples. Orders warm up; the steps
-    to clean data and from alpha 0 are first order, and the latter is not corrected.
+    to clean data and from alpha 0 are first order, and the latter is not corrected. A
+    step much longer than those before it takes fewer x0_hat, as `tame` has it.
 
     Args:
       schedule: the noise schedule.

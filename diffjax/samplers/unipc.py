@@ -116,10 +116,10 @@ def _correct(schedule, state, x0, s):
 
 def _tables(half: Array, order: int, scale: Callable[[Array], Array]) -> tuple[Array, Array]:
     """The predictor's weights (n, order - 1) and the corrector's (n, order), over alpha_s."""
-    n = half.shape[0] - 1
+    left = jnp.cumsum((half[:-1] != half[1:])[::-1])[::-1]
     nodes, usable, stop = windows(half, order)
     ends = usable[:, :1]
-    usable &= np.arange(order)[None, :] < np.minimum(order, np.arange(n, 0, -1))[:, None]
+    usable &= np.arange(order)[None, :] < left[:, None]
     known = jnp.sum(usable, axis=1, keepdims=True)
     h = stop[:, None] - nodes[:, :1]
 
