@@ -20,9 +20,8 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import jax  # noqa: E402
-from scripts import start  # noqa: E402
+from scripts import saved, start  # noqa: E402
 
-from diffjax import checkpoint  # noqa: E402
 
 CONFIG = str(Path(__file__).with_name("small_run.py"))
 STEPS_PER_KILL, EVERY = 120, 20
@@ -68,9 +67,7 @@ def wait(process, workdir, chance):
 
 def final(workdir, steps):
     """The state at the end, as numpy arrays."""
-    manager = checkpoint.reader(workdir / "checkpoints")
-    state = manager.restore(steps)["state"]
-    manager.close()
+    state = saved(workdir, steps)
     return jax.tree.map(np.asarray, state)
 
 
