@@ -69,7 +69,6 @@ def main(argv):
     workdir = Path(argv.pop(0)) if argv and not argv[0].startswith("-") else None
     published_at = f.early_flag(argv, "--pretrained")
     start.compiled(f.early_flag(argv, "--compilation-cache", "default"))
-    start.check_platform()
     model, weights = open_model(workdir, published_at, f.early_flag(argv, "--autoencoder"))
     usual = model.sampling if model else Sampling()
     stepped = f.constructors(samplers, Sampler)
@@ -105,6 +104,7 @@ def main(argv):
     options = dict(usual.options) | options if constructor is usual.sampler else options
     spacing = f.keywords(make_grid, spacing, makers, also_taken)
     start.join_processes(**processes)
+    start.check_platform()
     if name in adaptive and f.is_given(argv, "steps", "grid"):
         raise InputError(f"{name} chooses its own steps; leave out --steps and --grid.")
     ts = None if name in adaptive else make_grid(model.schedule, asked["steps"], **spacing)
