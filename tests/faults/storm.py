@@ -22,7 +22,6 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import jax  # noqa: E402
 from scripts import saved, start  # noqa: E402
 
-
 CONFIG = str(Path(__file__).with_name("small_run.py"))
 STEPS_PER_KILL, EVERY = 120, 20
 SHARE_AT_START = 0.15  # of the kills come while the program is still starting
