@@ -69,6 +69,8 @@ def main(argv):
     workdir = Path(argv.pop(0)) if argv and not argv[0].startswith("-") else None
     published_at = f.early_flag(argv, "--pretrained")
     start.compiled(f.early_flag(argv, "--compilation-cache", "default"))
+    if not f.is_given(argv, "distributed"):  # many processes join before they ask for a device
+        start.check_platform()
     model, weights = open_model(workdir, published_at, f.early_flag(argv, "--autoencoder"))
     usual = model.sampling if model else Sampling()
     stepped = f.constructors(samplers, Sampler)
