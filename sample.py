@@ -69,8 +69,10 @@ def main(argv):
     workdir = Path(argv.pop(0)) if argv and not argv[0].startswith("-") else None
     published_at = f.early_flag(argv, "--pretrained")
     start.compiled(f.early_flag(argv, "--compilation-cache", "default"))
-    if not f.is_given(argv, "distributed"):  # many processes join before they ask for a device
-        start.check_platform()
+    distributed = f.is_given(argv, "distributed")
+    if distributed:  # before a config is loaded, which may ask for a device
+        start.join_processes(True, **f.early_values(argv, start.processes, "distributed"))
+    start.check_platform()
     model, weights = open_model(workdir, published_at, f.early_flag(argv, "--autoencoder"))
     usual = model.sampling if model else Sampling()
     stepped = f.constructors(samplers, Sampler)
@@ -105,8 +107,8 @@ def main(argv):
     options = f.keywords(constructor, options, stepped, taken)
     options = dict(usual.options) | options if constructor is usual.sampler else options
     spacing = f.keywords(make_grid, spacing, makers, also_taken)
-    start.join_processes(**processes)
-    start.check_platform()
+    if not distributed:
+        start.join_processes(**processes)
     if name in adaptive and f.is_given(argv, "steps", "grid"):
         raise InputError(f"{name} chooses its own steps; leave out --steps and --grid.")
     ts = None if name in adaptive else make_grid(model.schedule, asked["steps"], **spacing)

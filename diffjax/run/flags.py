@@ -89,6 +89,15 @@ def early_flag(argv: Sequence[str], flag: str, default: str | None = None) -> st
     return default
 
 
+def early_values(argv: Sequence[str], function: Callable, *without: str) -> dict[str, Any]:
+    """The values of a function's flags, whole numbers and text, before all the flags are known."""
+    found = {}
+    for name, p in inspect.signature(function).parameters.items():
+        text = early_flag(argv, f"--{name.replace('_', '-')}")
+        found[name] = p.default if text is None else int(text) if text.isdigit() else text
+    return {name: value for name, value in found.items() if name not in without}
+
+
 def constructors(module: ModuleType, returns: Any) -> dict[str, Callable]:
     """The functions of a module that return a given type and can be called with flags alone.
 
