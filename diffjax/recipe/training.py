@@ -22,6 +22,12 @@ class Training(NamedTuple):
     seed: int
 
 
+def cosine_rate(lr: float, warmup: int, steps: int) -> Callable[[Array], Array]:
+    """A learning rate that rises to `lr`, in at most half of the steps, then falls on a cosine."""
+    warmup = max(min(warmup, steps // 2), 1)
+    return optax.warmup_cosine_decay_schedule(0.0, lr, warmup, max(steps, 2))
+
+
 def cosine_adam(
     steps: int = 1000,
     batch_size: int = 64,
@@ -44,8 +50,7 @@ def cosine_adam(
       accumulate: microbatches of a batch, one gradient at a time.
       seed: of everything random in training.
     """
-    warmup = min(warmup, steps // 2)
-    rate = optax.warmup_cosine_decay_schedule(0.0, lr, max(warmup, 1), max(steps, 2))
+    rate = cosine_rate(lr, warmup, steps)
     optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(rate))
     return Training(optimizer, {"ema": ema(ema_decay)}, rate, steps, batch_size, accumulate, seed)
 
@@ -103,8 +108,7 @@ def cosine_muon(
       accumulate: microbatches of a batch, one gradient at a time.
       seed: of everything random in training.
     """
-    warmup = min(warmup, steps // 2)
-    rate = optax.warmup_cosine_decay_schedule(0.0, lr, max(warmup, 1), max(steps, 2))
+    rate = cosine_rate(lr, warmup, steps)
     muon = optax.contrib.muon(
         rate, adam_learning_rate=rate, muon_weight_dimension_numbers=matrices, consistent_rms=0.2
     )
