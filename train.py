@@ -5,7 +5,7 @@ config is Python code that runs, and a workdir keeps it: train and sample only w
 """
 
 import sys
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -139,26 +139,18 @@ def train(experiment, workdir, run):
         f"{experiment.batch_size} on {mesh.size} {jax.devices()[0].device_kind}; "
         f"writing to {workdir}"
     )
-    batches = data.batches(
-        source,
-        experiment.batch_size,
-        experiment.seed,
-        first,
-        experiment.augment,
-        *parallel.share_of_batch(mesh),
-        workers=run["workers"],
-    )
-    batches = place(map(data.arrays_of, batches))
+    share, e = parallel.share_of_batch(mesh), experiment
+    given = (source, e.batch_size, e.seed, first, e.augment, *share)
+    batches = place(map(data.arrays_of, data.batches(*given, workers=run["workers"])))
     log = training.open_log(workdir, first) if parallel.is_main() else training.no_log()
     draw = preview(experiment.model, source.examples, mesh)
-    bar = progress_bar(experiment, first)
 
     def picture(step, state, path):
         sheet = draw(state.ema_params, frozen, sample_key, path)
         if sheet is not None:
             log.image(step, sheet)
 
-    try:
+    with faults_told(manager, workdir), progress_bar(experiment, first) as bar:
         callbacks = reporters(experiment, run, workdir, manager, log, bar, picture)
         with parallel.stop_together() as stop:
             state = training.fit(step_fn, state, train_key, batches, steps, callbacks, stop, frozen)
@@ -169,22 +161,34 @@ def train(experiment, workdir, run):
         if reached == steps:
             picture(steps, state, workdir / "samples.png")
         log.close()
+    tell_end(workdir, reached, steps, say)
+
+
+@contextmanager
+def faults_told(manager, workdir):
+    """End with a sentence where training diverges or a checkpoint cannot be written."""
+    from diffjax import checkpoint, training
+
+    try:
+        yield
     except training.Diverged as error:
         sys.exit(f"train.py: stopped: {error}; {last_checkpoint(manager, workdir)}")
     except (checkpoint.NotSaved, OSError) as error:
         sys.exit(f"train.py: stopped: {error}")
     finally:
-        bar.close()
         with suppress(Exception):  # a failed save has been told
             manager.close()
+
+
+def tell_end(workdir, reached, steps, say):
+    """Say how the run ended, and what to type next."""
     if reached < steps:
         say(f"stopped at step {reached:,} of {steps:,} and saved; the same command resumes it")
-    else:
-        there = (workdir / "samples.png").exists()
-        seen = f"; samples in {workdir / 'samples.png'}" if there else ""
-        say(f"trained {steps:,} steps{seen}; to draw more:")
-        out = " --out samples.png" if there else ""
-        say(f"  python sample.py {workdir} --num 100{out}")
+        return
+    there = (workdir / "samples.png").exists()
+    seen = f"; samples in {workdir / 'samples.png'}" if there else ""
+    say(f"trained {steps:,} steps{seen}; to draw more:")
+    say(f"  python sample.py {workdir} --num 100{' --out samples.png' if there else ''}")
 
 
 def read_frozen(experiment, workdir, mesh):

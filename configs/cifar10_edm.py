@@ -8,41 +8,33 @@ samples is 1.88 class-conditional and 2.05 unconditional (Table 2, E: DDPM++, 18
 the best of three), after 2 days on 8 V100. Its F adds the non-leaky augmentation, left out here.
 """
 
-from typing import Literal
-
 from diffjax import conditioning, data, grids, losses, recipe, samplers, schedules, weighting
 from diffjax.experiment import Experiment, Sampling
-from diffjax.models import edm
 from diffjax.parameterization import edm_preconditioning
 
 OPTIMIZER = {"steps": 390_625, "batch_size": 512, "lr": 1e-3, "warmup": 19_531, "clip_norm": None}
-NETWORKS = {"ddpmpp": edm.ddpmpp_cifar10, "ncsnpp": edm.ncsnpp_cifar10}
+SHAPE = (32, 32, 3)
 
 
 @recipe.flags(
     train=recipe.defaults(recipe.warmup_adam, ema_decay=0.99929, **OPTIMIZER),
     network=recipe.song_unet,
 )
-def get_config(
-    train, network, conditional: bool = True, arch: Literal["ddpmpp", "ncsnpp"] = "ddpmpp"
-) -> Experiment:
+def get_config(train, network, conditional: bool = True) -> Experiment:
     """The experiment.
 
     Args:
       conditional: whether the network is given the class.
-      arch: the network, DDPM++ (the reference's "vp" files) or NCSN++ ("ve").
     """
     schedule, predicts = schedules.edm(), edm_preconditioning(0.5)
-    module = network(NETWORKS[arch], num_classes=10 if conditional else 0)
+    module = network(num_classes=10 if conditional else 0)
     label = (conditioning.label(10)._replace(null=None),) if conditional else ()
-    sampling = Sampling(samplers.heun, grids.karras, 18)
+    sampling = Sampling(samplers.heun, grids.karras, steps=18)
     density = weighting.edm_lognormal(schedule, mean=-1.2, std=1.2)
-    weight = weighting.edm_weight(0.5)
-    loss = losses.denoising_loss(recipe.network(module), schedule, predicts, weight, density)
+    weight, net = weighting.edm_weight(0.5), recipe.network(module)
+    loss = losses.denoising_loss(net, schedule, predicts, weight, density)
     return Experiment(
-        model=recipe.gaussian_model(
-            module, schedule, predicts, (32, 32, 3), label, sampling=sampling
-        ),
+        model=recipe.gaussian_model(module, schedule, predicts, SHAPE, label, sampling=sampling),
         source=lambda: data.tfds("cifar10", split="train"),
         loss=lambda frozen: loss,
         augment=(data.flip,),

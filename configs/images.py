@@ -20,16 +20,17 @@ from diffjax.parameterization import predict_v
         recipe.cosine_adam, steps=20_000, batch_size=32, lr=5e-4, ema_decay=0.999
     ),
     make=recipe.sized_network,
+    dropped=recipe.label_dropout,
 )
 def get_config(
     train,
     make,
+    dropped,
     data: str = "photos",
     size: int = 64,
     network: Literal["unet", "dit"] = "unet",
     conditional: bool = False,
     flip: bool = False,
-    label_dropout: float = 0.1,
     classes: int | None = None,
     channels: int | None = None,
 ) -> Experiment:
@@ -41,7 +42,6 @@ def get_config(
       network: a U-Net or a diffusion transformer.
       conditional: whether to train on the classes of the data.
       flip: mirror half of the images left to right.
-      label_dropout: share of samples trained without their label.
       classes: number of classes; default read off the data.
       channels: of an image; default read off the data.
     """
@@ -63,12 +63,10 @@ def get_config(
     )
     density, weight = weighting.stratified(schedule), weighting.snr_plus_one
     loss = losses.denoising_loss(recipe.network(module), schedule, predict_v, weight, density)
-    if classes:
-        loss = guidance.condition_dropout(loss, label[0].null, label_dropout)
     return Experiment(
         model=model,
         source=lambda: source or sources.images(data, size, conditional),
-        loss=lambda frozen: loss,
+        loss=lambda frozen: dropped(loss, *label) if classes else loss,
         augment=(sources.flip,) if flip else (),
         resolved={"classes": classes, "channels": channels},
         **train._asdict(),

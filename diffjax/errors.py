@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import jax
-
 
 class InputError(ValueError):
     """Bad input from a user: the scripts print its sentence and exit with code 2."""
@@ -25,6 +23,8 @@ def check_positive(where: str, **values: Any) -> None:
     Raises:
       InputError: says which and what came.
     """
+    import jax  # here, since a script reads this file before it is ready for an interrupt
+
     for name, value in values.items():
         if not isinstance(value, jax.core.Tracer) and not value > 0:
             raise InputError(f"{where} needs a positive {name}; got {value}.")

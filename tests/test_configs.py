@@ -18,7 +18,7 @@ SHRUNK = {
     "imagenet256_dit": ("--width", 16, "--depth", 1, "--heads", 2, "--size", 8),
     "images": ("--size", 8, "--width", 8, "--blocks", 1, "--conditional"),
 }
-LINES = 75
+LINES = {"images": 75}  # others 45
 
 
 def sources(name, tmp_path):
@@ -41,8 +41,8 @@ def sources(name, tmp_path):
 def test_every_config_is_here_and_short():
     files = {path.stem: path for path in (ROOT / "configs").glob("*.py")}
     assert set(files) == set(SHRUNK)
-    for path in files.values():
-        assert len(path.read_text().splitlines()) <= LINES, path
+    for name, path in files.items():
+        assert len(path.read_text().splitlines()) <= LINES.get(name, 45), path
 
 
 @pytest.mark.exhaustive

@@ -130,6 +130,27 @@ def test_a_platform_that_is_not_there_is_a_sentence(script, trained, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.exhaustive
+def test_an_interrupt_within_a_callback_of_the_collector_is_not_lost(tmp_path):
+    """Python prints and drops an exception that such a callback raises; JAX registers one."""
+    program = """
+import gc, os, signal, time
+from diffjax.run import start
+
+def main(argv):
+    gc.callbacks.append(lambda phase, info: os.kill(os.getpid(), signal.SIGINT) or time.sleep(0.2))
+    gc.collect()
+    time.sleep(60)
+
+start.run(main)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=50)
+    assert done.returncode == 130
+    assert b"interrupted" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("wait", [0.5, 1.5, 3, 5])
 def test_an_interrupt_ends_with_130(wait, trained, tmp_path):
     """While it imports, restores, compiles or draws."""

@@ -139,11 +139,13 @@ def npz_arrays(to_stored: Callable[[np.ndarray], np.ndarray]) -> Writer:
       to_stored: samples -> what is stored of them, e.g. `to_uint8`.
 
     Returns:
-      The writer, whose memory does not grow with the number of samples.
+      The writer, whose memory does not grow with the number of samples. What it has written
+      stands in FILE.part until all is there.
     """
 
     def open(path: Path, num: int, raw: Mapping[str, np.ndarray]) -> Sink:
-        archive = zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED)
+        unfinished = path.with_name(f"{path.name}.part")
+        archive = zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED)
         member = None
 
         def add(samples: np.ndarray) -> None:
@@ -163,6 +165,7 @@ def npz_arrays(to_stored: Callable[[np.ndarray], np.ndarray]) -> Writer:
                 with archive.open(f"{name}.npy", "w") as file:
                     np.lib.format.write_array(file, np.asarray(array))
             archive.close()
+            unfinished.replace(path)
             also = "".join(f" and `{name}`" for name in names)
             return f"arrays `samples`{also} in {path}"
 

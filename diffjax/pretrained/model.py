@@ -1,5 +1,6 @@
 """A published network as a `Model`, and a published autoencoder as its codec."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -110,6 +111,15 @@ def with_decoder(model: Model, path: str | Path) -> Model:
 
     frozen = {**model.frozen, "autoencoder": lambda: found.params}
     return model._replace(codec=decoded(model.codec.encode, decode), frozen=frozen)
+
+
+def decoder(autoencoder: Path | None = None) -> Callable[[Model], Model]:
+    """A model of latents -> the same with a decoder, if one is given.
+
+    Args:
+      autoencoder: published folder whose decoder turns samples into images.
+    """
+    return lambda model: with_decoder(model, autoencoder) if autoencoder else model
 
 
 def latent_scale(config: dict) -> LatentScale:

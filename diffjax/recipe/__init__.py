@@ -3,7 +3,7 @@
 A config's `get_config` is put together from functions whose keywords are flags:
 
     @flags(train=defaults(cosine_adam, steps=1600, lr=2e-3), unet=defaults(unet, channels=32))
-    def get_config(train, unet, label_dropout: float = 0.1) -> Experiment: ...
+    def get_config(train, unet, flip: bool = False) -> Experiment: ...
 
 Every keyword of the parts is a keyword of `get_config` and so a flag of train.py, documented
 where it is defined.
@@ -11,7 +11,7 @@ where it is defined.
 
 from diffjax.models import network
 from diffjax.recipe.flags import defaults, flags
-from diffjax.recipe.model import gaussian_model
+from diffjax.recipe.model import gaussian_model, label_dropout
 from diffjax.recipe.networks import dit, plain_unet, sized_network, song_unet, unet
 from diffjax.recipe.training import Training, cosine_adam, cosine_muon, warmup_adam
 
@@ -23,6 +23,7 @@ __all__ = [
     "dit",
     "flags",
     "gaussian_model",
+    "label_dropout",
     "network",
     "plain_unet",
     "sized_network",

@@ -7,14 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from diffjax import conditioning
+from diffjax import conditioning, guidance
 from diffjax.codec import Codec
 from diffjax.conditioning import Condition
 from diffjax.experiment import NOTHING, Model, Sampling
 from diffjax.media import pixels
 from diffjax.models import network
 from diffjax.parameterization import make_denoiser
-from diffjax.types import Denoiser, Parameterization, Schedule
+from diffjax.types import Denoiser, LossFn, Parameterization, Schedule
 
 USUAL = Sampling()
 
@@ -69,3 +69,12 @@ def gaussian_model(
         frozen=frozen,
         sampling=sampling,
     )
+
+
+def label_dropout(label_dropout: float = 0.1) -> Callable[[LossFn, Condition], LossFn]:
+    """(loss, label) -> the loss that trains for classifier-free guidance (Ho & Salimans 2022).
+
+    Args:
+      label_dropout: share of samples trained without their label.
+    """
+    return lambda loss, label: guidance.condition_dropout(loss, label.null, label_dropout)

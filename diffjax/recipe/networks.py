@@ -7,7 +7,7 @@ from typing import Literal
 import jax.numpy as jnp
 from flax import linen as nn
 
-from diffjax.models import DiT, adm_unet, dit_xl_2
+from diffjax.models import DiT, adm_unet, dit_xl_2, edm
 
 
 def unet(
@@ -61,6 +61,7 @@ def plain_unet(
 
 
 def song_unet(
+    arch: Literal["ddpmpp", "ncsnpp"] = "ddpmpp",
     channels: int = 128,
     blocks: int = 4,
     dropout: float = 0.13,
@@ -70,6 +71,7 @@ def song_unet(
     """DDPM++ or NCSN++ of EDM, without its non-leaky augmentation.
 
     Args:
+      arch: the network, DDPM++ (the reference's "vp" files) or NCSN++ ("ve").
       channels: a half of the width of every level.
       blocks: residual blocks per level.
       dropout: rate inside residual blocks.
@@ -77,18 +79,9 @@ def song_unet(
       dtype: type of the network's computation; parameters and loss stay float32.
     """
 
-    def make(network, num_classes):
-        return network(
-            channels=channels,
-            blocks=blocks,
-            dropout=dropout,
-            num_classes=num_classes,
-            augment_dim=0,
-            remat=remat,
-            dtype=jnp.dtype(dtype),
-        )
-
-    return make
+    networks = {"ddpmpp": edm.ddpmpp_cifar10, "ncsnpp": edm.ncsnpp_cifar10}
+    sizes = {"channels": channels, "blocks": blocks, "dropout": dropout, "augment_dim": 0}
+    return functools.partial(networks[arch], **sizes, remat=remat, dtype=jnp.dtype(dtype))
 
 
 def dit(

@@ -16,15 +16,7 @@ from diffjax.errors import InputError
 from diffjax.experiment import Frozen, Model, guided, unguided
 from diffjax.samplers import sample, sample_path
 from diffjax.samplers.checks import check_start
-from diffjax.types import (
-    AdaptiveSampler,
-    Array,
-    Grid,
-    Params,
-    PRNGKeyArray,
-    PyTree,
-    Sampler,
-)
+from diffjax.types import AdaptiveSampler, Array, Denoiser, Params, PyTree, Sampler
 
 
 class Loop(NamedTuple):
@@ -108,66 +100,65 @@ def make_draw(
     choices = {k: v for k, v in options.items() if not isinstance(v, float)}
     mesh = mesh or parallel.make_mesh(devices=jax.devices()[:1])
     shards, ready = parallel.row_shards(mesh), {}
+    denoiser = partial(_guided if guide else _unguided, model)
+    run = _one_call(model, partial(constructor, model.schedule, **choices), denoiser, loop, mesh)
+    jitted = jax.jit(run, static_argnames="size", out_shardings=parallel.replicated(mesh))
 
-    def denoiser_of(params, scale, frozen):
-        if not guide:
-            return unguided(model, params)
-        return guided(model, params, scale, conditioning.nulls(model.conditions, frozen), frozen)
+    def prepared(params, frozen, key, ts, raw, batch, scale=1.0, first=0):
+        """The compiled function of these shapes and first time, and its arguments."""
+        size = -(-batch // shards) * shards
+        raw = {name: _resized(a, size) for name, a in raw.items()}
+        ts, scale = np.asarray(ts), np.float32(scale)  # of no device, as many processes need them
+        given = (params, dict(frozen), key, ts, raw, scale, np.int32(first), numbers)
+        shape = (size, ts.shape, float(ts[0]))
+        if shape not in ready:
+            _refuse_start(model, denoiser, params, dict(frozen), ts, raw, size)
+            ready[shape] = jitted.lower(*given, size=size).compile()
+        return ready[shape], given
+
+    def samples(params, frozen, key, ts, raw, batch, scale=1.0, first=0):
+        compiled, given = prepared(params, frozen, key, ts, raw, batch, scale, first)
+        x, spent = compiled(*given)
+        return _cut(np.asarray(x), batch, loop.batch_axis), spent
+
+    def compile(*arguments, **named):
+        prepared(*arguments, **named)
+
+    return Draw(samples, compile)
+
+
+def _guided(model: Model, params: Params, scale: Array | float, frozen: Frozen) -> Denoiser:
+    return guided(model, params, scale, conditioning.nulls(model.conditions, frozen), frozen)
+
+
+def _unguided(model: Model, params: Params, scale: Array | float, frozen: Frozen) -> Denoiser:
+    return unguided(model, params)
+
+
+def _one_call(model, construct, denoiser, loop, mesh) -> Callable:
+    """Prior, conditions, guidance, sampler and decoding of `size` samples, to be jitted."""
 
     def run(params, frozen, key, ts, raw, scale, first, numbers, size):
         prior_key, noise_key = jax.random.split(key)
         cond = conditioning.encode(model.conditions, frozen, raw)
         x = model.prior(prior_key, model.schedule, (size, *model.example.shape), first, ts[0])
         x, cond = lax.with_sharding_constraint((x, cond), parallel.rows(mesh))
-        sampler = constructor(model.schedule, **choices, **numbers)
-        denoiser = denoiser_of(params, scale, frozen)
-        x, spent = loop.run(noise_key, denoiser, sampler, x, ts, cond, first)
+        denoise = denoiser(params, scale, frozen)
+        x, spent = loop.run(noise_key, denoise, construct(**numbers), x, ts, cond, first)
         return loop.decode(partial(model.codec.decode, frozen), x), spent
 
-    jitted = jax.jit(run, static_argnames="size", out_shardings=parallel.replicated(mesh))
+    return run
 
-    def refuse_start(params, frozen, ts, raw, size):
-        """Let the denoiser refuse a first time; inside `run` it is traced."""
 
-        def start(params, frozen, raw):
-            cond = conditioning.encode(model.conditions, frozen, raw)
-            check_start(denoiser_of(params, 1.0, frozen), x, ts, cond)
+def _refuse_start(model, denoiser, params, frozen, ts, raw, size) -> None:
+    """Let the denoiser refuse a first time; inside the compiled call it is traced."""
+    x = jnp.zeros((size, *model.example.shape), model.example.dtype)
 
-        x = jnp.zeros((size, *model.example.shape), model.example.dtype)
-        jax.eval_shape(start, params, frozen, raw)
+    def start(params, frozen, raw):
+        cond = conditioning.encode(model.conditions, frozen, raw)
+        check_start(denoiser(params, 1.0, frozen), x, ts, cond)
 
-    def arguments(params, frozen, key, ts, raw, batch, scale, first):
-        size = -(-batch // shards) * shards
-        raw = {name: _resized(a, size) for name, a in raw.items()}
-        ts, scale = np.asarray(ts), np.float32(scale)  # of no device, as many processes need them
-        return size, (params, dict(frozen), key, ts, raw, scale, np.int32(first), numbers)
-
-    def compiled(size, given):
-        ts = given[3]
-        shape = (size, ts.shape, float(ts[0]))
-        if shape not in ready:
-            refuse_start(given[0], given[1], ts, given[4], size)
-            ready[shape] = jitted.lower(*given, size=size).compile()
-        return ready[shape]
-
-    def draw(
-        params: Params,
-        frozen: Frozen,
-        key: PRNGKeyArray,
-        ts: Grid,
-        raw: Raw,
-        batch: int,
-        scale: float = 1.0,
-        first: int = 0,
-    ) -> tuple[np.ndarray, Any]:
-        size, given = arguments(params, frozen, key, ts, raw, batch, scale, first)
-        x, spent = compiled(size, given)(*given)
-        return _cut(np.asarray(x), batch, loop.batch_axis), spent
-
-    def compile(params, frozen, key, ts, raw, batch, scale=1.0, first=0):
-        compiled(*arguments(params, frozen, key, ts, raw, batch, scale, first))
-
-    return Draw(draw, compile)
+    jax.eval_shape(start, params, frozen, raw)
 
 
 def _resized(a: np.ndarray, size: int) -> np.ndarray:

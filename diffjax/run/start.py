@@ -3,11 +3,11 @@
 import glob
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
-
-import jaxlib
 
 from diffjax.cpu import xla_flags
 from diffjax.errors import InputError, sentence
@@ -23,7 +23,7 @@ def choose_platform() -> None:
     others = any(importlib.util.find_spec(name) for name in accelerators)
     if importlib.util.find_spec("libtpu") and no_tpu and not others:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    if flags := xla_flags(os.environ, jaxlib.__version__):
+    if flags := xla_flags(os.environ, version("jaxlib")):
         os.environ["XLA_FLAGS"] = flags
 
 
@@ -119,12 +119,21 @@ def join_processes(
         raise InputError("--coordinator, --num-processes and --process-id need --distributed.")
 
 
-def run(main: Callable[[Sequence[str]], None]) -> None:
-    """Call main with the command line; an `InputError` prints its sentence and exits with 2.
+def leave(number: int, frame: object) -> None:
+    """The handler of an interrupt: say so and exit with 130, at once.
 
-    An interrupt exits with 130 at once: while JAX compiles or reads in other threads, Python's
-    own way out may end in a crash.
+    A KeyboardInterrupt would be lost where Python runs a callback of JAX, such as that of the
+    garbage collection; and while JAX compiles or reads in other threads, Python's own way out
+    may end in a crash.
     """
+    program = sys.argv[0].rsplit("/", 1)[-1]
+    os.write(sys.stderr.fileno(), f"\n{program}: interrupted\n".encode())
+    os._exit(130)
+
+
+def run(main: Callable[[Sequence[str]], None]) -> None:
+    """Call main with the command line; an `InputError` prints its sentence and exits with 2."""
+    signal.signal(signal.SIGINT, leave)
     choose_platform()
     program = sys.argv[0].rsplit("/", 1)[-1]
     try:
@@ -134,7 +143,3 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
         sys.exit(2)
     except BrokenPipeError:  # the reader, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr, flush=True)
-        sys.stdout.flush()
-        os._exit(130)

@@ -74,7 +74,9 @@ def _check(step: int, skipped: Array) -> None:
 
 @contextmanager
 def stop_on_signals():
-    """A function that says whether SIGINT or SIGTERM has come; a second SIGINT interrupts.
+    """A function that says whether SIGINT or SIGTERM has come.
+
+    A second SIGINT does what it would have done without this, such as interrupt.
 
     Yields:
       () -> bool, for `fit`.
@@ -82,8 +84,8 @@ def stop_on_signals():
     received = []
 
     def note(number, frame):
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        if received and number == signal.SIGINT and callable(before[number]):
+            before[number](number, frame)
         received.append(number)
 
     before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
