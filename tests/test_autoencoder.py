@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -116,7 +117,7 @@ def test_names_of_older_files(tmp_path):
     models = [
         load(write_folder(tmp_path / sub, config, t)) for sub, t in (("a", tensors), ("b", old))
     ]
-    jax.tree.map(np.testing.assert_array_equal, models[0].params, models[1].params)
+    chex.assert_trees_all_equal(models[0].params, models[1].params)
 
 
 def test_parameter_counts_are_the_published_ones():
@@ -214,8 +215,8 @@ def test_runs_of_equal_blocks_in_a_scan_change_no_value():
     stacked = stack_blocks(params, like)
     assert jax.tree.map(jnp.shape, stacked) == jax.tree.map(jnp.shape, like)
     y, z = (jax.jit(m.apply)({"params": p}, x) for m, p in ((module, params), (scanned, stacked)))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), y, z)
-    jax.tree.map(np.testing.assert_array_equal, unstack_blocks(stacked), params)
+    chex.assert_trees_all_close(y, z, rtol=1e-7, atol=1e-5)
+    chex.assert_trees_all_equal(unstack_blocks(stacked), params)
 
 
 def test_codes_decode_to_themselves_and_train():

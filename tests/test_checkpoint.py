@@ -11,6 +11,7 @@ import threading
 import time
 import zlib
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,11 +53,11 @@ def test_restores_bit_for_bit(saved):
     got = restore(saved)
     assert got.step == 20
     assert got.damaged == []
-    jax.tree.map(np.testing.assert_array_equal, got.state, state(20))
+    chex.assert_trees_all_equal(got.state, state(20))
 
 
 def test_an_earlier_step_by_name(saved):
-    jax.tree.map(np.testing.assert_array_equal, restore(saved, step=10).state, state(10))
+    chex.assert_trees_all_equal(restore(saved, step=10).state, state(10))
     with pytest.raises(InputError, match=r"no checkpoint 15 .*\[20, 10\]"):
         restore(saved, step=15)
 
@@ -80,7 +81,7 @@ def test_damage_is_named_and_walked_back_over(saved, damage):
     assert got.step == 10
     assert len(got.damaged) == 1
     assert "checkpoint 20 is damaged" in got.damaged[0]
-    jax.tree.map(np.testing.assert_array_equal, got.state, state(10))
+    chex.assert_trees_all_equal(got.state, state(10))
 
 
 def test_the_other_reads_of_a_damaged_step_leave_no_traceback(tmp_path, monkeypatch, caplog):
@@ -197,7 +198,7 @@ def test_an_old_checkpoint_is_restored(tmp_path, x64):
     old = {name: checksums.as_before(value) for name, value in values.items()}
     assert old["['w']"] != values["['w']"]
     (folder / "metadata").write_text(json.dumps(old))
-    jax.tree.map(np.testing.assert_array_equal, checkpoint.restore(manager, tree).state, tree)
+    chex.assert_trees_all_equal(checkpoint.restore(manager, tree).state, tree)
     old["['w']"] ^= 1
     (folder / "metadata").write_text(json.dumps(old))
     with pytest.raises(InputError, match=r"checksum mismatch in \['w'\]"):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -236,7 +237,7 @@ def test_images_of_a_file_and_a_folder_are_the_same(tmp_path):
             for i in (0, 1):
                 one, other = file.examples[i], folder.examples[1 - i]
                 assert set(one) == set(other) == ({"x", "label"} if conditional else {"x"})
-                jax.tree.map(np.testing.assert_array_equal, one, other)
+                chex.assert_trees_all_equal(one, other)
     np.testing.assert_array_equal(
         data.images(tmp_path / "a.npz", 6).examples[0]["x"], BYTES[0, 1:7]
     )

@@ -4,6 +4,7 @@ import functools
 import json
 from pathlib import Path
 
+import chex
 import hypothesis
 import jax
 import jax.numpy as jnp
@@ -91,7 +92,7 @@ def test_round_trip_is_bit_equal(name, tmp_path):
         else:
             np.testing.assert_array_equal(w, tensors[key], strict=True)
     again = load(tmp_path)
-    jax.tree.map(np.testing.assert_array_equal, again.params, model.params)
+    chex.assert_trees_all_equal(again.params, model.params)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -161,7 +162,7 @@ LONGER = [pytest.param(form, marks=pytest.mark.exhaustive) for form in ("data=8"
 @pytest.mark.parametrize("form", [*LONGER, "data=2,fsdp=2,tensor=2", "pmap"])
 def test_every_form_trains_the_same(form, one_device):
     got = _trained(form)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=0, atol=1e-6), got, one_device)
+    chex.assert_trees_all_close(got, one_device, rtol=0, atol=1e-6)
     assert len(set(map(float, got[2]))) == STEPS  # it did train
 
 

@@ -7,7 +7,7 @@ import pickle
 import shutil
 import zipfile
 
-import jax
+import chex
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
@@ -79,7 +79,7 @@ def test_a_round_trip_is_bit_equal(folder, tensors, tmp_path):
     for name, w in tensors.items():
         np.testing.assert_array_equal(written[name], w)
     again = pretrained.load(tmp_path / "one" / "model.safetensors")  # a file, not its folder
-    jax.tree.map(np.testing.assert_array_equal, again.params, model.params)
+    chex.assert_trees_all_equal(again.params, model.params)
     assert again.config == model.config
 
 
@@ -243,7 +243,7 @@ def test_a_pipeline_gives_its_denoising_network(folder, tmp_path):
     shutil.copytree(folder, pipeline / "unet")
     (pipeline / "model_index.json").write_text("{}")
     whole = pretrained.load(pipeline)
-    jax.tree.map(np.testing.assert_array_equal, whole.params, pretrained.load(folder).params)
+    chex.assert_trees_all_equal(whole.params, pretrained.load(folder).params)
     (pipeline / "unet").rename(pipeline / "vae")
     with pytest.raises(InputError, match=r"without one of unet, transformer, prior.*\(vae\)"):
         pretrained.load(pipeline)
@@ -288,7 +288,7 @@ def test_numbers_that_are_written_as_text(folder):
     config["layers_per_block"] = str(config["layers_per_block"])
     config["block_out_channels"] = ",".join(map(str, config["block_out_channels"]))
     (folder / "config.json").write_text(json.dumps(config))
-    jax.tree.map(np.testing.assert_array_equal, pretrained.load(folder).params, expected)
+    chex.assert_trees_all_equal(pretrained.load(folder).params, expected)
 
 
 def test_a_dit_is_of_its_scheduler(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -179,4 +180,4 @@ def test_names_of_older_files(tmp_path):
     assert before.keys() != tensors.keys()
     model = pretrained.load(write_folder(tmp_path / "old", config, before))
     new = pretrained.load(write_folder(tmp_path / "new", config, tensors))
-    jax.tree.map(np.testing.assert_array_equal, model.params, new.params)
+    chex.assert_trees_all_equal(model.params, new.params)

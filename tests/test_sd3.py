@@ -1,5 +1,6 @@
 """Stable Diffusion 3's transformer: diffusers' numbers, counts and weights."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,7 +44,7 @@ def test_the_reference_s_numbers_and_tensors(name, tmp_path):
     for key, value in tensors.items():
         np.testing.assert_array_equal(back[key], value)
     again = pretrained.load(tmp_path / "out")
-    jax.tree.map(np.testing.assert_array_equal, again.params, model.params)
+    chex.assert_trees_all_equal(again.params, model.params)
 
 
 def test_the_denoiser_goes_back_along_the_velocity(tmp_path):

@@ -4,6 +4,7 @@ import json
 import signal
 import time
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -117,7 +118,7 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path):
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert "resuming" in out
-    jax.tree.map(np.testing.assert_array_equal, _final(tmp_path / "a"), _final(tmp_path / "b"))
+    chex.assert_trees_all_equal(_final(tmp_path / "a"), _final(tmp_path / "b"))
     both = [(tmp_path / run / "metrics.jsonl").read_text() for run in "ab"]
     assert both[0] == both[1]
 

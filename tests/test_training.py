@@ -3,6 +3,7 @@
 import os
 import signal
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,7 +86,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_count():
     assert int(mixed.step) == 5
     assert int(mixed.context["seen"]) == 2
     for name in ("params", "opt_state"):
-        jax.tree.map(np.testing.assert_array_equal, getattr(mixed, name), getattr(clean, name))
+        chex.assert_trees_all_equal(getattr(mixed, name), getattr(clean, name))
 
 
 def test_the_key_is_a_function_of_the_step():

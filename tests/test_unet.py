@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -215,7 +216,7 @@ def test_group_norm_is_that_of_flax(x64, groups, shape):
         return [jax.value_and_grad(loss(module), (0, 1))(params, x) for module in (ours, theirs)]
 
     a, b = both(params, jnp.asarray(x))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11), a, b)
+    chex.assert_trees_all_close(a, b, rtol=1e-9, atol=1e-11)
 
 
 def test_groups_must_divide_the_channels():

@@ -4,7 +4,7 @@ import enum
 import json
 from pathlib import Path
 
-import jax
+import chex
 import numpy as np
 import pytest
 from scripts import TINY, run, saved
@@ -135,7 +135,7 @@ def test_a_run_begins_from_the_weights_of_another(trained, monkeypatch, capsys, 
     assert "starting from the weights of" in out
 
     wanted = saved(trained[0], 6)["averages"]["ema"]
-    jax.tree.map(np.testing.assert_array_equal, saved(tmp_path / "w", 1)["params"], wanted)
+    chex.assert_trees_all_equal(saved(tmp_path / "w", 1)["params"], wanted)
     other = ("--workdir", tmp_path / "x", *flags[:1], 16, *flags[2:])
     code, _, err = run(monkeypatch, capsys, "train", *other)
     assert code == 2

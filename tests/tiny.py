@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,7 +73,7 @@ def check_forms(module, x, t, cond, remat=True):
     other, slope = loss_and_gradient(form)(stacked, x, t, cond)
     np.testing.assert_allclose(value, other, rtol=1e-5)
     jax.tree.map(close, stack_blocks(gradient, shapes), slope)
-    jax.tree.map(np.testing.assert_array_equal, params, unstack_blocks(stacked))
+    chex.assert_trees_all_equal(params, unstack_blocks(stacked))
 
 
 def close(a, b, tolerance=1e-5):

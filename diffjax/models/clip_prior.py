@@ -1,6 +1,6 @@
 """unCLIP's prior (Ramesh et al. 2022): a causal transformer from a text to a picture's embedding.
 
-Layers bear the names of its files.
+Layers have the names that its published files use.
 """
 
 import jax.numpy as jnp

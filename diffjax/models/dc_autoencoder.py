@@ -1,6 +1,6 @@
 """The deep compression autoencoder DC-AE (Chen et al. 2024): residual by space to channels.
 
-Layers bear the names of its files. Latents are a point, without a variance.
+Layers have the names that its published files use. Latents are a point, without a variance.
 """
 
 from collections.abc import Callable
@@ -192,7 +192,7 @@ class DCDecoder(nn.Module):
 
 
 class DCAutoencoder(nn.Module):
-    """Both nets.
+    """Encoder and decoder.
 
     Attributes:
       encoder: images to latents.

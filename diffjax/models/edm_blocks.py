@@ -178,7 +178,7 @@ class EDMBlock(nn.Module):
         return self.skip_scale * (h + self.attend(h)) if self.heads else h
 
     def modulate(self, h: Array, embedding: Array) -> Array:
-        """The second norm, and the embedding's say in it."""
+        """The second norm, scaled and shifted by the embedding."""
         width = self.features * (2 if self.adaptive else 1)
         affine = linear(embedding, width, "affine", self.inits.main)
         affine = affine[:, None, None, :].astype(h.dtype)

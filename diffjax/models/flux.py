@@ -1,6 +1,6 @@
 """FLUX.1's transformer: blocks of two streams, then of one, with rotary positions.
 
-Layers bear the names of its files. Tokens are 2x2 patches of latents, (B, T, C).
+Layers have the names that its published files use. Tokens are 2x2 patches of latents, (B, T, C).
 """
 
 import math

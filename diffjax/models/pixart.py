@@ -1,6 +1,6 @@
 """PixArt's transformer (Chen et al. 2023): one adaLN for all blocks, and text by cross-attention.
 
-Layers bear the names of its files.
+Layers have the names that its published files use.
 """
 
 import jax.numpy as jnp

@@ -1,6 +1,6 @@
 """Sana's transformer (Xie et al. 2024): linear attention, and convolutions in place of MLPs.
 
-Layers bear the names of its files.
+Layers have the names that its published files use.
 """
 
 import jax.numpy as jnp

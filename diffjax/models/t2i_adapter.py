@@ -1,6 +1,6 @@
 """T2I-Adapter (Mou et al. 2023): features of a picture for each level of a U-Net.
 
-Layers bear the names of its files.
+Layers have the names that its published files use.
 """
 
 from flax import linen as nn

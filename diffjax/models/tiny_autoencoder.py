@@ -1,6 +1,6 @@
 """The small distilled autoencoder of latents (TAESD), without attention or norms.
 
-Layers bear the names of its files; images and latents are NHWC.
+Layers have the names that its published files use; images and latents are NHWC.
 """
 
 from collections.abc import Callable
@@ -96,7 +96,7 @@ class TinyDecoder(nn.Module):
 
 
 class TinyAutoencoder(nn.Module):
-    """Both nets.
+    """Encoder and decoder.
 
     Attributes:
       encoder: images to latents.

@@ -85,7 +85,7 @@ def winograd(
 
     Y = A^T [(G g) * (B^T d)] along the height (Lavin & Gray 2016, Eq. 6). It pays for a kernel
     three high without strides, in float32 or float64, from 1024 pixels and 32 channels on; any
-    other convolution is computed as ever.
+    other convolution is computed as usual.
 
     Args:
       x: images (B, H, W, C).

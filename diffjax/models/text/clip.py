@@ -1,4 +1,4 @@
-"""CLIP's two towers: Radford et al. 2021, section 2.4. Layers bear the names of its files."""
+"""CLIP's two towers: Radford et al. 2021, section 2.4. Layers have the published names."""
 
 from collections.abc import Callable
 from typing import Any

@@ -16,7 +16,7 @@ HIDDEN = -1e30  # added to a logit that is not to be seen; finite, so that no ro
 
 
 class Encoding(NamedTuple):
-    """What an encoder says; None where it has no such output.
+    """The outputs of an encoder; None where it has no such output.
 
     Attributes:
       last: (B, L, D), after the last norm where the reference's is.
@@ -94,7 +94,7 @@ def heads_of(x: Array, heads: int) -> Array:
 
 
 class Attention(nn.Module):
-    """Self-attention whose layers bear the names of CLIP's files.
+    """Self-attention with the layer names of CLIP's published files.
 
     Attributes:
       heads: number of heads; must divide D.
