@@ -155,14 +155,14 @@ def _not_saved(manager: Any, error: Exception) -> str:
     )
 
 
-def _restore_step(manager: Any, step: int, like: PyTree) -> PyTree:
+def _restore_step(manager: Any, step: int, like: PyTree, read: Callable) -> PyTree:
     """One step, checked; any exception or a ValueError that names the damaged leaves.
 
     Every process raises or none does: which step to go on from is one decision.
     """
     folder, got, problem = Path(manager.directory) / str(step), None, None
     try:
-        got = _read(folder, like)
+        got = read(folder, like)
     except Exception as error:  # Orbax raises bare Exceptions for truncated files
         problem = error
     if not _everywhere(problem is None):
@@ -179,14 +179,40 @@ def _read(folder: Path, like: PyTree) -> tuple[PyTree, dict[str, int]]:
     """This process's part of a step and the checksums of the whole, waiting for no other."""
     import orbax.checkpoint as ocp
 
-    me = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(me, {me}, barrier_sync_key_prefix=f"process_{me}")
-
     saved = _read_checksums(folder / "checksums")
     _check_names(folder, set(saved), _names(like))
-    reading = ocp.Checkpointer(ocp.StandardCheckpointHandler(), multiprocessing_options=alone)
+    args = ocp.args.StandardRestore(like)
+    return _read_alone(folder, ocp.StandardCheckpointHandler, args), saved
+
+
+def _read_fields(folder: Path, like: dict[str, PyTree]) -> tuple[PyTree, dict[str, int]]:
+    """`_read` of some fields of a state alone, by name."""
+    import orbax.checkpoint as ocp
+
+    saved = {_of_a_key(name): sums for name, sums in _read_checksums(folder / "checksums").items()}
+    wanted = _names(like)
+    fields = tuple(f"[{name!r}]" for name in like)
+    _check_names(folder, {name for name in saved if name.startswith(fields)}, wanted)
+    how = ocp.checkpoint_utils.construct_restore_args(like)
+    args = ocp.args.PyTreeRestore(like, restore_args=how, partial_restore=True)
+    return _read_alone(folder, ocp.PyTreeCheckpointHandler, args), saved
+
+
+def _of_a_key(name: str) -> str:
+    """`.field['leaf']`, as a state's paths are written, as `['field']['leaf']`."""
+    field, bracket, rest = name.removeprefix(".").partition("[")
+    return f"[{field!r}]{bracket}{rest}" if name.startswith(".") else name
+
+
+def _read_alone(folder: Path, handler: Callable, args: Any) -> PyTree:
+    """What Orbax reads of a step, without waiting for other processes."""
+    import orbax.checkpoint as ocp
+
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(me, {me}, barrier_sync_key_prefix=f"process_{me}")
+    reading = ocp.Checkpointer(handler(), multiprocessing_options=alone)
     with contextlib.closing(reading), loops_that_end():
-        return reading.restore(folder / "state", args=ocp.args.StandardRestore(like)), saved
+        return reading.restore(folder / "state", args=args)
 
 
 async def _with_siblings(main: Coroutine) -> Any:
@@ -258,6 +284,30 @@ def restore(manager: Any, like: PyTree, step: int | None = None) -> Restored | N
       InputError: there are steps but none is intact, or not the one asked for, or they hold
         another tree; says why.
     """
+    return _newest_intact(manager, like, step, _read)
+
+
+def restore_fields(
+    manager: Any, like: dict[str, PyTree], step: int | None = None
+) -> Restored | None:
+    """`restore` of some fields of a state alone, such as its averages; the others are not read.
+
+    Args:
+      manager: from `manager` or `reader`.
+      like: name of a field of the state -> its tree, as of `restore`.
+      step: a step that must be it.
+
+    Returns:
+      A `Restored` whose state holds the fields by name, or None where nothing has been saved.
+
+    Raises:
+      InputError: as `restore`.
+    """
+    return _newest_intact(manager, like, step, _read_fields)
+
+
+def _newest_intact(manager: Any, like: PyTree, step: int | None, read: Callable) -> Restored | None:
+    """What `restore` gives, by a function that reads one step."""
     like = jax.tree.map(_abstract, like)
     saved, damaged, problem = sorted(manager.all_steps(), reverse=True), [], None
     if step is not None and step not in saved:
@@ -267,7 +317,7 @@ def restore(manager: Any, like: PyTree, step: int | None = None) -> Restored | N
     candidates = saved if step is None else [step]
     for candidate in candidates:
         try:
-            return Restored(candidate, _restore_step(manager, candidate, like), damaged)
+            return Restored(candidate, _restore_step(manager, candidate, like, read), damaged)
         except Exception as error:
             problem = problem or error
             damaged.append(f"checkpoint {candidate} is damaged ({sentence(error)[:200]})")

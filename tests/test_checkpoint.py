@@ -66,6 +66,31 @@ def test_nothing_saved_is_none(tmp_path):
     assert restore(tmp_path) is None
 
 
+def restore_fields(folder, **fields):
+    manager = checkpoint.reader(folder)
+    try:
+        return checkpoint.restore_fields(manager, fields)
+    finally:
+        manager.close()
+
+
+def test_a_field_alone(saved):
+    """A part of the state is read without the rest, and walked back over by its own checksums."""
+    averages = state(0).averages
+    got = restore_fields(saved, averages=averages)
+    assert (got.step, got.damaged) == (20, [])
+    assert set(got.state) == {"averages"}
+    chex.assert_trees_all_equal(got.state["averages"], state(20).averages)
+    with pytest.raises(InputError, match="another network"):
+        restore_fields(saved, averages={"ema": {"w": averages["ema"]["w"]}})
+    for path in data_files(saved, 20):
+        os.truncate(path, path.stat().st_size // 2)
+    got = restore_fields(saved, averages=averages)
+    assert got.step == 10
+    assert "checkpoint 20 is damaged" in got.damaged[0]
+    chex.assert_trees_all_equal(got.state["averages"], state(10).averages)
+
+
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete"])
 def test_damage_is_named_and_walked_back_over(saved, damage):
     for path in data_files(saved, 20):

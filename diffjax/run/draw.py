@@ -151,7 +151,9 @@ def _one_call(model, construct, denoiser, loop, mesh) -> Callable:
 
 
 def _refuse_start(model, denoiser, params, frozen, ts, raw, size) -> None:
-    """Let the denoiser refuse a first time; inside the compiled call it is traced."""
+    """Let the denoiser refuse a first time without signal; in the compiled call it is traced."""
+    if float(model.schedule.alpha(ts[0])) > 0:
+        return
     x = jnp.zeros((size, *model.example.shape), model.example.dtype)
 
     def start(params, frozen, raw):

@@ -4,7 +4,6 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +15,6 @@ from jax.sharding import Mesh
 from diffjax import checkpoint, parallel
 from diffjax.errors import InputError
 from diffjax.experiment import Experiment, Frozen, Loaders, Model
-from diffjax.run.state import initial_state
 from diffjax.run.workdir import load_experiment
 from diffjax.training import TrainState
 from diffjax.types import Params, PyTree
@@ -63,13 +61,14 @@ def restore_average(
     nothing = InputError(f"{workdir} has no checkpoints yet; train with python train.py.")
     if not folder.is_dir():
         raise nothing
-    like = parallel.abstract(partial(initial_state, experiment), mesh, jax.random.key(0))
+    params = parallel.abstract(experiment.model.init, mesh, jax.random.key(0))
+    like = {"averages": dict.fromkeys(experiment.averages, params)}
     manager = checkpoint.reader(folder)
-    restored = checkpoint.restore(manager, like, step)
+    restored = checkpoint.restore_fields(manager, like, step)
     manager.close()
     if restored is None:
         raise nothing
-    params = restored.state.ema_params
+    params = next(iter(restored.state["averages"].values()))
     check_finite(params, f"checkpoint {restored.step} of {workdir}")
     return Restored(params, restored.step, restored.damaged)
 
