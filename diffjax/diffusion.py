@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from diffjax.errors import InputError
+from diffjax.normals import normals
 from diffjax.schedules import logsnr
 from diffjax.types import (
     Array,
@@ -99,11 +100,7 @@ def sample_keys(key: PRNGKeyArray, n: int, first: Index = 0) -> Keys:
 
 def step_noise(keys: Keys, step: Index, draws: int, x: Samples) -> Array:
     """Standard normal noise (draws, *x.shape) of one step: its number folded into each key."""
-
-    def draw(key):
-        return jax.random.normal(jax.random.fold_in(key, step), (draws, *x.shape[1:]), x.dtype)
-
-    return jax.vmap(draw, out_axes=1)(keys)
+    return jnp.moveaxis(normals(keys, step, (draws, *x.shape[1:]), x.dtype), 0, 1)
 
 
 def safe_sqrt(x: Array) -> Array:

@@ -13,6 +13,7 @@ ORDER = [
     "errors",
     "types",
     "schedules",
+    "normals",
     "diffusion",
     "parameterization",
     "weighting",
