@@ -5,7 +5,10 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
 
 from diffjax.errors import InputError, sentence
 from diffjax.pretrained.adm import adm, adm_classifier
@@ -24,7 +27,7 @@ from diffjax.pretrained.encoders import (
     t5_encoder,
 )
 from diffjax.pretrained.flux import flux_transformer
-from diffjax.pretrained.naming import to_params, to_tensors
+from diffjax.pretrained.naming import to_leaves, to_tensors
 from diffjax.pretrained.pixart import pixart_transformer
 from diffjax.pretrained.prior import prior_transformer
 from diffjax.pretrained.sana import autoencoder_dc, sana_transformer
@@ -36,6 +39,7 @@ from diffjax.pretrained.t2i_adapter import t2i_adapter
 from diffjax.pretrained.tensors import read_tensors, weight_files
 from diffjax.pretrained.tiny_autoencoder import autoencoder_tiny
 from diffjax.pretrained.uvit import uvit, uvit_latent, uvit_text
+from diffjax.types import Params
 
 ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {
     "edm": edm,
@@ -90,6 +94,57 @@ DENOISERS = ("unet", "transformer", "prior")
 """Folders of a pipeline that hold its denoising network."""
 
 
+class Opened(NamedTuple):
+    """A published network whose weights are not read yet.
+
+    Attributes:
+      architecture: of its configuration.
+      config: of its folder, the scheduler's in it.
+      like: our parameters as shapes.
+      files: that hold the weights.
+    """
+
+    architecture: Architecture
+    config: dict[str, Any]
+    like: Params
+    files: tuple[Path, ...]
+
+
+def open_network(path: str | Path) -> Opened:
+    """A published network by its configuration alone. Arguments and errors of `load`."""
+    path = denoiser_folder(Path(path))
+    folder = path if path.is_dir() else path.parent
+    config = read_config(folder)
+    scheduler = read_scheduler(folder)
+    if scheduler is not None:
+        config[SCHEDULER] = scheduler
+    architecture = architecture_of(config)
+    with describing(type(architecture.module).__name__):
+        like = shapes(architecture)
+    return Opened(
+        architecture, config, like, tuple(weight_files(folder) if path.is_dir() else [path])
+    )
+
+
+def leaves_of(opened: Opened) -> Params:
+    """The parameters, checked by name and shape, each read where it is asked for.
+
+    Args:
+      opened: from `open_network`.
+
+    Returns:
+      A tree of `naming.Leaf`: `np.asarray` of one is its array.
+
+    Raises:
+      InputError: a tensor is missing, too many or misshapen.
+    """
+    architecture, tensors = opened.architecture, read_tensors([*opened.files])
+    tensors = {architecture.modern(name): w for name, w in tensors.items()}
+    untrained = architecture.fixed.keys() | architecture.ignored
+    trained = {name: w for name, w in tensors.items() if name not in untrained}
+    return to_leaves(trained, architecture.names, opened.like)
+
+
 def load(path: str | Path) -> Loaded:
     """Read a published network.
 
@@ -108,21 +163,9 @@ def load(path: str | Path) -> Loaded:
       InputError: the configuration is not one that is known, or a tensor is missing, too many
         or misshapen.
     """
-    path = denoiser_folder(Path(path))
-    folder = path if path.is_dir() else path.parent
-    config = read_config(folder)
-    scheduler = read_scheduler(folder)
-    if scheduler is not None:
-        config[SCHEDULER] = scheduler
-    architecture = architecture_of(config)
-    tensors = read_tensors(weight_files(folder) if path.is_dir() else [path])
-    tensors = {architecture.modern(name): w for name, w in tensors.items()}
-    untrained = architecture.fixed.keys() | architecture.ignored
-    trained = {name: w for name, w in tensors.items() if name not in untrained}
-    with describing(type(architecture.module).__name__):
-        like = shapes(architecture)
-    params = to_params(trained, architecture.names, like)
-    return architecture.finish(params, config)
+    opened = open_network(path)
+    params = jax.tree.map(np.asarray, leaves_of(opened))
+    return opened.architecture.finish(params, opened.config)
 
 
 def save_safetensors(folder: str | Path, model: Loaded) -> None:

@@ -89,6 +89,18 @@ def early_flag(argv: Sequence[str], flag: str, default: str | None = None) -> st
     return default
 
 
+def early_size(argv: Sequence[str], flag: str) -> int | None:
+    """The number that follows a flag, before all the flags are known.
+
+    Raises:
+      InputError: it is no number of at least 1.
+    """
+    text = early_flag(argv, flag)
+    if text is not None and not (text.isdigit() and int(text)):
+        raise InputError(f"{flag} must be a whole number of at least 1; got {text}.")
+    return None if text is None else int(text)
+
+
 def early_values(argv: Sequence[str], function: Callable, *without: str) -> dict[str, Any]:
     """The values of a function's flags, whole numbers and text, before all the flags are known."""
     found = {}

@@ -1,0 +1,134 @@
+"""A folder with model_index.json: its parts by name and class, opened and not read."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from diffjax.errors import InputError, sentence
+from diffjax.pretrained.architecture import Loaded
+from diffjax.pretrained.load import leaves_of, open_network
+from diffjax.pretrained.tokenizer import Tokenizer, load_tokenizer
+from diffjax.types import Params
+
+INDEX = "model_index.json"
+LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
+"""Parts that take no part in a draw from text: what they would do is not done."""
+
+
+class Pipeline(NamedTuple):
+    """A pipeline of diffusers.
+
+    Attributes:
+      folder: with model_index.json.
+      kind: its class, such as StableDiffusionPipeline.
+      classes: part -> class, of the parts that are there.
+      settings: the other entries of model_index.json.
+    """
+
+    folder: Path
+    kind: str
+    classes: Mapping[str, str]
+    settings: Mapping[str, Any]
+
+
+def is_pipeline(path: Path) -> bool:
+    """Whether a path is a folder with model_index.json and is no network itself."""
+    return (path / INDEX).is_file() and not (path / "config.json").is_file()
+
+
+def read_pipeline(folder: str | Path) -> Pipeline:
+    """The parts that a folder's model_index.json names.
+
+    Args:
+      folder: of the pipeline.
+
+    Raises:
+      InputError: the file is not JSON of one object, or does not say its class.
+    """
+    folder = Path(folder)
+    try:
+        index = json.loads((folder / INDEX).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / INDEX} is not JSON: {sentence(error)}") from error
+    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
+        raise InputError(f"{folder / INDEX}: expected an object with _class_name.")
+    entries = {name: value for name, value in index.items() if not name.startswith("_")}
+    parts = {name: value for name, value in entries.items() if isinstance(value, list)}
+    classes = {name: str(value[-1]) for name, value in parts.items() if value and value[-1]}
+    settings = {name: value for name, value in entries.items() if name not in parts}
+    return Pipeline(folder, index["_class_name"], classes, settings)
+
+
+def check_parts(pipeline: Pipeline, expected: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuse a pipeline that lacks a part, has one too many, or one of another class.
+
+    Args:
+      pipeline: from `read_pipeline`.
+      expected: part -> the classes that it may be of.
+
+    Raises:
+      InputError: names the part, and its class where that is what is wrong.
+    """
+    for name, kinds in expected.items():
+        found = pipeline.classes.get(name)
+        if found is None or not (pipeline.folder / name).is_dir():
+            raise InputError(
+                f"{pipeline.folder} is a {pipeline.kind} without its {name} (a folder with a "
+                f"{' or '.join(kinds)}); add that folder."
+            )
+        if found not in kinds:
+            raise InputError(
+                f"{pipeline.folder}: the {name} of a {pipeline.kind} is a {found}, which is not "
+                f"supported; expected {' or '.join(kinds)}."
+            )
+    for name in sorted(pipeline.classes.keys() - expected.keys() - {*LEFT_OUT}):
+        raise InputError(
+            f"{pipeline.folder}: a {pipeline.kind} with a part {name!r} "
+            f"({pipeline.classes[name]}) is not supported; expected {', '.join(expected)}."
+        )
+
+
+class Part(NamedTuple):
+    """A network of a pipeline.
+
+    Attributes:
+      network: as `load` gives it, without its parameters.
+      leaves: () -> its parameters as a tree of `naming.Leaf`s.
+      like: their shapes.
+      config: of its folder.
+    """
+
+    network: Loaded
+    leaves: Any
+    like: Params
+    config: dict[str, Any]
+
+
+def open_part(pipeline: Pipeline, name: str) -> Part:
+    """A network of the pipeline, by its configuration.
+
+    Raises:
+      InputError: its configuration is not one that is known.
+    """
+    opened = within(pipeline, name, open_network, pipeline.folder / name)
+    network = opened.architecture.finish({}, opened.config)
+    leaves = lambda: within(pipeline, name, leaves_of, opened)  # noqa: E731
+    return Part(network, leaves, opened.like, opened.config)
+
+
+def open_tokenizer(pipeline: Pipeline, name: str) -> Tokenizer:
+    """A tokenizer of the pipeline.
+
+    Raises:
+      InputError: its files are missing or damaged, or the extra `text` is not installed.
+    """
+    return load_tokenizer(pipeline.folder / name)
+
+
+def within(pipeline: Pipeline, name: str, function: Any, *given: Any) -> Any:
+    """function(*given), whose refusals name the part."""
+    try:
+        return function(*given)
+    except InputError as error:
+        raise InputError(f"the {name} of {pipeline.folder}: {error}") from error

@@ -1,0 +1,105 @@
+"""Whole published systems as check_pipelines.py calls them."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+LEVELS = (
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+)
+"""Schedulers whose latents are x_t / alpha."""
+
+
+def _nhwc(x):
+    return jnp.moveaxis(jnp.asarray(x), 1, -1)
+
+
+def _nchw(x):
+    return np.moveaxis(np.asarray(x), -1, -3)
+
+
+def _raw(system, call, inputs, num):
+    """The raw conditions of a call's prompts, pictures and sizes."""
+    if "prompt" not in call:
+        return {}
+    raw = system.raw(call["prompt"], call.get("negative_prompt"))
+    names = ("original_size", "crops_coords_top_left", "target_size")
+    if "time_ids" in raw and "original_size" in call:
+        ids = np.asarray([number for name in names for number in call[name]], np.float32)
+        raw |= {name: np.stack([ids] * num) for name in ("time_ids", "null_time_ids")}
+    if "mask_image" in inputs:
+        raw |= {
+            "picture": 2 * _nhwc(inputs["image"]) - 1,
+            "mask": 2 * _nhwc(inputs["mask_image"]) - 1,
+        }
+    return raw
+
+
+def _embeds(inputs):
+    """Encoded conditions and nulls where a call has no prompts."""
+    names = {"tokens": "prompt_embeds", "vector": "pooled_prompt_embeds"}
+    cond = {ours: jnp.asarray(inputs[theirs]) for ours, theirs in names.items()}
+    null = {
+        ours: jnp.asarray(inputs[f"negative_{theirs}"])
+        for ours, theirs in names.items()
+        if f"negative_{theirs}" in inputs
+    }
+    return cond, null
+
+
+def run_pipeline(root, call, inputs, noises):
+    """The latents after each step and the image of one call."""
+    from diffjax import conditioning, samplers
+    from diffjax.experiment import guided, unguided
+    from diffjax.pretrained.flux import pack, unpack
+    from diffjax.pretrained.systems import open_system
+
+    system = open_system(
+        root, call.get("height"), call.get("width"), call.get("max_sequence_length")
+    )
+    model, usual = system.model, system.model.sampling
+    params = jax.tree.map(np.asarray, system.leaves())
+    frozen = {name: jax.tree.map(np.asarray, load()) for name, load in model.frozen.items()}
+    latents, noises = inputs["latents"], [_nhwc(z) for z in noises]
+    num, is_packed = len(latents), latents.ndim == 3
+    z = unpack(jnp.asarray(latents), *model.example.shape[:2]) if is_packed else _nhwc(latents)
+    raw = _raw(system, call, inputs, num)
+    if "picture" in raw:
+        raw["picture_noise"] = noises.pop(0)
+    if raw:
+        cond = conditioning.encode(model.conditions, frozen, raw)
+        null = conditioning.nulls(model.conditions, frozen, raw)
+    else:
+        cond, null = _embeds(inputs)
+    scale = call.get("guidance_scale", usual.guidance_scale)
+    denoiser = unguided(model, params)
+    if scale != 1 and model.guide:
+        denoiser = guided(model, params, scale, null, frozen)
+    ts = usual.grid(model.schedule, call["num_inference_steps"])
+    sampler = usual.sampler(model.schedule, **usual.options)
+    x = system.start_std(model.schedule, ts[0]) * z
+    path = jax.jit(lambda x: _path(denoiser, sampler, x, ts, cond, noises))(x)
+    image = model.codec.decode(frozen, path[-1])
+    out = {"image": np.clip(np.asarray(image) / 2 + 0.5, 0, 1)}
+    if system.scheduler["_class_name"] in LEVELS:
+        path = path / jnp.asarray(model.schedule.alpha(ts[1:])).reshape(-1, 1, 1, 1, 1)
+    if is_packed:
+        return out | {"trace": np.asarray(jax.vmap(pack)(path))}
+    return out | ({} if usual.sampler is samplers.plms else {"trace": _nchw(path)})
+
+
+def _path(denoiser, sampler, x, ts, cond, noises):
+    """x after each step, where the draws are given in order; those that are not are not used."""
+    state, path, left = sampler.init(x, ts), [], list(noises)
+    for t, s in itertools.pairwise(ts):
+        given = [left.pop(0) if left else jnp.zeros(x.shape, x.dtype) for _ in range(sampler.draws)]
+        noise = jnp.stack(given) if given else jnp.zeros((0, *x.shape), x.dtype)
+        x, state = sampler.step(noise, lambda x, t: denoiser(x, t, cond), x, t, s, state)
+        path.append(x)
+    return jnp.stack(path)
