@@ -136,7 +136,7 @@ def with_decoder(model: Model, path: str | Path) -> Model:
     def decode(frozen, x):
         return found.decode(frozen["autoencoder"], scale.to_autoencoder(x))
 
-    frozen = {**model.frozen, "autoencoder": lambda: leaves}
+    frozen = {**model.frozen, "autoencoder": lambda: jax.tree.map(np.asarray, leaves)}
     return model._replace(codec=decoded(model.codec.encode, decode), frozen=frozen)
 
 

@@ -1,7 +1,7 @@
 """Prompts on the host: from a flag or a file, with weights, in chunks, as a batch of tokens."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,6 @@ import numpy as np
 from diffjax.errors import InputError, sentence
 from diffjax.pretrained.tokenizer import Tokenizer, tokenize
 
-Raw = Mapping[str, np.ndarray]
 Pieces = Sequence[tuple[str, float]]
 """A prompt as texts, each with its weight."""
 

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from diffjax.conditioning import Raw
 from diffjax.models.layers import sinusoidal_embedding
 from diffjax.models.text.encoding import Encoding
 from diffjax.pretrained.architecture import Encoder
 from diffjax.pretrained.pipeline import Part, Pipeline, open_part, open_tokenizer
-from diffjax.pretrained.prompts import Raw, chunks_of, clip_rows, masked_rows
+from diffjax.pretrained.prompts import chunks_of, clip_rows, masked_rows
 from diffjax.pretrained.tokenizer import Tokenizer
 from diffjax.types import Array, PyTree
 
@@ -96,6 +97,12 @@ def masked_tokens(t5: Tower, texts: Sequence[str], length: int) -> Raw:
     return {f"{t5.name}_ids": ids, f"{t5.name}_mask": mask}
 
 
+def t5_states(t5: Tower, frozen: Frozen, raw: Raw, mask: Array | None = None) -> Array:
+    """T5's last states (B, L, D)."""
+    ids = jnp.asarray(raw[f"{t5.name}_ids"])
+    return t5.part.network.encode(frozen[t5.name], ids, mask).last
+
+
 # --- whole systems ----------------------------------------------------------------------
 
 
@@ -161,7 +168,7 @@ def sd3_reader(pipeline: Pipeline, denoiser: dict[str, Any], length: int | None)
         states = [joined(out.penultimate, weights) for out, weights in found]
         vectors = [first_chunk(out.text_embeds, weights) for out, weights in found]
         clip = jnp.concatenate(states, axis=-1)
-        text = t5.part.network.encode(frozen[t5.name], raw[f"{t5.name}_ids"]).last
+        text = t5_states(t5, frozen, raw)
         clip = jnp.pad(clip, ((0, 0), (0, 0), (0, text.shape[-1] - clip.shape[-1])))
         tokens = jnp.concatenate([clip, text], axis=1)
         return {"tokens": tokens, "vector": jnp.concatenate(vectors, axis=-1)}
@@ -176,7 +183,7 @@ def flux_reader(pipeline: Pipeline, denoiser: dict[str, Any], length: int | None
 
     def encode(frozen, raw):
         out, weights = clip_states(clip, frozen, raw)
-        text = t5.part.network.encode(frozen[t5.name], raw[f"{t5.name}_ids"]).last
+        text = t5_states(t5, frozen, raw)
         return {"tokens": text, "vector": first_chunk(out.pooled, weights)}
 
     tokenize, *rest = two_towers([clip], encode)
@@ -203,8 +210,7 @@ def pixart_reader(pipeline: Pipeline, denoiser: dict[str, Any], length: int | No
         return masked_tokens(t5, [text.lower().strip() for text in texts], length)
 
     def encode(frozen, raw):
-        ids, mask = raw[f"{t5.name}_ids"], raw[f"{t5.name}_mask"]
-        text = t5.part.network.encode(frozen[t5.name], ids, mask).last
-        return {"tokens": text, "token_mask": jnp.asarray(mask, jnp.float32)}
+        mask = jnp.asarray(raw[f"{t5.name}_mask"])
+        return {"tokens": t5_states(t5, frozen, raw, mask), "token_mask": mask.astype(jnp.float32)}
 
     return Reader(tokenize, encode, {t5.name: t5.part})

@@ -1,7 +1,5 @@
 """Whole published systems as check_pipelines.py calls them."""
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -96,10 +94,14 @@ def run_pipeline(root, call, inputs, noises):
 
 def _path(denoiser, sampler, x, ts, cond, noises):
     """x after each step, where the draws are given in order; those that are not are not used."""
-    state, path, left = sampler.init(x, ts), [], list(noises)
-    for t, s in itertools.pairwise(ts):
-        given = [left.pop(0) if left else jnp.zeros(x.shape, x.dtype) for _ in range(sampler.draws)]
-        noise = jnp.stack(given) if given else jnp.zeros((0, *x.shape), x.dtype)
-        x, state = sampler.step(noise, lambda x, t: denoiser(x, t, cond), x, t, s, state)
-        path.append(x)
-    return jnp.stack(path)
+    n, shape = len(ts) - 1, (sampler.draws, *x.shape)
+    left = [*noises, *[jnp.zeros(x.shape, x.dtype)] * (n * sampler.draws)][: n * sampler.draws]
+    noise = jnp.stack(left).reshape(n, *shape) if left else jnp.zeros((n, *shape), x.dtype)
+
+    def body(carry, move):
+        x, state = carry
+        t, s, z = move
+        x, state = sampler.step(z, lambda x, t: denoiser(x, t, cond), x, t, s, state)
+        return (x, state), x
+
+    return jax.lax.scan(body, (x, sampler.init(x, ts)), (ts[:-1], ts[1:], noise))[1]
