@@ -1,8 +1,10 @@
 """Published systems whole: what is drawn from a prompt, and what is refused."""
 
 import json
+import re
 import shutil
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,11 +15,14 @@ from systems import described, write_json, write_system
 
 from diffjax import parallel
 from diffjax.errors import InputError
+from diffjax.pretrained.architecture import shapes
+from diffjax.pretrained.load import architecture_of
+from diffjax.pretrained.naming import Leaf, count
 from diffjax.pretrained.prompts import chunks_of, clip_rows, pieces_of, prompts_of
 from diffjax.pretrained.systems import open_system
 from diffjax.pretrained.tokenizer import load_tokenizer
 from diffjax.run.encode import encode_once
-from diffjax.run.weights import load_frozen
+from diffjax.run.weights import load_frozen, placed
 
 SAMPLE = ("sample", "--steps", "2")
 
@@ -89,6 +94,131 @@ def test_a_prompt_is_encoded_once(sd):
     np.testing.assert_array_equal(given["tokens"][:, 0, 0], raw["text_encoder_ids"][:, 0, 2])
 
 
+@pytest.mark.exhaustive
+def test_sd3_without_t5_has_zeros_in_its_place(tmp_path):
+    folder = write_system(tmp_path / "sd3", "sd3_text")
+    whole = open_system(folder, text_length=12)
+    index_with(text_encoder_3=[None, None], tokenizer_3=[None, None])(folder)
+    part = open_system(folder)
+
+    def tokens(system):
+        condition, raw = system.model.conditions[0], system.raw(["a cat"])
+        frozen = {k: jax.tree.map(np.asarray, system.model.frozen[k]()) for k in condition.own}
+        return condition.encode(frozen, raw)["tokens"]
+
+    full, without = tokens(whole), tokens(part)
+    assert full.shape == (1, 16 + 12, 80)
+    assert without.shape == (1, 16 + 16, 80)
+    np.testing.assert_allclose(without[:, :16], full[:, :16], atol=1e-6)
+    assert not without[:, 16:].any()
+    assert full[:, 16:].any()
+
+
+# --- weights ----------------------------------------------------------------------------
+
+
+def test_weights_are_placed_leaf_by_leaf(sd, monkeypatch):
+    """No leaf is read before the one before it is on its device, and opening reads none."""
+    events, read, put = [], Leaf.__array__, jax.device_put
+    monkeypatch.setattr(Leaf, "__array__", lambda *a, **k: events.append("read") or read(*a, **k))
+    monkeypatch.setattr(jax, "device_put", lambda *a: events.append("put") or put(*a))
+    leaves = open_system(sd).leaves()
+    assert not events
+    placed(leaves, parallel.make_mesh())
+    assert events == ["read", "put"] * len(jax.tree.leaves(leaves))
+
+
+UNET = {"_class_name": "UNet2DConditionModel", "block_out_channels": [320, 640, 1280, 1280]}
+VAE = {
+    "_class_name": "AutoencoderKL",
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
+}
+SD3 = {"_class_name": "SD3Transformer2DModel", "pos_embed_max_size": 192}
+PIXART = {"_class_name": "PixArtTransformer2DModel", "caption_channels": 4096}
+SDXL = {
+    "_class_name": "UNet2DConditionModel",
+    "block_out_channels": [320, 640, 1280],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "cross_attention_dim": 2048,
+    "attention_head_dim": [5, 10, 20],
+    "transformer_layers_per_block": [1, 2, 10],
+    "use_linear_projection": True,
+    "upcast_attention": None,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+SD21 = {"attention_head_dim": [5, 10, 20, 20], "use_linear_projection": True}
+
+
+def clip(kind, width, heads, depth, projection):
+    sizes = {"hidden_size": width, "intermediate_size": 4 * width, "projection_dim": projection}
+    layers = {"num_attention_heads": heads, "num_hidden_layers": depth}
+    return {"architectures": [kind], "hidden_act": "gelu"} | sizes | layers
+
+
+LONG = pytest.mark.exhaustive
+COUNTS = {
+    "SD 1.5 U-Net": (UNET | {"cross_attention_dim": 768}, 859_520_964),
+    "SD 2.1 U-Net": (UNET | {"cross_attention_dim": 1024} | SD21, 865_910_724),
+    "SD 1.5 inpainting": (UNET | {"in_channels": 9, "cross_attention_dim": 768}, 859_535_364),
+    "SDXL U-Net": (SDXL, 2_567_463_684),
+    "SD VAE": (VAE, 83_653_863),
+    "SD 3 and FLUX VAE": (
+        VAE | {"latent_channels": 16, "use_quant_conv": False, "use_post_quant_conv": False},
+        83_819_683,
+    ),
+    "SD 3 medium": (
+        SD3 | {"num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536},
+        2_028_328_000,
+    ),
+    "SD 3.5 large": (
+        SD3
+        | {"num_layers": 38, "num_attention_heads": 38, "caption_projection_dim": 2432}
+        | {"qk_norm": "rms_norm"},
+        8_056_627_520,
+    ),
+    "FLUX.1 dev": (
+        {"_class_name": "FluxTransformer2DModel", "guidance_embeds": True},
+        11_901_408_320,
+    ),
+    "FLUX.1 schnell": ({"_class_name": "FluxTransformer2DModel"}, 11_891_178_560),
+    "PixArt-alpha 1024": (PIXART, 611_349_152),
+    "PixArt-sigma 1024": (PIXART | {"use_additional_conditions": False}, 610_856_096),
+    "CLIP ViT-L text": (clip("CLIPTextModel", 768, 12, 12, 768), 123_060_480),
+    "OpenCLIP ViT-H text": (clip("CLIPTextModel", 1024, 16, 23, 512), 340_387_840),
+    "OpenCLIP bigG text": (clip("CLIPTextModelWithProjection", 1280, 20, 32, 1280), 694_659_840),
+    "T5 v1.1 XXL": (
+        {"architectures": ["T5EncoderModel"], "d_model": 4096, "d_ff": 10240, "num_layers": 24}
+        | {"num_heads": 64, "feed_forward_proj": "gated-gelu"},
+        4_762_310_656,
+    ),
+}
+QUICK = ("SD VAE",)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in QUICK else LONG) for n in COUNTS]
+)
+def test_parameters_of_published_models_are_counted(name):
+    """Numbers of diffusers 0.42.1 and of the models' cards; no weight is made."""
+    config, wanted = COUNTS[name]
+    assert count(shapes(architecture_of(config))) == wanted
+
+
+def test_pixart_by_its_older_name():
+    legacy = PIXART | {"_class_name": "Transformer2DModel", "num_layers": 1}
+    legacy |= {"norm_type": "ada_norm_single", "num_vector_embeds": None}
+    names = architecture_of(legacy).names
+    assert names == architecture_of(PIXART | {"num_layers": 1}).names
+    with pytest.raises(InputError, match="double_self_attention = True is not supported"):
+        architecture_of(legacy | {"double_self_attention": True})
+
+
 # --- prompts ----------------------------------------------------------------------------
 
 
@@ -158,25 +288,42 @@ def without_text(folder):
 
 
 @pytest.mark.parametrize(
+    ("spoil", "size", "words"),
+    [
+        (without_part, {}, "without its text_encoder"),
+        (index_with(vae=["diffusers", "VQModel"]), {}, "the vae of a .* is a VQModel"),
+        (index_with(extra=["diffusers", "Else"]), {}, "with a part 'extra'"),
+        (index_with(_class_name="ElsePipeline"), {}, "is a ElsePipeline, which is not supported"),
+        (lambda folder: None, {"height": 15}, "multiples of 2; got --height 15"),
+        (one_tensor_more("unet"), {}, "the unet of .*1 tensors that the network does not.*another"),
+        (one_tensor_more("vae"), {}, "the vae of .*1 tensors that the network does not.*another"),
+    ],
+)
+def test_a_spoilt_system_is_refused_by_name(spoilt, spoil, size, words):
+    spoil(spoilt)
+    with pytest.raises(InputError, match=words):
+        read(open_system(spoilt, **size))
+
+
+def read(system):
+    """Check all the names of a system's tensors."""
+    for load in (system.leaves, *system.model.frozen.values()):
+        load()
+
+
+@pytest.mark.parametrize(
     ("spoil", "flags", "words"),
     [
         (without_part, (), "without its text_encoder"),
-        (index_with(vae=["diffusers", "VQModel"]), (), "the vae of a .* is a VQModel"),
-        (index_with(extra=["diffusers", "Else"]), (), "with a part 'extra'"),
-        (index_with(_class_name="ElsePipeline", text_encoder_2=["t", "C"]), (), "ElsePipeline"),
-        (one_tensor_more("unet"), (), "1 tensors that the network does not.*another.weight"),
-        (one_tensor_more("vae"), (), "the vae of .*another.weight"),
-        (without_text, ("--prompt", "a cat"), "has no text encoder"),
-        (None, ("--height", "15"), "multiples of 2; got --height 15"),
-        (None, ("--width", "many"), "--width must be a whole number"),
-        (None, ("--prompt", "@none.txt"), "cannot be read"),
+        pytest.param(one_tensor_more("vae"), (), "the vae of .*another.weight", marks=LONG),
+        pytest.param(without_text, ("--prompt", "a cat"), "has no text encoder", marks=LONG),
+        pytest.param(without_text, ("--height", "15"), "multiples of 2", marks=LONG),
+        (lambda folder: None, ("--width", "many"), "--width must be a whole number"),
+        pytest.param(lambda folder: None, ("--prompt", "@none.txt"), "cannot be read", marks=LONG),
     ],
 )
-def test_a_spoilt_system_is_refused_by_name(spoilt, spoil, flags, words, monkeypatch, capsys):
-    import re
-
-    if spoil:
-        spoil(spoilt)
+def test_sample_refuses_with_a_sentence(spoilt, spoil, flags, words, monkeypatch, capsys):
+    spoil(spoilt)
     out = ("--out", spoilt / "x.png")
     code, _, said = run(monkeypatch, capsys, *SAMPLE, "--pretrained", spoilt, *flags, *out)
     assert code == 2
@@ -184,6 +331,7 @@ def test_a_spoilt_system_is_refused_by_name(spoilt, spoil, flags, words, monkeyp
     assert not (spoilt / "x.png").exists()
 
 
+@LONG
 def test_a_network_without_text_takes_no_prompt(tmp_path, monkeypatch, capsys):
     from test_published import reference, write_folder
 

@@ -37,6 +37,7 @@ class System(NamedTuple):
       cell: latents that one token of the network is wide.
       latent_size: height and width of the latents where the network does not say.
       picture: whether it draws for a picture and a mask.
+      optional: parts that a folder may leave out.
     """
 
     parts: Mapping[str, tuple[str, ...]]
@@ -45,6 +46,7 @@ class System(NamedTuple):
     cell: int = 1
     latent_size: int | None = None
     picture: bool = False
+    optional: tuple[str, ...] = ()
 
 
 class Opened(NamedTuple):

@@ -28,7 +28,7 @@ from diffjax.pretrained.encoders import (
 )
 from diffjax.pretrained.flux import flux_transformer
 from diffjax.pretrained.naming import to_leaves, to_tensors
-from diffjax.pretrained.pixart import pixart_transformer
+from diffjax.pretrained.pixart import legacy_pixart, pixart_transformer
 from diffjax.pretrained.prior import prior_transformer
 from diffjax.pretrained.sana import autoencoder_dc, sana_transformer
 from diffjax.pretrained.scheduler import FILE as SCHEDULER_FILE
@@ -41,6 +41,13 @@ from diffjax.pretrained.tiny_autoencoder import autoencoder_tiny
 from diffjax.pretrained.uvit import uvit, uvit_latent, uvit_text
 from diffjax.types import Params
 
+
+def legacy_transformer(config: dict[str, Any]) -> Architecture:
+    """diffusers' Transformer2DModel: PixArt or DiT, by its norm."""
+    is_pixart = config.get("norm_type") == "ada_norm_single"
+    return legacy_pixart(config) if is_pixart else transformer_2d(config)
+
+
 ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {
     "edm": edm,
     "edm_vp": edm_vp,
@@ -48,7 +55,7 @@ ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {
     "edm2": edm2,
     "dit": dit,
     "DiTTransformer2DModel": dit_transformer_2d,
-    "Transformer2DModel": transformer_2d,
+    "Transformer2DModel": legacy_transformer,
     "SD3Transformer2DModel": sd3_transformer,
     "uvit": uvit,
     "uvit_latent": uvit_latent,

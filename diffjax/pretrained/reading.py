@@ -159,21 +159,27 @@ def two_towers(towers: Sequence[Tower], encode: Callable) -> tuple:
 
 
 def sd3_reader(pipeline: Pipeline, denoiser: dict[str, Any], length: int | None) -> Reader:
-    """Stable Diffusion 3: two CLIP towers padded to T5's width, T5 after them, two vectors."""
-    towers, t5 = (tower(pipeline), tower(pipeline, "_2")), tower(pipeline, "_3")
-    length = length or 256
+    """Stable Diffusion 3: two CLIP towers padded to T5's width, T5 after them, two vectors.
+
+    In a folder without T5 its states are zeros, as many as CLIP's tokens.
+    """
+    towers, length = (tower(pipeline), tower(pipeline, "_2")), length or 256
+    t5 = tower(pipeline, "_3") if "text_encoder_3" in pipeline.classes else None
 
     def encode(frozen, raw):
         found = [clip_states(clip, frozen, raw) for clip in towers]
         states = [joined(out.penultimate, weights) for out, weights in found]
         vectors = [first_chunk(out.text_embeds, weights) for out, weights in found]
         clip = jnp.concatenate(states, axis=-1)
-        text = t5_states(t5, frozen, raw)
-        clip = jnp.pad(clip, ((0, 0), (0, 0), (0, text.shape[-1] - clip.shape[-1])))
+        wide = denoiser["joint_attention_dim"] - clip.shape[-1]
+        clip = jnp.pad(clip, ((0, 0), (0, 0), (0, wide)))
+        text = jnp.zeros_like(clip) if t5 is None else t5_states(t5, frozen, raw)
         tokens = jnp.concatenate([clip, text], axis=1)
         return {"tokens": tokens, "vector": jnp.concatenate(vectors, axis=-1)}
 
     tokenize, *rest = two_towers(towers, encode)
+    if t5 is None:
+        return Reader(tokenize, *rest)
     return Reader(*with_t5(tokenize, rest, t5, length))
 
 

@@ -36,7 +36,7 @@ FLUX = {
     **{"text_encoder_2": T5, "tokenizer_2": T5_TOKENS},
 }
 PIXART = {
-    "transformer": ("PixArtTransformer2DModel",),
+    "transformer": ("PixArtTransformer2DModel", "Transformer2DModel"),
     **VAE,
     **{"text_encoder": T5, "tokenizer": T5_TOKENS},
 }
@@ -50,7 +50,9 @@ SYSTEMS: dict[str, System] = {
     "StableDiffusionXLPipeline": System(SDXL, sdxl_reader, 5.0),
     "StableDiffusionXLImg2ImgPipeline": System(SDXL, sdxl_reader, 5.0),
     "StableDiffusionXLInpaintPipeline": System(SDXL, sdxl_reader, 5.0, picture=True),
-    "StableDiffusion3Pipeline": System(SD3, sd3_reader, 7.0, cell=2),
+    "StableDiffusion3Pipeline": System(
+        SD3, sd3_reader, 7.0, cell=2, optional=("text_encoder_3", "tokenizer_3")
+    ),
     "FluxPipeline": System(FLUX, flux_reader, 3.5, cell=2, latent_size=128),
     "PixArtAlphaPipeline": System(PIXART, pixart_reader, 4.5, cell=2),
     "PixArtSigmaPipeline": System(PIXART, pixart_reader, 4.5, cell=2),
@@ -98,9 +100,9 @@ def open_system(
     if not any(name.startswith("text_encoder") for name in pipeline.classes):
         parts = {n: k for n, k in system.parts.items() if not n.startswith(("text", "token"))}
         system = system._replace(parts=parts, reader=no_reader)
-    check_parts(
-        pipeline,
-        {**system.parts, "scheduler": (pipeline.classes.get("scheduler", "one of diffusers"),)},
-    )
+    absent = [name for name in system.optional if name not in pipeline.classes]
+    scheduler = {"scheduler": (pipeline.classes.get("scheduler", "one of diffusers"),)}
+    parts = {name: kinds for name, kinds in system.parts.items() if name not in absent}
+    check_parts(pipeline, parts | scheduler)
     name = "unet" if "unet" in system.parts else "transformer"
     return assemble(pipeline, system, open_part(pipeline, name), (height, width), text_length)
