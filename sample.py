@@ -30,6 +30,7 @@ def flags(
     autoencoder: Path | None = None,
     height: int | None = None,
     width: int | None = None,
+    lora: list[str] = [],  # noqa: B006
     mesh: str = "",
 ):
     """Flags of every draw; what can be asked for, and the options of sampler and grid, come after.
@@ -55,6 +56,8 @@ def flags(
       autoencoder: folder of a published autoencoder, which turns latents into images.
       height: of the images of --pretrained in pixels; default what it was trained on.
       width: likewise.
+      lora: LoRA file that is merged into the weights of --pretrained, with its scale after a
+        colon, as in style.safetensors:0.7; may be given several times.
       mesh: sizes of the axes data, fsdp and tensor, such as data=4,fsdp=2; default all
         devices along data. It does not change the samples.
     """
@@ -77,9 +80,9 @@ def main(argv):
     if distributed:  # before a config is loaded, which may ask for a device
         start.join_processes(True, **f.early_values(argv, start.processes, "distributed"))
     start.check_platform()
-    sizes = [f.early_size(argv, flag) for flag in ("--height", "--width")]
-    autoencoder_at = f.early_flag(argv, "--autoencoder")
-    model, weights = open_model(workdir, published_at, autoencoder_at, *sizes)
+    form = {flag: f.early_size(argv, f"--{flag}") for flag in ("height", "width")}
+    form["loras"] = [f.file_and_scale(text) for text in f.early_flags(argv, "--lora")]
+    model, weights = open_model(workdir, published_at, f.early_flag(argv, "--autoencoder"), form)
     usual = model.sampling if model else Sampling()
     stepped = f.constructors(samplers, Sampler)
     adaptive = f.constructors(samplers, AdaptiveSampler)
@@ -122,18 +125,18 @@ def main(argv):
     draw_and_write(weights, model, constructor, options, ts, raw, asked)
 
 
-def open_model(workdir, published_at, autoencoder_at, height=None, width=None):
+def open_model(workdir, published_at, autoencoder_at, form):
     """The model to draw from, and (mesh, step, say) -> its weights and what to call them."""
     from diffjax.errors import InputError
 
     if workdir and published_at:
         raise InputError(f"give a workdir or --pretrained; got {workdir} and {published_at}.")
-    if workdir and (height or width):
-        raise InputError("a workdir draws images of one size; leave out --height and --width.")
+    if workdir and any(form.values()):
+        raise InputError("--height, --width and --lora are for --pretrained; leave them out.")
     if workdir:
         model, weights = of_workdir(workdir)
     elif published_at:
-        model, weights = of_published(published_at, height, width)
+        model, weights = of_published(published_at, form)
     else:
         return None, None
     if autoencoder_at:
@@ -159,12 +162,12 @@ def of_workdir(workdir):
     return experiment.model, weights
 
 
-def of_published(folder, height, width):
+def of_published(folder, form):
     """What `open_model` gives, of weights published elsewhere."""
     from diffjax.pretrained.model import open_published
     from diffjax.run.weights import placed
 
-    model, leaves = open_published(folder, height, width)
+    model, leaves = open_published(folder, **form)
 
     def weights(mesh, step, say):
         return placed(leaves, mesh), f"weights of {folder}"

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from diffjax.pretrained.prompts import chunks_of, clip_rows, pieces_of, prompts_
 from diffjax.pretrained.systems import open_system
 from diffjax.pretrained.tokenizer import load_tokenizer
 from diffjax.run.encode import encode_once
+from diffjax.run.flags import early_flags, file_and_scale
 from diffjax.run.weights import load_frozen, placed
 
 SAMPLE = ("sample", "--steps", "2")
@@ -126,6 +128,52 @@ def test_weights_are_placed_leaf_by_leaf(sd, monkeypatch):
     assert not events
     placed(leaves, parallel.make_mesh())
     assert events == ["read", "put"] * len(jax.tree.leaves(leaves))
+
+
+LAYERS = {
+    "unet": "mid_block.attentions.0.transformer_blocks.0.attn2.to_k",
+    "text_encoder": "text_model.encoder.layers.1.mlp.fc1",
+}
+
+
+def lora_file(path, parts):
+    """A LoRA file of rank 2 that changes one layer of each part; B A by part."""
+    tensors, changes, g = {}, {}, np.random.default_rng(0)
+    for part, (rows, columns) in parts.items():
+        down, up = g.standard_normal((2, columns)), g.standard_normal((rows, 2))
+        name, changes[part] = f"{part}.{LAYERS.get(part, 'x')}", up @ down
+        tensors[f"{name}.lora_A.weight"] = down.astype(np.float32)
+        tensors[f"{name}.lora_B.weight"] = up.astype(np.float32)
+    save_file(tensors, path)
+    return changes
+
+
+def test_lora_files_change_the_parts_that_they_name(sd, tmp_path):
+    file = tmp_path / "style.safetensors"
+    changes = lora_file(file, {"unet": (64, 32), "text_encoder": (64, 32)})
+    plain, styled = open_system(sd), open_system(sd, loras=[(file, 0.7), (file, 0.2)])
+    trees = {
+        "unet": [system.leaves() for system in (plain, styled)],
+        "text_encoder": [system.model.frozen["text_encoder"]() for system in (plain, styled)],
+    }
+    for part, (before, after) in trees.items():
+        pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+        moved = [np.asarray(b) - np.asarray(a) for a, b in pairs]
+        moved = [d for d in moved if d.any()]
+        assert len(moved) == 1
+        keys, values = moved[0][:, :64], moved[0][:, 64:]  # the U-Net's are in one array
+        np.testing.assert_allclose(keys, 0.9 * changes[part].T, atol=1e-5)
+        assert not values.any()
+    lora_file(file, {"unet": (64, 32), "text_encoder_2": (64, 32)})
+    with pytest.raises(InputError, match=r"changes text_encoder_2, which .* does not have"):
+        open_system(sd, loras=[(file, 1.0)])
+
+
+def test_a_lora_flag_is_a_file_and_a_scale():
+    assert file_and_scale("a/b.safetensors:0.7") == (Path("a/b.safetensors"), 0.7)
+    assert file_and_scale("a/b.safetensors") == (Path("a/b.safetensors"), 1.0)
+    argv = ["--lora", "a:0.5", "--num", "2", "--lora=b"]
+    assert early_flags(argv, "--lora") == ["a:0.5", "b"]
 
 
 UNET = {"_class_name": "UNet2DConditionModel", "block_out_channels": [320, 640, 1280, 1280]}

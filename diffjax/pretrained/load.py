@@ -1,7 +1,7 @@
 """Published weights in and out: `load` and `save_safetensors`."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -117,8 +117,16 @@ class Opened(NamedTuple):
     files: tuple[Path, ...]
 
 
-def open_network(path: str | Path) -> Opened:
-    """A published network by its configuration alone. Arguments and errors of `load`."""
+def open_network(path: str | Path, files: Sequence[Path] | None = None) -> Opened:
+    """A published network by its configuration alone.
+
+    Args:
+      path: as for `load`.
+      files: of its weights, where they are elsewhere.
+
+    Raises:
+      InputError: as `load`.
+    """
     path = denoiser_folder(Path(path))
     folder = path if path.is_dir() else path.parent
     config = read_config(folder)
@@ -128,16 +136,24 @@ def open_network(path: str | Path) -> Opened:
     architecture = architecture_of(config)
     with describing(type(architecture.module).__name__):
         like = shapes(architecture)
-    return Opened(
-        architecture, config, like, tuple(weight_files(folder) if path.is_dir() else [path])
-    )
+    if files is None:
+        files = weight_files(folder) if path.is_dir() else [path]
+    return Opened(architecture, config, like, tuple(files))
 
 
-def leaves_of(opened: Opened) -> Params:
+def as_they_are(tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The tensors themselves."""
+    return tensors
+
+
+def leaves_of(
+    opened: Opened, change: Callable[[Mapping[str, Any]], Mapping[str, Any]] = as_they_are
+) -> Params:
     """The parameters, checked by name and shape, each read where it is asked for.
 
     Args:
       opened: from `open_network`.
+      change: of the tensors by their modern names, such as a LoRA's.
 
     Returns:
       A tree of `naming.Leaf`: `np.asarray` of one is its array.
@@ -149,7 +165,7 @@ def leaves_of(opened: Opened) -> Params:
     tensors = {architecture.modern(name): w for name, w in tensors.items()}
     untrained = architecture.fixed.keys() | architecture.ignored
     trained = {name: w for name, w in tensors.items() if name not in untrained}
-    return to_leaves(trained, architecture.names, opened.like)
+    return to_leaves(change(trained), architecture.names, opened.like)
 
 
 def load(path: str | Path) -> Loaded:

@@ -1,6 +1,6 @@
 """A published network as a `Model`, and a published autoencoder as its codec."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -31,7 +31,10 @@ def published(
 
 
 def open_published(
-    path: str | Path, height: int | None = None, width: int | None = None
+    path: str | Path,
+    height: int | None = None,
+    width: int | None = None,
+    loras: Sequence[tuple[str | Path, float]] = (),
 ) -> tuple[Model, Params]:
     """A network of `pretrained.load` that draws images, or a whole system, and its parameters.
 
@@ -39,6 +42,7 @@ def open_published(
       path: as for `pretrained.load`, or a folder with model_index.json.
       height: of the images; None is that of the folder's own.
       width: likewise.
+      loras: LoRA files and their scales, of a system.
 
     Returns:
       The model and the denoiser's parameters, a tree of `naming.Leaf`s: none is read before
@@ -49,8 +53,10 @@ def open_published(
         it is a system that is not supported.
     """
     if is_system(Path(path)):
-        system = open_system(path, height, width)
+        system = open_system(path, height, width, loras=loras)
         return system.model, system.leaves()
+    if loras:
+        raise InputError(f"{path} is no system with model_index.json, which a LoRA file is for.")
     return published_network(path, height, width)
 
 

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffjax.errors import InputError, sentence
 from diffjax.pretrained.architecture import Loaded
 from diffjax.pretrained.load import leaves_of, open_network
+from diffjax.pretrained.lora import parts_of as lora_parts
+from diffjax.pretrained.lora import with_lora
 from diffjax.pretrained.tokenizer import Tokenizer, load_tokenizer
 from diffjax.types import Params
 
@@ -24,12 +27,14 @@ class Pipeline(NamedTuple):
       kind: its class, such as StableDiffusionPipeline.
       classes: part -> class, of the parts that are there.
       settings: the other entries of model_index.json.
+      loras: LoRA files and their scales, merged one after the other.
     """
 
     folder: Path
     kind: str
     classes: Mapping[str, str]
     settings: Mapping[str, Any]
+    loras: tuple[tuple[Path, float], ...] = ()
 
 
 def is_pipeline(path: Path) -> bool:
@@ -113,8 +118,31 @@ def open_part(pipeline: Pipeline, name: str) -> Part:
     """
     opened = within(pipeline, name, open_network, pipeline.folder / name)
     network = opened.architecture.finish({}, opened.config)
-    leaves = lambda: within(pipeline, name, leaves_of, opened)  # noqa: E731
+    leaves = lambda: within(pipeline, name, leaves_of, opened, partial(merged, pipeline, name))  # noqa: E731
     return Part(network, leaves, opened.like, opened.config)
+
+
+def merged(pipeline: Pipeline, name: str, tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The tensors of a part with the pipeline's LoRA files merged into them."""
+    part = "unet" if name == "transformer" else name
+    for path, scale in pipeline.loras:
+        if part in lora_parts(path):
+            tensors = with_lora(tensors, path, scale, part)
+    return tensors
+
+
+def check_loras(pipeline: Pipeline) -> None:
+    """Refuse a LoRA file that changes a part which the pipeline does not have.
+
+    Raises:
+      InputError: names the file and the part.
+    """
+    has = {"unet" if name == "transformer" else name for name in pipeline.classes}
+    for path, _ in pipeline.loras:
+        changed = lora_parts(path)
+        if not changed or changed - has:
+            what = ", ".join(sorted(changed - has)) or "nothing that is known"
+            raise InputError(f"{path} changes {what}, which {pipeline.folder} does not have.")
 
 
 def open_tokenizer(pipeline: Pipeline, name: str) -> Tokenizer:

@@ -1,10 +1,17 @@
 """Published systems, whole: a folder with model_index.json as a `Model` asked for by prompts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from diffjax.errors import InputError
 from diffjax.pretrained.assembling import Opened, System, assemble
-from diffjax.pretrained.pipeline import check_parts, is_pipeline, open_part, read_pipeline
+from diffjax.pretrained.pipeline import (
+    check_loras,
+    check_parts,
+    is_pipeline,
+    open_part,
+    read_pipeline,
+)
 from diffjax.pretrained.prompt_condition import no_reader
 from diffjax.pretrained.reading import (
     flux_reader,
@@ -73,6 +80,7 @@ def open_system(
     height: int | None = None,
     width: int | None = None,
     text_length: int | None = None,
+    loras: Sequence[tuple[str | Path, float]] = (),
 ) -> Opened:
     """A published system by its configurations; no weight is read.
 
@@ -81,6 +89,7 @@ def open_system(
       height: of the images in pixels; None is the size that it was trained on.
       width: likewise.
       text_length: T5's tokens of a prompt; None is the pipeline's own.
+      loras: LoRA files and their scales.
 
     Returns:
       The system.
@@ -89,7 +98,8 @@ def open_system(
       InputError: a kind of pipeline, a part or a class that is not known, a part that is
         missing, or a size that the system cannot draw.
     """
-    pipeline = read_pipeline(folder)
+    given = tuple((Path(path), scale) for path, scale in loras)
+    pipeline = read_pipeline(folder)._replace(loras=given)
     if pipeline.kind not in SYSTEMS:
         raise InputError(
             f"{folder} is a {pipeline.kind}, which is not supported; expected one of "
@@ -104,5 +114,6 @@ def open_system(
     scheduler = {"scheduler": (pipeline.classes.get("scheduler", "one of diffusers"),)}
     parts = {name: kinds for name, kinds in system.parts.items() if name not in absent}
     check_parts(pipeline, parts | scheduler)
+    check_loras(pipeline)
     name = "unet" if "unet" in system.parts else "transformer"
     return assemble(pipeline, system, open_part(pipeline, name), (height, width), text_length)

@@ -53,7 +53,9 @@ def _embeds(inputs):
 
 def run_pipeline(root, call, inputs, noises):
     """The latents after each step and the image of one call."""
-    from diffjax import conditioning, samplers
+    from diffjax import samplers
+    from diffjax.conditioning import encode as cond_of
+    from diffjax.conditioning import nulls as null_of
     from diffjax.experiment import guided, unguided
     from diffjax.pretrained.flux import pack, unpack
     from diffjax.pretrained.systems import open_system
@@ -71,8 +73,8 @@ def run_pipeline(root, call, inputs, noises):
     if "picture" in raw:
         raw["picture_noise"] = noises.pop(0)
     if raw:
-        cond = conditioning.encode(model.conditions, frozen, raw)
-        null = conditioning.nulls(model.conditions, frozen, raw)
+        encode = jax.jit(lambda f, r: [g(model.conditions, f, r) for g in (cond_of, null_of)])
+        cond, null = encode(frozen, raw)
     else:
         cond, null = _embeds(inputs)
     scale = call.get("guidance_scale", usual.guidance_scale)
@@ -83,7 +85,7 @@ def run_pipeline(root, call, inputs, noises):
     sampler = usual.sampler(model.schedule, **usual.options)
     x = system.start_std(model.schedule, ts[0]) * z
     path = jax.jit(lambda x: _path(denoiser, sampler, x, ts, cond, noises))(x)
-    image = model.codec.decode(frozen, path[-1])
+    image = jax.jit(model.codec.decode)(frozen, path[-1])
     out = {"image": np.clip(np.asarray(image) / 2 + 0.5, 0, 1)}
     if system.scheduler["_class_name"] in LEVELS:
         path = path / jnp.asarray(model.schedule.alpha(ts[1:])).reshape(-1, 1, 1, 1, 1)
