@@ -7,12 +7,13 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from golden_adapter import run_pipeline
 from safetensors.numpy import load_file, save_file
 from scripts import run
-from systems import described, write_json, write_system
+from systems import GOLDEN, described, write_json, write_system
 
 from diffjax import parallel
 from diffjax.errors import InputError
@@ -20,7 +21,7 @@ from diffjax.pretrained.architecture import shapes
 from diffjax.pretrained.load import architecture_of
 from diffjax.pretrained.naming import Leaf, count
 from diffjax.pretrained.prompts import chunks_of, clip_rows, pieces_of, prompts_of
-from diffjax.pretrained.systems import open_system
+from diffjax.pretrained.systems import is_system, open_system
 from diffjax.pretrained.tokenizer import load_tokenizer
 from diffjax.run.encode import encode_once
 from diffjax.run.flags import early_flags, file_and_scale
@@ -128,6 +129,75 @@ def test_weights_are_placed_leaf_by_leaf(sd, monkeypatch):
     assert not events
     placed(leaves, parallel.make_mesh())
     assert events == ["read", "put"] * len(jax.tree.leaves(leaves))
+
+
+def write_one_file(folder, path, more=None):
+    """The tensors of a folder in one file, by the names of diffusers' conversion."""
+    names, tensors = json.loads((GOLDEN / "pipelines" / "ldm_names.json").read_text()), {}
+    for part, table in names.items():
+        own = load_file(folder / part / "model.safetensors")
+        for theirs, name in table.items():
+            conv = part == "vae" and ".mid.attn_1." in theirs and own[name].ndim == 2
+            tensors[theirs] = own[name][:, :, None, None] if conv else own[name]
+    text = load_file(folder / "text_encoder" / "model.safetensors")
+    tensors |= {f"cond_stage_model.transformer.{name}": w for name, w in text.items()}
+    averages = {"model_ema.decay": np.zeros(1, np.float32), "betas": np.zeros(9, np.float32)}
+    save_file(tensors | averages | (more or {}), path)
+    return path
+
+
+def test_one_file_of_the_latent_diffusion_code_is_the_same_system(sd, spoilt):
+    for part in ("unet", "vae", "text_encoder"):
+        (spoilt / part / "model.safetensors").unlink()
+    (spoilt / "model_index.json").unlink()
+    file = write_one_file(sd, spoilt / "whole.safetensors")
+    assert is_system(file)
+    folder, whole = open_system(sd), open_system(file)
+    assert whole.scheduler == folder.scheduler
+    trees = [
+        {"unet": s.leaves()} | {k: f() for k, f in s.model.frozen.items()} for s in (folder, whole)
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *(jax.tree.map(np.asarray, t) for t in trees))
+    for name, words in (
+        ("model.diffusion_model.other", "the unet of .*1 tensors that the network does not"),
+        ("else.weight", "'else.weight' belongs to no part"),
+        ("conditioner.embedders.0.x", "Stable Diffusion XL in one file"),
+    ):
+        write_one_file(sd, file, {name: np.zeros(1, np.float32)})
+        with pytest.raises(InputError, match=words):
+            open_system(file).leaves()
+    shutil.rmtree(spoilt / "tokenizer")
+    with pytest.raises(InputError, match="without its tokenizer"):
+        open_system(file)
+
+
+@pytest.mark.exhaustive
+def test_one_file_alone_is_stable_diffusion_15(sd, tmp_path):
+    shutil.copytree(sd / "tokenizer", tmp_path / "tokenizer")
+    system = open_system(write_one_file(sd, tmp_path / "whole.safetensors"))
+    assert system.model.example.shape == (64, 64, 4)
+    assert system.scheduler["_class_name"] == "PNDMScheduler"
+
+
+def test_shards_variants_and_short_floats_are_read(spoilt):
+    """A U-Net in two shards, an autoencoder in bfloat16, a text encoder as its fp16 variant."""
+    shapes_of = lambda s: {"unet": s.leaves()} | {k: f() for k, f in s.model.frozen.items()}  # noqa: E731
+    whole = jax.tree.map(np.asarray, shapes_of(open_system(spoilt)))
+    types = {"unet": np.float32, "vae": ml_dtypes.bfloat16, "text_encoder": np.float16}
+    for part, dtype in types.items():
+        file = spoilt / part / "model.safetensors"
+        tensors = {name: w.astype(dtype) for name, w in load_file(file).items()}
+        file.unlink()
+        names = sorted(tensors)
+        stem = {"unet": "model-0000{}-of-00002", "text_encoder": "model.fp16"}.get(part, "model")
+        for i, few in enumerate([names[::2], names[1::2]] if part == "unet" else [names]):
+            shard = {name: tensors[name] for name in few}
+            save_file(shard, file.with_name(stem.format(i + 1) + ".safetensors"))
+    (spoilt / "unet" / "model.safetensors.index.json").write_text("{}")
+    found = jax.tree.map(np.asarray, shapes_of(open_system(spoilt)))
+    for part, dtype in types.items():
+        short = lambda w, dtype=dtype: w.astype(dtype).astype(np.float32)  # noqa: E731
+        jax.tree.map(np.testing.assert_array_equal, found[part], jax.tree.map(short, whole[part]))
 
 
 LAYERS = {

@@ -117,19 +117,24 @@ class Opened(NamedTuple):
     files: tuple[Path, ...]
 
 
-def open_network(path: str | Path, files: Sequence[Path] | None = None) -> Opened:
+def open_network(
+    path: str | Path,
+    files: Sequence[Path] | None = None,
+    config: dict[str, Any] | None = None,
+) -> Opened:
     """A published network by its configuration alone.
 
     Args:
       path: as for `load`.
       files: of its weights, where they are elsewhere.
+      config: in place of the folder's config.json.
 
     Raises:
       InputError: as `load`.
     """
     path = denoiser_folder(Path(path))
-    folder = path if path.is_dir() else path.parent
-    config = read_config(folder)
+    folder = path.parent if path.is_file() else path
+    config = read_config(folder) if config is None else dict(config)
     scheduler = read_scheduler(folder)
     if scheduler is not None:
         config[SCHEDULER] = scheduler
@@ -141,19 +146,22 @@ def open_network(path: str | Path, files: Sequence[Path] | None = None) -> Opene
     return Opened(architecture, config, like, tuple(files))
 
 
+Change = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""From tensors by name to others."""
+
+
 def as_they_are(tensors: Mapping[str, Any]) -> Mapping[str, Any]:
     """The tensors themselves."""
     return tensors
 
 
-def leaves_of(
-    opened: Opened, change: Callable[[Mapping[str, Any]], Mapping[str, Any]] = as_they_are
-) -> Params:
+def leaves_of(opened: Opened, change: Change = as_they_are, find: Change = as_they_are) -> Params:
     """The parameters, checked by name and shape, each read where it is asked for.
 
     Args:
       opened: from `open_network`.
       change: of the tensors by their modern names, such as a LoRA's.
+      find: the tensors of this network among those of its files.
 
     Returns:
       A tree of `naming.Leaf`: `np.asarray` of one is its array.
@@ -161,7 +169,7 @@ def leaves_of(
     Raises:
       InputError: a tensor is missing, too many or misshapen.
     """
-    architecture, tensors = opened.architecture, read_tensors([*opened.files])
+    architecture, tensors = opened.architecture, find(read_tensors([*opened.files]))
     tensors = {architecture.modern(name): w for name, w in tensors.items()}
     untrained = architecture.fixed.keys() | architecture.ignored
     trained = {name: w for name, w in tensors.items() if name not in untrained}

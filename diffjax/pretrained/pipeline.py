@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffjax.errors import InputError, sentence
+from diffjax.pretrained import ldm
 from diffjax.pretrained.architecture import Loaded
-from diffjax.pretrained.load import leaves_of, open_network
+from diffjax.pretrained.load import as_they_are, leaves_of, open_network
 from diffjax.pretrained.lora import parts_of as lora_parts
 from diffjax.pretrained.lora import with_lora
+from diffjax.pretrained.scheduler import KEY as SCHEDULER
+from diffjax.pretrained.scheduler import read_scheduler
 from diffjax.pretrained.tokenizer import Tokenizer, load_tokenizer
 from diffjax.types import Params
 
@@ -28,6 +31,7 @@ class Pipeline(NamedTuple):
       classes: part -> class, of the parts that are there.
       settings: the other entries of model_index.json.
       loras: LoRA files and their scales, merged one after the other.
+      file: the one file that holds the weights of all parts; None where each has its own.
     """
 
     folder: Path
@@ -35,6 +39,7 @@ class Pipeline(NamedTuple):
     classes: Mapping[str, str]
     settings: Mapping[str, Any]
     loras: tuple[tuple[Path, float], ...] = ()
+    file: Path | None = None
 
 
 def is_pipeline(path: Path) -> bool:
@@ -65,6 +70,29 @@ def read_pipeline(folder: str | Path) -> Pipeline:
     return Pipeline(folder, index["_class_name"], classes, settings)
 
 
+def one_file(path: Path) -> Pipeline:
+    """The pipeline of one file of a whole Stable Diffusion 1, in the latent diffusion code's names.
+
+    A configuration beside it (unet/config.json, scheduler/scheduler_config.json) is taken before
+    that of Stable Diffusion 1.5; the tokenizer must be beside it.
+
+    Args:
+      path: of the file.
+    """
+    folder = path.resolve().parent
+    classes = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
+    classes |= {"text_encoder": "CLIPTextModel", "tokenizer": "CLIPTokenizer"}
+    return Pipeline(folder, "StableDiffusionPipeline", classes, {}, file=path)
+
+
+def config_in_one_file(pipeline: Pipeline, name: str) -> dict[str, Any] | None:
+    """The configuration of a part of one file; None where it stands beside the file."""
+    if (pipeline.folder / name / "config.json").is_file():
+        return None
+    beside = read_scheduler(pipeline.folder / name)
+    return ldm.CONFIGS[name] | {SCHEDULER: beside or ldm.SCHEDULER}
+
+
 def check_parts(pipeline: Pipeline, expected: Mapping[str, tuple[str, ...]]) -> None:
     """Refuse a pipeline that lacks a part, has one too many, or one of another class.
 
@@ -77,7 +105,8 @@ def check_parts(pipeline: Pipeline, expected: Mapping[str, tuple[str, ...]]) -> 
     """
     for name, kinds in expected.items():
         found = pipeline.classes.get(name)
-        if found is None or not (pipeline.folder / name).is_dir():
+        within_file = pipeline.file is not None and name in ldm.PARTS
+        if found is None or not (within_file or (pipeline.folder / name).is_dir()):
             raise InputError(
                 f"{pipeline.folder} is a {pipeline.kind} without its {name} (a folder with a "
                 f"{' or '.join(kinds)}); add that folder."
@@ -116,9 +145,16 @@ def open_part(pipeline: Pipeline, name: str) -> Part:
     Raises:
       InputError: its configuration is not one that is known.
     """
-    opened = within(pipeline, name, open_network, pipeline.folder / name)
+    if pipeline.file is None:
+        opened, find = within(pipeline, name, open_network, pipeline.folder / name), as_they_are
+    else:
+        given = [pipeline.file], config_in_one_file(pipeline, name)
+        opened = within(pipeline, name, open_network, pipeline.folder / name, *given)
+        theirs = [*opened.architecture.names, *opened.architecture.ignored]
+        find = partial(ldm.part_of, part=name, names=theirs, config=opened.config)
     network = opened.architecture.finish({}, opened.config)
-    leaves = lambda: within(pipeline, name, leaves_of, opened, partial(merged, pipeline, name))  # noqa: E731
+    change = partial(merged, pipeline, name)
+    leaves = partial(within, pipeline, name, leaves_of, opened, change, find)
     return Part(network, leaves, opened.like, opened.config)
 
 

@@ -5,10 +5,12 @@ from pathlib import Path
 
 from diffjax.errors import InputError
 from diffjax.pretrained.assembling import Opened, System, assemble
+from diffjax.pretrained.ldm import is_ldm
 from diffjax.pretrained.pipeline import (
     check_loras,
     check_parts,
     is_pipeline,
+    one_file,
     open_part,
     read_pipeline,
 )
@@ -68,7 +70,9 @@ SYSTEMS: dict[str, System] = {
 
 
 def is_system(path: Path) -> bool:
-    """Whether a folder is a pipeline that reads prompts, or none that is known."""
+    """Whether a path is a pipeline that reads prompts, or none that is known."""
+    if is_ldm(path):
+        return True
     if not is_pipeline(path):
         return False
     pipeline = read_pipeline(path)
@@ -85,7 +89,7 @@ def open_system(
     """A published system by its configurations; no weight is read.
 
     Args:
-      folder: with model_index.json.
+      folder: with model_index.json; or one file of a whole Stable Diffusion 1, see `one_file`.
       height: of the images in pixels; None is the size that it was trained on.
       width: likewise.
       text_length: T5's tokens of a prompt; None is the pipeline's own.
@@ -99,7 +103,9 @@ def open_system(
         missing, or a size that the system cannot draw.
     """
     given = tuple((Path(path), scale) for path, scale in loras)
-    pipeline = read_pipeline(folder)._replace(loras=given)
+    whole = Path(folder).is_file()
+    pipeline = one_file(Path(folder)) if whole else read_pipeline(folder)
+    pipeline = pipeline._replace(loras=given)
     if pipeline.kind not in SYSTEMS:
         raise InputError(
             f"{folder} is a {pipeline.kind}, which is not supported; expected one of "
@@ -113,7 +119,7 @@ def open_system(
     absent = [name for name in system.optional if name not in pipeline.classes]
     scheduler = {"scheduler": (pipeline.classes.get("scheduler", "one of diffusers"),)}
     parts = {name: kinds for name, kinds in system.parts.items() if name not in absent}
-    check_parts(pipeline, parts | scheduler)
+    check_parts(pipeline, parts if whole else parts | scheduler)
     check_loras(pipeline)
     name = "unet" if "unet" in system.parts else "transformer"
     return assemble(pipeline, system, open_part(pipeline, name), (height, width), text_length)
