@@ -13,6 +13,7 @@ from diffjax.experiment import Model, Sampling, classifier_free
 from diffjax.media import decoded
 from diffjax.parameterization import make_denoiser
 from diffjax.pretrained import Autoencoder, Pretrained
+from diffjax.pretrained.hub import local_folder
 from diffjax.pretrained.latents import latent_scale, prior_of
 from diffjax.pretrained.load import leaves_of, open_network
 from diffjax.pretrained.systems import is_system, open_system
@@ -39,7 +40,8 @@ def open_published(
     """A network of `pretrained.load` that draws images, or a whole system, and its parameters.
 
     Args:
-      path: as for `pretrained.load`, or a folder with model_index.json.
+      path: as for `pretrained.load`, a folder with model_index.json, one file of a whole Stable
+        Diffusion 1, or owner/name of a repository (see `hub`).
       height: of the images; None is that of the folder's own.
       width: likewise.
       loras: LoRA files and their scales, of a system.
@@ -52,7 +54,8 @@ def open_published(
       InputError: it is no denoiser, it needs tokens, its config does not say its image size, or
         it is a system that is not supported.
     """
-    if is_system(Path(path)):
+    path = local_folder(path)
+    if is_system(path):
         system = open_system(path, height, width, loras=loras)
         return system.model, system.leaves()
     if loras:
