@@ -56,6 +56,7 @@ class Opened(NamedTuple):
       model: all that sampling needs.
       leaves: () -> the denoiser's parameters as a tree of `naming.Leaf`s.
       raw: (prompts, negatives or None, ...) -> raw arrays of the prompts, see `raw_prompts`.
+      vae: its autoencoder, whose parameters are `frozen["vae"]`.
       scheduler: its scheduler_config.json.
       start_std: (schedule, first time) -> standard deviation of the noise that a draw begins as.
     """
@@ -63,6 +64,7 @@ class Opened(NamedTuple):
     model: Model
     leaves: Callable[[], Params]
     raw: Callable[..., dict[str, np.ndarray]]
+    vae: Part
     scheduler: dict[str, Any]
     start_std: Callable[[Schedule, Array], Array]
 
@@ -121,13 +123,8 @@ def assemble(
             batch_size=4,
         ),
     )
-    return Opened(
-        model,
-        part.leaves,
-        partial(raw_prompts, reader, extra),
-        part.config.get(SCHEDULER) or {},
-        usual.start_std,
-    )
+    raw = partial(raw_prompts, reader, extra)
+    return Opened(model, part.leaves, raw, vae, part.config.get(SCHEDULER) or {}, usual.start_std)
 
 
 def latents_of(

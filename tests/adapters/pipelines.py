@@ -56,6 +56,8 @@ def run_pipeline(root, call, inputs, noises):
     from diffjax import samplers
     from diffjax.conditioning import encode as cond_of
     from diffjax.conditioning import nulls as null_of
+    from diffjax.diffusion import q_sample
+    from diffjax.editing.sdedit import strength_steps
     from diffjax.experiment import guided, unguided
     from diffjax.pretrained.flux import pack, unpack
     from diffjax.pretrained.systems import open_system
@@ -66,9 +68,9 @@ def run_pipeline(root, call, inputs, noises):
     model, usual = system.model, system.model.sampling
     params = jax.tree.map(np.asarray, system.leaves())
     frozen = {name: jax.tree.map(np.asarray, load()) for name, load in model.frozen.items()}
-    latents, noises = inputs["latents"], [_nhwc(z) for z in noises]
-    num, is_packed = len(latents), latents.ndim == 3
-    z = unpack(jnp.asarray(latents), *model.example.shape[:2]) if is_packed else _nhwc(latents)
+    latents, noises = inputs.get("latents"), [_nhwc(z) for z in noises]
+    num = len(inputs["image"] if latents is None else latents)
+    is_packed = latents is not None and latents.ndim == 3
     raw = _raw(system, call, inputs, num)
     if "picture" in raw:
         raw["picture_noise"] = noises.pop(0)
@@ -83,7 +85,13 @@ def run_pipeline(root, call, inputs, noises):
         denoiser = guided(model, params, scale, null, frozen)
     ts = usual.grid(model.schedule, call["num_inference_steps"])
     sampler = usual.sampler(model.schedule, **usual.options)
-    x = system.start_std(model.schedule, ts[0]) * z
+    if latents is None:
+        x0 = _drawn(system, frozen, 2 * _nhwc(inputs["image"]) - 1, noises.pop(0))
+        ts = ts[strength_steps(len(ts) - 1, call["strength"]) :]
+        x = q_sample(model.schedule, x0, ts[0], noises.pop(0))
+    else:
+        z = unpack(jnp.asarray(latents), *model.example.shape[:2]) if is_packed else _nhwc(latents)
+        x = system.start_std(model.schedule, ts[0]) * z
     path = jax.jit(lambda x: _path(denoiser, sampler, x, ts, cond, noises))(x)
     image = jax.jit(model.codec.decode)(frozen, path[-1])
     out = {"image": np.clip(np.asarray(image) / 2 + 0.5, 0, 1)}
@@ -92,6 +100,15 @@ def run_pipeline(root, call, inputs, noises):
     if is_packed:
         return out | {"trace": np.asarray(jax.vmap(pack)(path))}
     return out | ({} if usual.sampler is samplers.plms else {"trace": _nchw(path)})
+
+
+def _drawn(system, frozen, pictures, noise):
+    """Latents of pictures, drawn from the autoencoder's posterior."""
+    from diffjax.latents import reparameterize
+    from diffjax.pretrained.latents import latent_scale
+
+    mean, logvar = jax.jit(system.vae.network.encode)(frozen["vae"], pictures)
+    return latent_scale(system.vae.config).to_diffusion(reparameterize(mean, logvar, noise))
 
 
 def _path(denoiser, sampler, x, ts, cond, noises):
