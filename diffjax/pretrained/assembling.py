@@ -16,7 +16,7 @@ from diffjax.models.flux import Flux
 from diffjax.models.pixart import PixArt
 from diffjax.parameterization import make_denoiser
 from diffjax.pretrained.architecture import Autoencoder, Pretrained
-from diffjax.pretrained.flux import packed
+from diffjax.pretrained.flux_latents import packed
 from diffjax.pretrained.inpainting import inpainting, with_picture
 from diffjax.pretrained.latents import latent_scale, prior_of, shrinking
 from diffjax.pretrained.pipeline import Part, Pipeline, open_part

@@ -59,7 +59,7 @@ def run_pipeline(root, call, inputs, noises):
     from diffjax.diffusion import q_sample
     from diffjax.editing.sdedit import strength_steps
     from diffjax.experiment import guided, unguided
-    from diffjax.pretrained.flux import pack, unpack
+    from diffjax.pretrained.flux_latents import pack, unpack
     from diffjax.pretrained.systems import open_system
 
     system = open_system(
