@@ -28,6 +28,9 @@ def flags(
     list_samplers: bool = False,
     pretrained: Path | None = None,
     autoencoder: Path | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    lora: list[str] = [],  # noqa: B006
     mesh: str = "",
 ):
     """Flags of every draw; what can be asked for, and the options of sampler and grid, come after.
@@ -49,8 +52,12 @@ def flags(
         condition of this model, or every config that ships, and stop.
       list_samplers: the same as --list samplers.
       pretrained: weights published elsewhere, in place of a workdir: a folder with config.json
-        and *.safetensors of diffusers, ADM, EDM or DiT.
+        and *.safetensors of diffusers, ADM, EDM or DiT, or a whole system with model_index.json.
       autoencoder: folder of a published autoencoder, which turns latents into images.
+      height: of the images of --pretrained in pixels; default what it was trained on.
+      width: likewise.
+      lora: LoRA file that is merged into the weights of --pretrained, with its scale after a
+        colon, as in style.safetensors:0.7; may be given several times.
       mesh: sizes of the axes data, fsdp and tensor, such as data=4,fsdp=2; default all
         devices along data. It does not change the samples.
     """
@@ -73,7 +80,9 @@ def main(argv):
     if distributed:  # before a config is loaded, which may ask for a device
         start.join_processes(True, **f.early_values(argv, start.processes, "distributed"))
     start.check_platform()
-    model, weights = open_model(workdir, published_at, f.early_flag(argv, "--autoencoder"))
+    form = {flag: f.early_size(argv, f"--{flag}") for flag in ("height", "width")}
+    form["loras"] = [f.file_and_scale(text) for text in f.early_flags(argv, "--lora")]
+    model, weights = open_model(workdir, published_at, f.early_flag(argv, "--autoencoder"), form)
     usual = model.sampling if model else Sampling()
     stepped = f.constructors(samplers, Sampler)
     adaptive = f.constructors(samplers, AdaptiveSampler)
@@ -116,16 +125,18 @@ def main(argv):
     draw_and_write(weights, model, constructor, options, ts, raw, asked)
 
 
-def open_model(workdir, published_at, autoencoder_at):
+def open_model(workdir, published_at, autoencoder_at, form):
     """The model to draw from, and (mesh, step, say) -> its weights and what to call them."""
     from diffjax.errors import InputError
 
     if workdir and published_at:
         raise InputError(f"give a workdir or --pretrained; got {workdir} and {published_at}.")
+    if workdir and any(form.values()):
+        raise InputError("--height, --width and --lora are for --pretrained; leave them out.")
     if workdir:
         model, weights = of_workdir(workdir)
     elif published_at:
-        model, weights = of_published(published_at)
+        model, weights = of_published(published_at, form)
     else:
         return None, None
     if autoencoder_at:
@@ -151,17 +162,15 @@ def of_workdir(workdir):
     return experiment.model, weights
 
 
-def of_published(folder):
+def of_published(folder, form):
     """What `open_model` gives, of weights published elsewhere."""
-    import jax
+    from diffjax.pretrained.model import open_published
+    from diffjax.run.weights import placed
 
-    from diffjax import parallel
-    from diffjax.pretrained.model import published
-
-    model, params = published(folder)
+    model, leaves = open_published(folder, **form)
 
     def weights(mesh, step, say):
-        return jax.device_put(params, parallel.replicated(mesh)), f"weights of {folder}"
+        return placed(leaves, mesh), f"weights of {folder}"
 
     return model, weights
 
@@ -193,6 +202,7 @@ def draw_and_write(weights, model, constructor, options, ts, raw, asked):
     from diffjax import grids, parallel
     from diffjax.errors import InputError
     from diffjax.run import draw as d
+    from diffjax.run.encode import encode_once
     from diffjax.run.flags import name_of
     from diffjax.run.weights import load_frozen
 
@@ -210,15 +220,17 @@ def draw_and_write(weights, model, constructor, options, ts, raw, asked):
     num, batch = asked["num"], min(asked["num"], asked["batch_size"])
     scale = asked["guidance_scale"]
     guide = scale != 1
+    if guide and model.guide is None:
+        raise InputError("this model has no guidance; leave --guidance-scale at 1.")
+    model, frozen, given = encode_once(model, load_frozen(model.frozen, mesh), raw, mesh)
     draw = d.make_draw(model, constructor, options, guide, loop, mesh)
     params, named = weights(mesh, asked["step"], say)
-    frozen = load_frozen(model.frozen, mesh)
     key = parallel.init_sharded(jax.random.key, mesh, np.uint32(asked["seed"]))
 
     def part(first, size):
         # A last batch that is not full is drawn whole and cut, so that nothing recompiles;
         # the key is that of every batch, for sample i folds in its index.
-        wanted = {name: array[first : first + size] for name, array in raw.items()}
+        wanted = {name: array[first : first + size] for name, array in given.items()}
         return params, frozen, jax.random.clone(key), ts, wanted, size, scale, first
 
     bar = tqdm(total=num, unit=" samples", desc="compiling", leave=False, disable=not main_process)

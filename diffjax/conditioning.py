@@ -37,6 +37,7 @@ class Condition(NamedTuple):
       encode: (frozen, raw) -> the arrays that the network is given, e.g. {"tokens",
         "token_mask"}; a pure function, traced with the sampler and the training step.
       classes: number of classes of a label; 0 for anything else.
+      own: names of frozen networks that only `encode` reads; they may go once it has been called.
     """
 
     example: Mapping[str, jax.ShapeDtypeStruct]
@@ -44,6 +45,7 @@ class Condition(NamedTuple):
     flags: Callable[..., Raw]
     encode: Callable[[Mapping[str, PyTree], Raw], Raw] = _as_it_is
     classes: int = 0
+    own: tuple[str, ...] = ()
 
 
 def label(classes: int) -> Condition:
@@ -156,16 +158,34 @@ def encode(conditions: Iterable[Condition], frozen: Mapping[str, PyTree], raw: R
     return found or None
 
 
-def nulls(conditions: Iterable[Condition], frozen: Mapping[str, PyTree]) -> dict[str, PyTree]:
-    """The null value of each encoded array, without the batch axis, of conditions that have one."""
+def nulls(
+    conditions: Iterable[Condition], frozen: Mapping[str, PyTree], raw: Raw | None = None
+) -> dict[str, PyTree]:
+    """The null value of each encoded array, of conditions that have one.
+
+    Args:
+      conditions: of a model.
+      frozen: parameters of its frozen networks, by name.
+      raw: arrays by name; where one is called `null_` and the name of a condition's array, such
+        as a negative prompt's, it is the null of each sample.
+
+    Returns:
+      Arrays by name: (B, ...) where `raw` has the nulls, else without the batch axis.
+    """
     found = {}
     for condition in conditions:
-        if condition.null is not None:
-            one = {
-                name: jnp.asarray(condition.null[name], like.dtype)[None]
-                for name, like in condition.example.items()
-            }
-            found |= jax.tree.map(lambda leaf: leaf[0], condition.encode(frozen, one))
+        if condition.null is None:
+            continue
+        given = {name: (raw or {}).get(f"null_{name}") for name in condition.example}
+        one = {
+            name: jnp.asarray(condition.null[name], like.dtype)[None]
+            if given[name] is None
+            else jnp.asarray(given[name])
+            for name, like in condition.example.items()
+        }
+        each = any(value is not None for value in given.values())
+        encoded = condition.encode(frozen, one)
+        found |= encoded if each else jax.tree.map(lambda leaf: leaf[0], encoded)
     return found
 
 

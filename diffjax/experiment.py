@@ -52,6 +52,8 @@ class Sampling(NamedTuple):
       guidance_scale: 1 is no guidance.
       options: keywords of the sampler's constructor.
       grid_options: keywords of the grid's function.
+      num: number of samples.
+      batch_size: samples per compiled call.
     """
 
     sampler: Callable[..., Sampler] = ddim
@@ -60,6 +62,8 @@ class Sampling(NamedTuple):
     guidance_scale: float = 1.0
     options: Mapping[str, Any] = NOTHING
     grid_options: Mapping[str, Any] = NOTHING
+    num: int = 100
+    batch_size: int = 250
 
 
 def classifier_free(denoiser: Denoiser, scale: Time, null: Cond, frozen: Frozen) -> Denoiser:

@@ -24,8 +24,8 @@ def typed(
 ) -> Any:
     """A value as its default's type has it: "1000" is 1000, and "32,16,8" a tuple.
 
-    A list may stand for one number, as where each level has its own, and null for none. A default
-    of None takes a value of any type.
+    A list may stand for one number, as where each level has its own, and null for none or for
+    false. A default of None takes a value of any type.
 
     Args:
       name: of the argument, for the error.
@@ -38,6 +38,8 @@ def typed(
       InputError: the value is null or no number where the reference needs one.
     """
     if isinstance(default, bool):
+        if value is None:
+            return False  # as published files have it for a setting that is off
         if isinstance(value, bool) or (isinstance(value, int) and value in (0, 1)):
             return bool(value)
         raise InputError(f"{where}: expected {name} to be true or false; got {value!r}.")

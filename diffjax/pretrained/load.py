@@ -1,11 +1,14 @@
 """Published weights in and out: `load` and `save_safetensors`."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
 
 from diffjax.errors import InputError, sentence
 from diffjax.pretrained.adm import adm, adm_classifier
@@ -24,8 +27,8 @@ from diffjax.pretrained.encoders import (
     t5_encoder,
 )
 from diffjax.pretrained.flux import flux_transformer
-from diffjax.pretrained.naming import to_params, to_tensors
-from diffjax.pretrained.pixart import pixart_transformer
+from diffjax.pretrained.naming import to_leaves, to_tensors
+from diffjax.pretrained.pixart import legacy_pixart, pixart_transformer
 from diffjax.pretrained.prior import prior_transformer
 from diffjax.pretrained.sana import autoencoder_dc, sana_transformer
 from diffjax.pretrained.scheduler import FILE as SCHEDULER_FILE
@@ -36,6 +39,14 @@ from diffjax.pretrained.t2i_adapter import t2i_adapter
 from diffjax.pretrained.tensors import read_tensors, weight_files
 from diffjax.pretrained.tiny_autoencoder import autoencoder_tiny
 from diffjax.pretrained.uvit import uvit, uvit_latent, uvit_text
+from diffjax.types import Params
+
+
+def legacy_transformer(config: dict[str, Any]) -> Architecture:
+    """diffusers' Transformer2DModel: PixArt or DiT, by its norm."""
+    is_pixart = config.get("norm_type") == "ada_norm_single"
+    return legacy_pixart(config) if is_pixart else transformer_2d(config)
+
 
 ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {
     "edm": edm,
@@ -44,7 +55,7 @@ ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {
     "edm2": edm2,
     "dit": dit,
     "DiTTransformer2DModel": dit_transformer_2d,
-    "Transformer2DModel": transformer_2d,
+    "Transformer2DModel": legacy_transformer,
     "SD3Transformer2DModel": sd3_transformer,
     "uvit": uvit,
     "uvit_latent": uvit_latent,
@@ -90,6 +101,81 @@ DENOISERS = ("unet", "transformer", "prior")
 """Folders of a pipeline that hold its denoising network."""
 
 
+class Opened(NamedTuple):
+    """A published network whose weights are not read yet.
+
+    Attributes:
+      architecture: of its configuration.
+      config: of its folder, the scheduler's in it.
+      like: our parameters as shapes.
+      files: that hold the weights.
+    """
+
+    architecture: Architecture
+    config: dict[str, Any]
+    like: Params
+    files: tuple[Path, ...]
+
+
+def open_network(
+    path: str | Path,
+    files: Sequence[Path] | None = None,
+    config: dict[str, Any] | None = None,
+) -> Opened:
+    """A published network by its configuration alone.
+
+    Args:
+      path: as for `load`.
+      files: of its weights, where they are elsewhere.
+      config: in place of the folder's config.json.
+
+    Raises:
+      InputError: as `load`.
+    """
+    path = denoiser_folder(Path(path))
+    folder = path.parent if path.is_file() else path
+    config = read_config(folder) if config is None else dict(config)
+    scheduler = read_scheduler(folder)
+    if scheduler is not None:
+        config[SCHEDULER] = scheduler
+    architecture = architecture_of(config)
+    with describing(type(architecture.module).__name__):
+        like = shapes(architecture)
+    if files is None:
+        files = weight_files(folder) if path.is_dir() else [path]
+    return Opened(architecture, config, like, tuple(files))
+
+
+Change = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""From tensors by name to others."""
+
+
+def as_they_are(tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The tensors themselves."""
+    return tensors
+
+
+def leaves_of(opened: Opened, change: Change = as_they_are, find: Change = as_they_are) -> Params:
+    """The parameters, checked by name and shape, each read where it is asked for.
+
+    Args:
+      opened: from `open_network`.
+      change: of the tensors by their modern names, such as a LoRA's.
+      find: the tensors of this network among those of its files.
+
+    Returns:
+      A tree of `naming.Leaf`: `np.asarray` of one is its array.
+
+    Raises:
+      InputError: a tensor is missing, too many or misshapen.
+    """
+    architecture, tensors = opened.architecture, find(read_tensors([*opened.files]))
+    tensors = {architecture.modern(name): w for name, w in tensors.items()}
+    untrained = architecture.fixed.keys() | architecture.ignored
+    trained = {name: w for name, w in tensors.items() if name not in untrained}
+    return to_leaves(change(trained), architecture.names, opened.like)
+
+
 def load(path: str | Path) -> Loaded:
     """Read a published network.
 
@@ -108,21 +194,9 @@ def load(path: str | Path) -> Loaded:
       InputError: the configuration is not one that is known, or a tensor is missing, too many
         or misshapen.
     """
-    path = denoiser_folder(Path(path))
-    folder = path if path.is_dir() else path.parent
-    config = read_config(folder)
-    scheduler = read_scheduler(folder)
-    if scheduler is not None:
-        config[SCHEDULER] = scheduler
-    architecture = architecture_of(config)
-    tensors = read_tensors(weight_files(folder) if path.is_dir() else [path])
-    tensors = {architecture.modern(name): w for name, w in tensors.items()}
-    untrained = architecture.fixed.keys() | architecture.ignored
-    trained = {name: w for name, w in tensors.items() if name not in untrained}
-    with describing(type(architecture.module).__name__):
-        like = shapes(architecture)
-    params = to_params(trained, architecture.names, like)
-    return architecture.finish(params, config)
+    opened = open_network(path)
+    params = jax.tree.map(np.asarray, leaves_of(opened))
+    return opened.architecture.finish(params, opened.config)
 
 
 def save_safetensors(folder: str | Path, model: Loaded) -> None:

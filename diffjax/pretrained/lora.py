@@ -8,6 +8,8 @@ magnitudes, or alphas and rsLoRA in the safetensors metadata.
 import json
 import math
 import re
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +19,7 @@ import numpy as np
 from diffjax.errors import InputError, sentence
 from diffjax.pretrained.architecture import Encoder, Loaded, shapes
 from diffjax.pretrained.load import architecture_of
-from diffjax.pretrained.naming import Tensors, to_params, to_tensors
+from diffjax.pretrained.naming import Leaf, Tensors, to_params, to_tensors
 from diffjax.pretrained.tensors import read_metadata, read_tensors
 from diffjax.types import Array
 
@@ -89,19 +91,57 @@ def merge_lora(
         not fit.
     """
     part = part or ("text_encoder" if isinstance(model, Encoder) else "unet")
+    architecture = architecture_of(model.config)
+    weights = with_lora(to_tensors(model.params, architecture.names), path, scale, part)
+    return model._replace(params=to_params(weights, architecture.names, shapes(architecture)))
+
+
+def with_lora(
+    weights: Mapping[str, Any], path: str | Path, scale: Any = 1.0, part: str = "unet"
+) -> dict[str, Any]:
+    """The tensors of one part of a pipeline; those that a file changes are merged as they are read.
+
+    Args:
+      weights: by the reference's names; arrays or `Leaf`s.
+      path: a LoRA file, or a folder of one.
+      scale: as for `merge_lora`.
+      part: likewise.
+
+    Raises:
+      InputError: as `merge_lora`.
+    """
     if part not in PREFIXES:
         raise InputError(f"expected a part of {', '.join(PREFIXES)}; got {part!r}.")
-    path = Path(path)
-    file = sorted(path.glob("*.safetensors"))[:1] if path.is_dir() else [path]
-    architecture = architecture_of(model.config)
-    weights = to_tensors(model.params, architecture.names)
+    file, weights = lora_file(path), dict(weights)
     changes = changes_of(read_tensors(file), part)
-    settings = metadata_of(file, part)
     if not changes:
         raise InputError(f"{path} changes no layer of a {part}; give a LoRA file of this model.")
     for layer, change in changes.items():
-        merge_layer(weights, layer, change, settings, scale)
-    return model._replace(params=to_params(weights, architecture.names, shapes(architecture)))
+        merge_layer(weights, layer, change, metadata_of(file, part), scale)
+    return weights
+
+
+def lora_file(path: str | Path) -> list[Path]:
+    """The file of a path, or of a folder.
+
+    Raises:
+      InputError: there is none.
+    """
+    path = Path(path)
+    file = sorted(path.glob("*.safetensors"))[:1] if path.is_dir() else [path]
+    if not file or not file[0].is_file():
+        raise InputError(f"{path} is no LoRA file; give a .safetensors file or a folder with one.")
+    return file
+
+
+def parts_of(path: str | Path) -> set[str]:
+    """The parts of a pipeline that a LoRA file changes.
+
+    Raises:
+      InputError: there is no such file, or a key is of no known form.
+    """
+    tensors = read_tensors(lora_file(path))
+    return {part for part in PREFIXES if changes_of(tensors, part)}
 
 
 def changes_of(tensors: Tensors, part: str) -> dict[str, Change]:
@@ -143,7 +183,7 @@ def metadata_of(file: list[Path], part: str) -> dict[str, Any]:
     return {k.split(".", 1)[1]: v for k, v in found.items() if k.startswith(names)}
 
 
-def targets_of(layer: str, weights: Tensors) -> list[str]:
+def targets_of(layer: str, weights: Mapping[str, Any]) -> list[str]:
     """The weights that a layer of the file changes, rows of one after those of the next.
 
     Raises:
@@ -165,35 +205,38 @@ def targets_of(layer: str, weights: Tensors) -> list[str]:
 
 
 def merge_layer(
-    weights: Tensors, layer: str, change: Change, settings: dict[str, Any], scale: Any
+    weights: dict[str, Any], layer: str, change: Change, settings: dict[str, Any], scale: Any
 ) -> None:
     """Change the weights of one layer in place; as `merge_lora`."""
     names = targets_of(layer, weights)
     if change.down is None or change.up is None:
         raise InputError(f"the LoRA file has only one of the two matrices of {layer!r}.")
     rank, rows = change.down.shape[0], sum(weights[name].shape[0] for name in names)
-    inputs = weights[names[0]][0].size
+    inputs = math.prod(weights[names[0]].shape[1:])
     a, b = change.down.reshape(rank, -1), change.up.reshape(change.up.shape[0], -1)
     if a.shape[1] != inputs or b.shape != (rows, rank):
         raise InputError(
             f"the LoRA file's {layer!r} is of shapes {a.shape} and {b.shape}; expected "
             f"({rank}, {inputs}) and ({rows}, {rank})."
         )
-    delta = np.float32(scale * factor_of(layer, change, rank, settings)) * (b @ a)
-    start = 0
+    if change.magnitude is not None and change.magnitude.size != rows:
+        raise InputError(f"expected a magnitude for each of {rows} rows of {layer!r}.")
+    by, start = np.float32(scale * factor_of(layer, change, rank, settings)), 0
     for name in names:
-        w = weights[name]
-        merged = w + delta[start : start + w.shape[0]].reshape(w.shape)
-        if change.magnitude is not None:
-            magnitude = change.magnitude.reshape(-1)[start : start + w.shape[0]]
-            merged = with_magnitude(merged, magnitude, layer)
-        weights[name], start = merged, start + w.shape[0]
+        w, part = weights[name], slice(start, start + weights[name].shape[0])
+        weights[name] = Leaf(w.shape, partial(merged_rows, w, by, a, b, change.magnitude, part))
+        start = part.stop
 
 
-def with_magnitude(w: np.ndarray, magnitude: np.ndarray, layer: str) -> np.ndarray:
+def merged_rows(w, by, a, b, magnitude, part: slice) -> np.ndarray:
+    """W + by (B A)[part] for the rows that W is of a layer, under DoRA's magnitudes if any."""
+    w = np.asarray(w, np.float32)
+    merged = w + (by * (b @ a))[part].reshape(w.shape)
+    return merged if magnitude is None else with_magnitude(merged, magnitude.reshape(-1)[part])
+
+
+def with_magnitude(w: np.ndarray, magnitude: np.ndarray) -> np.ndarray:
     """The rows of w scaled to their magnitudes: Liu et al. 2024 (DoRA), Eq. 5."""
-    if len(magnitude) != w.shape[0]:
-        raise InputError(f"expected a magnitude for each of {w.shape[0]} rows of {layer!r}.")
     norm = np.linalg.norm(w.reshape(w.shape[0], -1), axis=1)
     return w * (magnitude / norm).reshape(-1, *[1] * (w.ndim - 1))
 

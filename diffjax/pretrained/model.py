@@ -1,49 +1,88 @@
 """A published network as a `Model`, and a published autoencoder as its codec."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffjax import conditioning
-from diffjax.diffusion import prior_sample
 from diffjax.errors import InputError
 from diffjax.experiment import Model, Sampling, classifier_free
-from diffjax.latents import LatentScale
 from diffjax.media import decoded
 from diffjax.parameterization import make_denoiser
-from diffjax.pretrained import Autoencoder, Pretrained, load
-from diffjax.pretrained.load import architecture_of
+from diffjax.pretrained import Autoencoder, Pretrained
+from diffjax.pretrained.hub import local_folder
+from diffjax.pretrained.latents import latent_scale, prior_of
+from diffjax.pretrained.load import leaves_of, open_network
+from diffjax.pretrained.systems import is_system, open_system
 from diffjax.types import Params
 
 SIZES = ("sample_size", "image_size", "img_resolution", "input_size", "img_size")
 CHANNELS = ("in_channels", "img_channels", "in_chans")
-DEFAULT_SCALE = 0.18215  # of diffusers' AutoencoderKL and VQModel
 
 
-def published(path: str | Path) -> tuple[Model, Params]:
-    """A network of `pretrained.load` that draws images, and its parameters.
+def published(
+    path: str | Path, height: int | None = None, width: int | None = None
+) -> tuple[Model, Params]:
+    """`open_published` with its parameters read. Arguments and errors are the same."""
+    model, leaves = open_published(path, height, width)
+    return model, jax.tree.map(np.asarray, leaves)
 
-    Guidance is classifier-free where the network knows a null label.
+
+def open_published(
+    path: str | Path,
+    height: int | None = None,
+    width: int | None = None,
+    loras: Sequence[tuple[str | Path, float]] = (),
+) -> tuple[Model, Params]:
+    """A network of `pretrained.load` that draws images, or a whole system, and its parameters.
 
     Args:
-      path: as for `pretrained.load`.
+      path: as for `pretrained.load`, a folder with model_index.json, one file of a whole Stable
+        Diffusion 1, or owner/name of a repository (see `hub`).
+      height: of the images; None is that of the folder's own.
+      width: likewise.
+      loras: LoRA files and their scales, of a system.
 
     Returns:
-      The model and its parameters.
+      The model and the denoiser's parameters, a tree of `naming.Leaf`s: none is read before
+      `np.asarray` of it.
 
     Raises:
-      InputError: it is no denoiser, it needs tokens, or its config does not say its image size.
+      InputError: it is no denoiser, it needs tokens, its config does not say its image size, or
+        it is a system that is not supported.
     """
-    found = load(path)
+    path = local_folder(path)
+    if is_system(path):
+        system = open_system(path, height, width, loras=loras)
+        return system.model, system.leaves()
+    if loras:
+        raise InputError(f"{path} is no system with model_index.json, which a LoRA file is for.")
+    return published_network(path, height, width)
+
+
+def published_network(
+    path: str | Path, height: int | None = None, width: int | None = None
+) -> tuple[Model, Params]:
+    """A network that draws images on its own. Arguments and result as for `open_published`.
+
+    Guidance is classifier-free where the network knows a null label.
+    """
+    opened = open_network(path)
+    found = opened.architecture.finish({}, opened.config)
     if not isinstance(found, Pretrained):
         raise InputError(f"{path} does not draw images; expected a denoising network.")
-    if "tokens" in (architecture_of(found.config).inputs[2] or {}):
+    if "tokens" in (opened.architecture.inputs[2] or {}):
         raise InputError(
-            f"{path} needs the tokens of a text encoder; call it from Python: "
-            "diffjax.pretrained.load(path)."
+            f"{path} needs the tokens of a text encoder; give the folder of the whole pipeline, "
+            "with its model_index.json."
         )
+    leaves = leaves_of(opened)
+    shape = sample_shape(found.config)
+    if height or width:
+        shape = (height or shape[0], width or shape[1], shape[2])
     classes = getattr(found.module, "num_classes", 0)
     null, usual = classes and found.null_label, found.sampling
     label = conditioning.label(classes)
@@ -51,22 +90,18 @@ def published(path: str | Path) -> tuple[Model, Params]:
     def denoiser(params):
         return make_denoiser(found.network, params, found.schedule, found.parameterization)
 
-    def prior(key, schedule, shape, first, t):
-        ratio = usual.start_std(schedule, t) / schedule.sigma(t)
-        return ratio * prior_sample(key, schedule, shape, first, t)
-
     model = Model(
-        init=lambda key: found.params,
+        init=lambda key: jax.tree.map(np.asarray, leaves),
         denoiser=denoiser,
-        example=jax.ShapeDtypeStruct(sample_shape(found.config), jnp.float32),
+        example=jax.ShapeDtypeStruct(shape, jnp.float32),
         schedule=found.schedule,
         conditions=(label if null else label._replace(null=None),) if classes else (),
         guide=classifier_free if null else None,
         finish=usual.finish,
-        prior=prior,
+        prior=prior_of(usual),
         sampling=Sampling(usual.sampler, usual.grid, usual.steps, options=usual.options),
     )
-    return model, found.params
+    return model, leaves
 
 
 def sample_shape(config: dict) -> tuple[int, int, int]:
@@ -96,7 +131,8 @@ def with_decoder(model: Model, path: str | Path) -> Model:
     Raises:
       InputError: it is no autoencoder, or one of latents of another number of channels.
     """
-    found = load(path)
+    opened = open_network(path)
+    found, leaves = opened.architecture.finish({}, opened.config), leaves_of(opened)
     if not isinstance(found, Autoencoder):
         raise InputError(f"{path} is not an autoencoder; give one such as AutoencoderKL.")
     channels, own = model.example.shape[-1], found.config.get("latent_channels")
@@ -109,7 +145,7 @@ def with_decoder(model: Model, path: str | Path) -> Model:
     def decode(frozen, x):
         return found.decode(frozen["autoencoder"], scale.to_autoencoder(x))
 
-    frozen = {**model.frozen, "autoencoder": lambda: found.params}
+    frozen = {**model.frozen, "autoencoder": lambda: jax.tree.map(np.asarray, leaves)}
     return model._replace(codec=decoded(model.codec.encode, decode), frozen=frozen)
 
 
@@ -120,34 +156,3 @@ def decoder(autoencoder: Path | None = None) -> Callable[[Model], Model]:
       autoencoder: published folder whose decoder turns samples into images.
     """
     return lambda model: with_decoder(model, autoencoder) if autoencoder else model
-
-
-def latent_scale(config: dict) -> LatentScale:
-    """The scale that an autoencoder's configuration says, of all channels or one for each.
-
-    With `latents_mean` and `latents_std` a diffusion model sees
-    (z - mean) scaling_factor / std, as in diffusers.
-
-    Args:
-      config: of the autoencoder.
-
-    Raises:
-      InputError: only one of the two is there, or they are not as many numbers as channels.
-    """
-    factor, shift = config.get("scaling_factor"), config.get("shift_factor") or 0.0
-    factor = DEFAULT_SCALE if factor is None else factor
-    mean, std = config.get("latents_mean"), config.get("latents_std")
-    if mean is None and std is None:
-        return LatentScale(factor, shift)
-    try:
-        mean, std = jnp.asarray(mean, float), jnp.asarray(std, float)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            "config.json: expected latents_mean and latents_std, or neither."
-        ) from error
-    if mean.ndim != 1 or mean.shape != std.shape or not bool(jnp.all(std > 0)):
-        raise InputError(
-            "config.json: expected latents_mean and latents_std to be one number for each channel, "
-            f"the latter above 0; got shapes {mean.shape} and {std.shape}."
-        )
-    return LatentScale(factor / std, mean)

@@ -6,7 +6,7 @@ first), so that loading and saving are permutations and a round trip is bit-equa
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -79,26 +79,58 @@ class Entry(NamedTuple):
 Names = dict[str, Entry]
 
 
-def to_params(tensors: Mapping[str, np.ndarray], names: Names, like: Params) -> Params:
-    """The parameters that a reference's tensors are.
+class Leaf:
+    """A parameter that is read where it becomes an array, by `np.asarray`, and not before.
+
+    A tree of them is weights that take no memory: placed leaf by leaf, no two copies exist.
+
+    Attributes:
+      shape: of the array.
+      dtype: float32.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, shape: tuple[int, ...], read: Callable[[], np.ndarray]):
+        self.shape, self._read = shape, read
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        found = self._read()
+        return found if dtype is None else found.astype(dtype, copy=False)
+
+
+def to_leaves(tensors: Mapping[str, np.ndarray], names: Names, like: Params) -> Params:
+    """The parameters that a reference's tensors are, each read where it is asked for.
 
     Args:
-      tensors: the reference's, by its names.
+      tensors: the reference's, by its names; arrays or `Leaf`s.
       names: where each of them belongs.
       like: our parameters as shapes.
 
     Returns:
-      Parameters of the tree and shapes of `like`, float32 on the host.
+      A tree of `Leaf`s with the shapes of `like`.
 
     Raises:
       InputError: a tensor is missing, too many, or misshapen; names it and the nearest name.
     """
     check(tensors, names, like)
-    pieces = {path: {} for path in flatten_dict(like)}
+    pieces: dict[tuple, dict] = {path: {} for path in flatten_dict(like)}
     for name, entry in names.items():
-        w = np.asarray(tensors[name], np.float32)
-        pieces[entry.path][entry.piece[0]] = entry.layout.read(w)
-    return unflatten_dict({path: _join(parts) for path, parts in pieces.items()})
+        pieces[entry.path][entry.piece[0]] = (tensors[name], entry.layout)
+
+    def leaf(path, shape):
+        def read():
+            parts = pieces[path].items()
+            return _join({i: to.read(np.asarray(w, np.float32)) for i, (w, to) in parts})
+
+        return Leaf(shape, read)
+
+    return unflatten_dict({path: leaf(path, s.shape) for path, s in flatten_dict(like).items()})
+
+
+def to_params(tensors: Mapping[str, np.ndarray], names: Names, like: Params) -> Params:
+    """`to_leaves`, all of them read: float32 on the host. Arguments and errors are the same."""
+    return jax.tree.map(np.asarray, to_leaves(tensors, names, like))
 
 
 def to_tensors(params: Params, names: Names) -> Tensors:

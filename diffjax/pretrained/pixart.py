@@ -38,6 +38,26 @@ DEFAULTS = {
 }
 
 
+LEGACY = {
+    "double_self_attention": False,
+    "only_cross_attention": False,
+    "use_linear_projection": False,
+    "num_vector_embeds": None,
+}
+"""What Transformer2DModel, under whose name PixArt-alpha was published, can say besides."""
+
+
+def legacy_pixart(config: dict) -> Architecture:
+    """PixArt under the name of diffusers' Transformer2DModel, whose tensors are the same.
+
+    Raises:
+      InputError: as `pixart_transformer`.
+    """
+    c = LEGACY | {name: value for name, value in config.items() if name in LEGACY}
+    supported(c, "Transformer2DModel", **{name: (value,) for name, value in LEGACY.items()})
+    return pixart_transformer({k: v for k, v in config.items() if k not in LEGACY})
+
+
 def pixart_transformer(config: dict) -> Architecture:
     """diffusers' PixArtTransformer2DModel, by its config.json.
 

@@ -127,11 +127,16 @@ def make_draw(
     return Draw(samples, compile)
 
 
-def _guided(model: Model, params: Params, scale: Array | float, frozen: Frozen) -> Denoiser:
-    return guided(model, params, scale, conditioning.nulls(model.conditions, frozen), frozen)
+def _guided(
+    model: Model, params: Params, scale: Array | float, frozen: Frozen, raw: Raw
+) -> Denoiser:
+    null = conditioning.nulls(model.conditions, frozen, raw)
+    return guided(model, params, scale, null, frozen)
 
 
-def _unguided(model: Model, params: Params, scale: Array | float, frozen: Frozen) -> Denoiser:
+def _unguided(
+    model: Model, params: Params, scale: Array | float, frozen: Frozen, raw: Raw
+) -> Denoiser:
     return unguided(model, params)
 
 
@@ -143,7 +148,7 @@ def _one_call(model, construct, denoiser, loop, mesh) -> Callable:
         cond = conditioning.encode(model.conditions, frozen, raw)
         x = model.prior(prior_key, model.schedule, (size, *model.example.shape), first, ts[0])
         x, cond = lax.with_sharding_constraint((x, cond), parallel.rows(mesh))
-        denoise = denoiser(params, scale, frozen)
+        denoise = denoiser(params, scale, frozen, raw)
         x, spent = loop.run(noise_key, denoise, construct(**numbers), x, ts, cond, first)
         return loop.decode(partial(model.codec.decode, frozen), x), spent
 
@@ -158,7 +163,7 @@ def _refuse_start(model, denoiser, params, frozen, ts, raw, size) -> None:
 
     def start(params, frozen, raw):
         cond = conditioning.encode(model.conditions, frozen, raw)
-        check_start(denoiser(params, 1.0, frozen), x, ts, cond)
+        check_start(denoiser(params, 1.0, frozen, raw), x, ts, cond)
 
     jax.eval_shape(start, params, frozen, raw)
 

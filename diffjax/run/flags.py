@@ -5,6 +5,7 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -87,6 +88,33 @@ def early_flag(argv: Sequence[str], flag: str, default: str | None = None) -> st
         if name == flag:
             return value or following or default
     return default
+
+
+def early_flags(argv: Sequence[str], flag: str) -> list[str]:
+    """The values of a flag that may be given several times, before all the flags are known."""
+    places = [i for i, argument in enumerate(argv) if argument.partition("=")[0] == flag]
+    return [value for i in places if (value := early_flag(argv[i:], flag)) is not None]
+
+
+def file_and_scale(text: str) -> tuple[Path, float]:
+    """FILE:0.7 as a file and its scale, which is 1 where it is not said."""
+    path, colon, scale = text.rpartition(":")
+    try:
+        return (Path(path), float(scale)) if colon else (Path(text), 1.0)
+    except ValueError:
+        return Path(text), 1.0
+
+
+def early_size(argv: Sequence[str], flag: str) -> int | None:
+    """The number that follows a flag, before all the flags are known.
+
+    Raises:
+      InputError: it is no number of at least 1.
+    """
+    text = early_flag(argv, flag)
+    if text is not None and not (text.isdigit() and int(text)):
+        raise InputError(f"{flag} must be a whole number of at least 1; got {text}.")
+    return None if text is None else int(text)
 
 
 def early_values(argv: Sequence[str], function: Callable, *without: str) -> dict[str, Any]:

@@ -113,10 +113,10 @@ def from_run(workdir: str | Path, step: int | None = None) -> Trained:
 
 def from_pretrained(folder: str | Path) -> Trained:
     """The model of a published folder, likewise; see `pretrained.model`."""
-    from diffjax.pretrained.model import published
+    from diffjax.pretrained.model import open_published
 
-    model, params = published(folder)
-    return Trained(model, lambda: params)
+    model, leaves = open_published(folder)
+    return Trained(model, lambda: leaves)
 
 
 def starting_weights(path: str | Path) -> Params:
@@ -194,7 +194,24 @@ def load_frozen(loaders: Loaders, mesh: Mesh) -> Frozen:
     Raises:
       InputError: one cannot be read, or is not finite.
     """
-    found = {name: load() for name, load in loaders.items()}
-    for name, params in found.items():
-        check_finite(params, f"the frozen network {name!r}")
-    return jax.device_put(found, parallel.shardings(found, mesh))
+    found = {}
+    for name, load in loaders.items():
+        found[name] = placed(load(), mesh)
+        check_finite(found[name], f"the frozen network {name!r}")
+    return found
+
+
+def placed(params: Params, mesh: Mesh) -> Params:
+    """Parameters on the mesh by the one rule, leaf by leaf.
+
+    Args:
+      params: arrays, or leaves that are read only here, such as `pretrained.naming.Leaf`: then
+        no two copies of them all exist.
+      mesh: from `make_mesh`.
+    """
+
+    def place(leaf, sharding):
+        leaf = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+        return jax.device_put(leaf, sharding)
+
+    return jax.tree.map(place, params, parallel.shardings(params, mesh))

@@ -1,0 +1,125 @@
+"""Published systems, whole: a folder with model_index.json as a `Model` asked for by prompts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffjax.errors import InputError
+from diffjax.pretrained.assembling import Opened, System, assemble
+from diffjax.pretrained.ldm import is_ldm
+from diffjax.pretrained.pipeline import (
+    check_loras,
+    check_parts,
+    is_pipeline,
+    one_file,
+    open_part,
+    read_pipeline,
+)
+from diffjax.pretrained.prompt_condition import no_reader
+from diffjax.pretrained.reading import (
+    flux_reader,
+    pixart_reader,
+    sd3_reader,
+    sd_reader,
+    sdxl_reader,
+)
+
+UNET = {"unet": ("UNet2DConditionModel",)}
+VAE = {"vae": ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL")}
+CLIP, CLIP_TOKENS = ("CLIPTextModel",), ("CLIPTokenizer", "CLIPTokenizerFast")
+PROJECTED = ("CLIPTextModelWithProjection",)
+T5, T5_TOKENS = ("T5EncoderModel",), ("T5Tokenizer", "T5TokenizerFast")
+ONE_CLIP = {"text_encoder": CLIP, "tokenizer": CLIP_TOKENS}
+SD = UNET | VAE | ONE_CLIP
+SDXL = SD | {"text_encoder_2": PROJECTED, "tokenizer_2": CLIP_TOKENS}
+SD3 = {
+    "transformer": ("SD3Transformer2DModel",),
+    **VAE,
+    **{"text_encoder": PROJECTED, "tokenizer": CLIP_TOKENS},
+    **{"text_encoder_2": PROJECTED, "tokenizer_2": CLIP_TOKENS},
+    **{"text_encoder_3": T5, "tokenizer_3": T5_TOKENS},
+}
+FLUX = {
+    "transformer": ("FluxTransformer2DModel",),
+    **VAE,
+    **ONE_CLIP,
+    **{"text_encoder_2": T5, "tokenizer_2": T5_TOKENS},
+}
+PIXART = {
+    "transformer": ("PixArtTransformer2DModel", "Transformer2DModel"),
+    **VAE,
+    **{"text_encoder": T5, "tokenizer": T5_TOKENS},
+}
+
+
+SYSTEMS: dict[str, System] = {
+    "StableDiffusionPipeline": System(SD, sd_reader, 7.5),
+    "StableDiffusionImg2ImgPipeline": System(SD, sd_reader, 7.5),
+    "StableDiffusionInpaintPipeline": System(SD, sd_reader, 7.5, picture=True),
+    "LatentConsistencyModelPipeline": System(SD, sd_reader, 8.5),
+    "StableDiffusionXLPipeline": System(SDXL, sdxl_reader, 5.0),
+    "StableDiffusionXLImg2ImgPipeline": System(SDXL, sdxl_reader, 5.0),
+    "StableDiffusionXLInpaintPipeline": System(SDXL, sdxl_reader, 5.0, picture=True),
+    "StableDiffusion3Pipeline": System(
+        SD3, sd3_reader, 7.0, cell=2, optional=("text_encoder_3", "tokenizer_3")
+    ),
+    "FluxPipeline": System(FLUX, flux_reader, 3.5, cell=2, latent_size=128),
+    "PixArtAlphaPipeline": System(PIXART, pixart_reader, 4.5, cell=2),
+    "PixArtSigmaPipeline": System(PIXART, pixart_reader, 4.5, cell=2),
+}
+"""Pipelines that are one thing to load, by the `_class_name` of model_index.json."""
+
+
+def is_system(path: Path) -> bool:
+    """Whether a path is a pipeline that reads prompts, or none that is known."""
+    if is_ldm(path):
+        return True
+    if not is_pipeline(path):
+        return False
+    pipeline = read_pipeline(path)
+    return pipeline.kind in SYSTEMS or any("text_encoder" in name for name in pipeline.classes)
+
+
+def open_system(
+    folder: str | Path,
+    height: int | None = None,
+    width: int | None = None,
+    text_length: int | None = None,
+    loras: Sequence[tuple[str | Path, float]] = (),
+) -> Opened:
+    """A published system by its configurations; no weight is read.
+
+    Args:
+      folder: with model_index.json; or one file of a whole Stable Diffusion 1, see `one_file`.
+      height: of the images in pixels; None is the size that it was trained on.
+      width: likewise.
+      text_length: T5's tokens of a prompt; None is the pipeline's own.
+      loras: LoRA files and their scales.
+
+    Returns:
+      The system.
+
+    Raises:
+      InputError: a kind of pipeline, a part or a class that is not known, a part that is
+        missing, or a size that the system cannot draw.
+    """
+    given = tuple((Path(path), scale) for path, scale in loras)
+    whole = Path(folder).is_file()
+    pipeline = one_file(Path(folder)) if whole else read_pipeline(folder)
+    pipeline = pipeline._replace(loras=given)
+    if pipeline.kind not in SYSTEMS:
+        raise InputError(
+            f"{folder} is a {pipeline.kind}, which is not supported; expected one of "
+            f"{', '.join(SYSTEMS)}. Its networks may load one by one from Python: "
+            "diffjax.pretrained.load(folder)."
+        )
+    system = SYSTEMS[pipeline.kind]
+    if not any(name.startswith("text_encoder") for name in pipeline.classes):
+        parts = {n: k for n, k in system.parts.items() if not n.startswith(("text", "token"))}
+        system = system._replace(parts=parts, reader=no_reader)
+    absent = [name for name in system.optional if name not in pipeline.classes]
+    scheduler = {"scheduler": (pipeline.classes.get("scheduler", "one of diffusers"),)}
+    parts = {name: kinds for name, kinds in system.parts.items() if name not in absent}
+    check_parts(pipeline, parts if whole else parts | scheduler)
+    check_loras(pipeline)
+    name = "unet" if "unet" in system.parts else "transformer"
+    return assemble(pipeline, system, open_part(pipeline, name), (height, width), text_length)

@@ -1,0 +1,126 @@
+"""Whole published systems as check_pipelines.py calls them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+LEVELS = (
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+)
+"""Schedulers whose latents are x_t / alpha."""
+
+
+def _nhwc(x):
+    return jnp.moveaxis(jnp.asarray(x), 1, -1)
+
+
+def _nchw(x):
+    return np.moveaxis(np.asarray(x), -1, -3)
+
+
+def _raw(system, call, inputs, num):
+    """The raw conditions of a call's prompts, pictures and sizes."""
+    if "prompt" not in call:
+        return {}
+    raw = system.raw(call["prompt"], call.get("negative_prompt"))
+    names = ("original_size", "crops_coords_top_left", "target_size")
+    if "time_ids" in raw and "original_size" in call:
+        ids = np.asarray([number for name in names for number in call[name]], np.float32)
+        raw |= {name: np.stack([ids] * num) for name in ("time_ids", "null_time_ids")}
+    if "mask_image" in inputs:
+        raw |= {
+            "picture": 2 * _nhwc(inputs["image"]) - 1,
+            "mask": 2 * _nhwc(inputs["mask_image"]) - 1,
+        }
+    return raw
+
+
+def _embeds(inputs):
+    """Encoded conditions and nulls where a call has no prompts."""
+    names = {"tokens": "prompt_embeds", "vector": "pooled_prompt_embeds"}
+    cond = {ours: jnp.asarray(inputs[theirs]) for ours, theirs in names.items()}
+    null = {
+        ours: jnp.asarray(inputs[f"negative_{theirs}"])
+        for ours, theirs in names.items()
+        if f"negative_{theirs}" in inputs
+    }
+    return cond, null
+
+
+def run_pipeline(root, call, inputs, noises):
+    """The latents after each step and the image of one call."""
+    from diffjax import samplers
+    from diffjax.conditioning import encode as cond_of
+    from diffjax.conditioning import nulls as null_of
+    from diffjax.diffusion import q_sample
+    from diffjax.editing.sdedit import strength_steps
+    from diffjax.experiment import guided, unguided
+    from diffjax.pretrained.flux_latents import pack, unpack
+    from diffjax.pretrained.systems import open_system
+
+    system = open_system(
+        root, call.get("height"), call.get("width"), call.get("max_sequence_length")
+    )
+    model, usual = system.model, system.model.sampling
+    params = jax.tree.map(np.asarray, system.leaves())
+    frozen = {name: jax.tree.map(np.asarray, load()) for name, load in model.frozen.items()}
+    latents, noises = inputs.get("latents"), [_nhwc(z) for z in noises]
+    num = len(inputs["image"] if latents is None else latents)
+    is_packed = latents is not None and latents.ndim == 3
+    raw = _raw(system, call, inputs, num)
+    if "picture" in raw:
+        raw["picture_noise"] = noises.pop(0)
+    if raw:
+        encode = jax.jit(lambda f, r: [g(model.conditions, f, r) for g in (cond_of, null_of)])
+        cond, null = encode(frozen, raw)
+    else:
+        cond, null = _embeds(inputs)
+    scale = call.get("guidance_scale", usual.guidance_scale)
+    denoiser = unguided(model, params)
+    if scale != 1 and model.guide:
+        denoiser = guided(model, params, scale, null, frozen)
+    ts = usual.grid(model.schedule, call["num_inference_steps"])
+    sampler = usual.sampler(model.schedule, **usual.options)
+    if latents is None:
+        x0 = _drawn(system, frozen, 2 * _nhwc(inputs["image"]) - 1, noises.pop(0))
+        ts = ts[strength_steps(len(ts) - 1, call["strength"]) :]
+        x = q_sample(model.schedule, x0, ts[0], noises.pop(0))
+    else:
+        z = unpack(jnp.asarray(latents), *model.example.shape[:2]) if is_packed else _nhwc(latents)
+        x = system.start_std(model.schedule, ts[0]) * z
+    path = jax.jit(lambda x: _path(denoiser, sampler, x, ts, cond, noises))(x)
+    image = jax.jit(model.codec.decode)(frozen, path[-1])
+    out = {"image": np.clip(np.asarray(image) / 2 + 0.5, 0, 1)}
+    if system.scheduler["_class_name"] in LEVELS:
+        path = path / jnp.asarray(model.schedule.alpha(ts[1:])).reshape(-1, 1, 1, 1, 1)
+    if is_packed:
+        return out | {"trace": np.asarray(jax.vmap(pack)(path))}
+    return out | ({} if usual.sampler is samplers.plms else {"trace": _nchw(path)})
+
+
+def _drawn(system, frozen, pictures, noise):
+    """Latents of pictures, drawn from the autoencoder's posterior."""
+    from diffjax.latents import reparameterize
+    from diffjax.pretrained.latents import latent_scale
+
+    mean, logvar = jax.jit(system.vae.network.encode)(frozen["vae"], pictures)
+    return latent_scale(system.vae.config).to_diffusion(reparameterize(mean, logvar, noise))
+
+
+def _path(denoiser, sampler, x, ts, cond, noises):
+    """x after each step, where the draws are given in order; those that are not are not used."""
+    n, shape = len(ts) - 1, (sampler.draws, *x.shape)
+    left = [*noises, *[jnp.zeros(x.shape, x.dtype)] * (n * sampler.draws)][: n * sampler.draws]
+    noise = jnp.stack(left).reshape(n, *shape) if left else jnp.zeros((n, *shape), x.dtype)
+
+    def body(carry, move):
+        x, state = carry
+        t, s, z = move
+        x, state = sampler.step(z, lambda x, t: denoiser(x, t, cond), x, t, s, state)
+        return (x, state), x
+
+    return jax.lax.scan(body, (x, sampler.init(x, ts)), (ts[:-1], ts[1:], noise))[1]
