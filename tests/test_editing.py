@@ -303,7 +303,7 @@ def test_dps_is_off(x64):
 
 @pytest.mark.parametrize("make", [samplers.ancestral, pytest.param(samplers.dpmpp_sde, marks=SLOW)])
 def test_given_noise_takes_the_place_of_the_keys(make, x64):
-    """The key's own draws, given, are the same sample; others are another; a wrong shape is said."""
+    """The key's own draws, given, are the same sample; others are not; a wrong shape is said."""
     sampler, ts = make(CIRCLE), grids.uniform_logsnr(CIRCLE, 4)
     key, x = jax.random.key(3), jnp.ones((2, 3))
     denoiser = exact_denoiser(gaussian([0.3] * 3, 0.8), CIRCLE)

@@ -100,7 +100,8 @@ def sample(
 
     Raises:
       InputError: ts is not a decreasing grid of at least one step within the schedule, x is not
-        real, noise is of another shape, or the denoiser is not finite at the first, such as one of eps at a zero SNR.
+        real, noise is of another shape, or the denoiser is not finite at the first time, such as
+        one of eps at a zero SNR.
     """
     return _run(key, denoiser, sampler, x, ts, cond, first, noise=noise)[0].astype(x.dtype)
 
