@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from oracles import exact_denoiser, gaussian
 
-from diffjax import editing, grids, prior_sample, sample, samplers, schedules
+from diffjax import editing, grids, guidance, prior_sample, sample, samplers, schedules
 from diffjax.diffusion import sample_keys, step_noise
 from diffjax.errors import InputError
 
@@ -258,7 +258,7 @@ def test_twisted_smc_is_the_posterior_whatever_the_twist(variance, x64):
 
 
 def test_systematic_resampling():
-    chosen = editing.systematic(jax.random.key(0), jnp.log(jnp.asarray([0.5, 0.25, 0.25, 1e-30])))
+    chosen = guidance.systematic(jax.random.key(0), jnp.log(jnp.asarray([0.5, 0.25, 0.25, 1e-30])))
     np.testing.assert_array_equal(np.bincount(chosen, minlength=4), [2, 1, 1, 0])
 
 

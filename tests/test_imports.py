@@ -44,6 +44,7 @@ ORDER = [
     "serve",
     "evaluation",
     "evaluate",
+    "edit",
     "plan",
 ]
 STRANGERS = [

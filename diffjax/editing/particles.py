@@ -13,6 +13,7 @@ from diffjax.diffusion import (
     sample_keys,
     step_noise,
 )
+from diffjax.guidance.corrected import effective_size, systematic
 from diffjax.types import Array, Denoiser, Grid, Index, PRNGKeyArray, Samples, Scalar, Schedule
 
 
@@ -26,22 +27,6 @@ class Particles(NamedTuple):
 
     x: Samples
     effective: Array
-
-
-def systematic(key: PRNGKeyArray, log_weights: Array) -> Array:
-    """Systematic resampling: indices (B,) whose expected counts are B times the weights.
-
-    Args:
-      key: consumed whole.
-      log_weights: (B,), up to a constant.
-
-    Returns:
-      Rising indices.
-    """
-    n = log_weights.shape[0]
-    cumulated = jnp.cumsum(jax.nn.softmax(log_weights))
-    places = (jnp.arange(n) + jax.random.uniform(key)) / n
-    return jnp.minimum(jnp.searchsorted(cumulated, places), n - 1)
 
 
 def twisted_smc(
@@ -111,9 +96,8 @@ def twisted_smc(
         value, gradient, x0 = jax.lax.cond(end, clean, noisy)
         log_weights = prior - proposed + value - before
         chosen = systematic(choice_key, log_weights)
-        w = jax.nn.softmax(log_weights)
         state = jax.tree.map(lambda a: a[chosen], (moved, value, gradient, x0))
-        return state, 1 / jnp.sum(w**2)
+        return state, effective_size(log_weights)
 
     start_key, scan_key = jax.random.split(key)
     keys = jax.random.split(scan_key, ts.shape[0] - 1)

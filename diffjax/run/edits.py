@@ -17,7 +17,7 @@ from diffjax.errors import InputError
 from diffjax.experiment import Model
 from diffjax.media.before_after import before_after
 from diffjax.run.flags import constructors, flags_of, is_given, keywords_of
-from diffjax.types import Grid
+from diffjax.types import Array, Grid
 
 NEEDED = {
     "init_image": "--init-image",
@@ -201,7 +201,7 @@ def _refuse_missing(edit: Edit, found: Mapping[str, Any], before: bool) -> None:
         raise InputError(f"this method needs {' and '.join(NEEDED[name] for name in missing)}.")
 
 
-def grid_of(ts: Grid, strength: float | None, edit: Edit) -> Grid:
+def grid_of(ts: Grid, strength: float | None, edit: Edit) -> Array:
     """The part of a grid that an edit runs.
 
     Raises:

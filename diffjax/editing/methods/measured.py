@@ -26,7 +26,7 @@ def _by_sampler(make: Callable[[Array], Sampler], linear: bool) -> Edit:
     return Edit(run, ("measurement",), linear=linear)
 
 
-def dps(schedule: Schedule, operator: Operator | None = None, scale: float = 1.0) -> Edit:
+def dps(schedule: Schedule, operator: Operator | None = None, scale: Scalar = 1.0) -> Edit:
     """Diffusion posterior sampling, for any differentiable operator: Chung et al. 2023.
 
     Args:
@@ -64,7 +64,7 @@ def ddnm(
     schedule: Schedule,
     operator: Operator | None = None,
     noise_std: Scalar = 0.0,
-    eta: float = 0.85,
+    eta: Scalar = 0.85,
 ) -> Edit:
     """The range of the operator corrected at every step: Wang et al. 2023 (DDNM and DDNM+).
 
@@ -81,8 +81,8 @@ def ddrm(
     schedule: Schedule,
     operator: Operator | None = None,
     noise_std: Scalar = 0.0,
-    eta: float = 0.85,
-    eta_b: float = 1.0,
+    eta: Scalar = 0.85,
+    eta_b: Scalar = 1.0,
 ) -> Edit:
     """Each singular direction by how much its measurement says: Kawar et al. 2022 (DDRM).
 
@@ -108,7 +108,7 @@ def daps(
     schedule: Schedule,
     operator: Operator | None = None,
     noise_std: Scalar = 0.0,
-    rate: float = 0.1,
+    rate: Scalar = 0.1,
     langevin_steps: int = 20,
 ) -> Edit:
     """Langevin steps about x0_hat at levels that are not coupled: Zhang et al. 2025 (DAPS).
