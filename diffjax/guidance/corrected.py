@@ -87,7 +87,7 @@ def corrected(
       x: the prior's noise at ts[0], one row for each particle.
       ts: n + 1 decreasing times; the step to a clean ts[-1] takes x0_hat and weighs nothing.
       cond: the condition, the same for every particle.
-      rule: (conditional, unconditional) x0_hat -> the x0_hat of the proposal; default u + w (c - u).
+      rule: (conditional, unconditional) x0_hat -> x0_hat of the proposal; default u + w (c - u).
       threshold: resample where the effective sample size is below this share of B, 0 to 1.
       first: index of the first particle, when one draw is made in several batches.
 
