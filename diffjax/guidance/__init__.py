@@ -2,9 +2,9 @@
 
 `scale` is that of uncond + scale (cond - uncond): 1 is no guidance, 0 the unconditional model.
 They compose: a rule first, then `interval` or `scheduled` around it, then `energy`, then
-`static_clip` or `dynamic_threshold`. Two are samplers, since they keep a state or need both
-predictions: `adaptive_projected_sampler` and `cfg_plus_plus`, of a `pair`. `corrected` is a draw
-of its own, whose law is the tilted one that the others miss.
+`static_clip` or `dynamic_threshold`. Three are samplers of a `pair`, since they keep a state or
+need both predictions: `adaptive_projected_sampler`, `cfg_plus_plus` and `interval_of_steps`.
+`corrected` is a draw of its own, whose law is the tilted one that the others miss.
 """
 
 from diffjax.guidance.classifier import classifier, label_log_prob
@@ -20,7 +20,7 @@ from diffjax.guidance.direction import (
 from diffjax.guidance.dropout import condition_dropout
 from diffjax.guidance.energy import energy
 from diffjax.guidance.frequency import frequency_decoupled, frequency_rule
-from diffjax.guidance.level import interval, scheduled
+from diffjax.guidance.level import interval, interval_of_steps, scheduled
 from diffjax.guidance.pair import by_rule, pair
 from diffjax.guidance.plus_plus import cfg_plus_plus
 from diffjax.guidance.projected import (
@@ -50,6 +50,7 @@ __all__ = [
     "frequency_decoupled",
     "frequency_rule",
     "interval",
+    "interval_of_steps",
     "label_log_prob",
     "magnitude_rule",
     "mambo_g",
