@@ -1,11 +1,11 @@
 """Draw samples from a trained model: `python sample.py WORKDIR [flags]`.
 
-Or from weights published elsewhere: `python sample.py --pretrained FOLDER [flags]`. A workdir
-is code (its config.py runs): sample only those you trust.
+Or from weights published elsewhere: `python sample.py --pretrained FOLDER [flags]`. To edit
+pictures or to restore measured ones: `python -m diffjax.edit WORKDIR [flags]`. A workdir is code
+(its config.py runs): sample only those you trust.
 """
 
 import inspect
-import time
 from pathlib import Path
 from typing import Literal
 
@@ -70,6 +70,7 @@ def main(argv):
     from diffjax.experiment import Sampling
     from diffjax.run import flags as f
     from diffjax.run import listing, start
+    from diffjax.run.opening import open_model
     from diffjax.types import AdaptiveSampler, Grid, Sampler
 
     argv = [*argv]
@@ -121,58 +122,10 @@ def main(argv):
     if name in adaptive and f.is_given(argv, "steps", "grid"):
         raise InputError(f"{name} chooses its own steps; leave out --steps and --grid.")
     ts = None if name in adaptive else make_grid(model.schedule, asked["steps"], **spacing)
+    from diffjax.run.writing import draw_and_write  # once nothing is left to refuse
+
     raw = read_conditions(model, asked["num"], given)
     draw_and_write(weights, model, constructor, options, ts, raw, asked)
-
-
-def open_model(workdir, published_at, autoencoder_at, form):
-    """The model to draw from, and (mesh, step, say) -> its weights and what to call them."""
-    from diffjax.errors import InputError
-
-    if workdir and published_at:
-        raise InputError(f"give a workdir or --pretrained; got {workdir} and {published_at}.")
-    if workdir and any(form.values()):
-        raise InputError("--height, --width and --lora are for --pretrained; leave them out.")
-    if workdir:
-        model, weights = of_workdir(workdir)
-    elif published_at:
-        model, weights = of_published(published_at, form)
-    else:
-        return None, None
-    if autoencoder_at:
-        from diffjax.pretrained.model import with_decoder
-
-        model = with_decoder(model, autoencoder_at)
-    return model, weights
-
-
-def of_workdir(workdir):
-    """What `open_model` gives, of a workdir of train.py."""
-    from diffjax.run.weights import restore_average
-    from diffjax.run.workdir import load_experiment
-
-    experiment = load_experiment(workdir)
-
-    def weights(mesh, step, say):
-        found = restore_average(workdir, experiment, mesh, step)
-        for sentence in found.damaged:
-            say(f"sample.py: warning: {sentence}; using {found.step}")
-        return found.params, f"checkpoint {found.step}"
-
-    return experiment.model, weights
-
-
-def of_published(folder, form):
-    """What `open_model` gives, of weights published elsewhere."""
-    from diffjax.pretrained.model import open_published
-    from diffjax.run.weights import placed
-
-    model, leaves = open_published(folder, **form)
-
-    def weights(mesh, step, say):
-        return placed(leaves, mesh), f"weights of {folder}"
-
-    return model, weights
 
 
 def read_conditions(model, num, given):
@@ -180,92 +133,6 @@ def read_conditions(model, num, given):
     from diffjax.run.draw import conditions_of
 
     return conditions_of(model, num, {k: v for values in given for k, v in values.items()})
-
-
-def open_writers(model, asked):
-    """The files that were asked for, checked: a list of (path, writer)."""
-    from diffjax.run.files import writer_of
-
-    paths = [*asked["out"], *(p for p in (asked["npz"], asked["gif"]) if p)]
-    if not asked["out"]:
-        usual = ".png" if ".png" in model.codec.writers else next(iter(model.codec.writers))
-        paths.insert(0, Path(f"samples{usual}"))
-    return [(path, writer_of(path, model.codec)) for path in paths]
-
-
-def draw_and_write(weights, model, constructor, options, ts, raw, asked):
-    """Draw all samples in batches of one compiled function, and write them as they come."""
-    import jax
-    import numpy as np
-    from tqdm import tqdm
-
-    from diffjax import grids, parallel
-    from diffjax.errors import InputError
-    from diffjax.run import draw as d
-    from diffjax.run.encode import encode_once
-    from diffjax.run.flags import name_of
-    from diffjax.run.weights import load_frozen
-
-    main_process = parallel.is_main()
-    say = print if main_process else (lambda text: None)
-    writers = open_writers(model, asked)
-    animated = [(path, writer) for path, writer in writers if writer.frames]
-    if animated and ts is None:
-        raise InputError(
-            f"{name_of(constructor)} has no grid for --gif to show; leave out one of them."
-        )
-    loop = d.on_grid if ts is not None else d.without_grid
-    ts = grids.trailing(model.schedule, 1) if ts is None else ts
-    mesh = parallel.make_mesh(asked["mesh"])
-    num, batch = asked["num"], min(asked["num"], asked["batch_size"])
-    scale = asked["guidance_scale"]
-    guide = scale != 1
-    if guide and model.guide is None:
-        raise InputError("this model has no guidance; leave --guidance-scale at 1.")
-    model, frozen, given = encode_once(model, load_frozen(model.frozen, mesh), raw, mesh)
-    draw = d.make_draw(model, constructor, options, guide, loop, mesh)
-    params, named = weights(mesh, asked["step"], say)
-    key = parallel.init_sharded(jax.random.key, mesh, np.uint32(asked["seed"]))
-
-    def part(first, size):
-        # A last batch that is not full is drawn whole and cut, so that nothing recompiles;
-        # the key is that of every batch, for sample i folds in its index.
-        wanted = {name: array[first : first + size] for name, array in given.items()}
-        return params, frozen, jax.random.clone(key), ts, wanted, size, scale, first
-
-    bar = tqdm(total=num, unit=" samples", desc="compiling", leave=False, disable=not main_process)
-    draw.compile(*part(0, batch))
-    bar.set_description("sampling")
-    sinks = [writer.open(path, num, raw) for path, writer in writers if not writer.frames]
-    sinks = sinks if main_process else []
-    for first in range(0, num, batch):
-        began = time.perf_counter()
-        samples, spent = draw.samples(*part(first, batch))
-        if not np.isfinite(samples).all():
-            raise InputError(
-                "the samples are not finite; use another sampler or more --steps, a lower "
-                "--guidance-scale, or an earlier --step."
-            )
-        if first == 0:
-            rate = batch / (time.perf_counter() - began)
-            bar.clear()
-            say(
-                f"{mesh.size} {jax.devices()[0].device_kind}, {name_of(constructor)}, "
-                f"{spent} {loop.unit}, {rate:,.0f} images/s once compiled; "
-                f"guidance scale {scale:g}, {named}"
-            )
-        for sink in sinks:
-            sink.add(samples[: num - first])
-        bar.update(len(samples[: num - first]))
-    bar.close()
-    for path, writer in animated:
-        film = d.make_draw(model, constructor, options, guide, d.path_on_grid, mesh)
-        frames, _ = film.samples(*part(0, min(num, writer.frames)))
-        if main_process:
-            sinks.append(writer.open(path, num, raw))
-            sinks[-1].add(frames)
-    for sink in sinks:
-        print(sink.close())
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from oracles import exact_denoiser, gaussian
 
-from diffjax import editing, grids, prior_sample, sample, samplers, schedules
+from diffjax import editing, grids, guidance, prior_sample, sample, samplers, schedules
+from diffjax.diffusion import sample_keys, step_noise
 from diffjax.errors import InputError
 
 HERE = Path(__file__).parent
@@ -257,7 +258,7 @@ def test_twisted_smc_is_the_posterior_whatever_the_twist(variance, x64):
 
 
 def test_systematic_resampling():
-    chosen = editing.systematic(jax.random.key(0), jnp.log(jnp.asarray([0.5, 0.25, 0.25, 1e-30])))
+    chosen = guidance.systematic(jax.random.key(0), jnp.log(jnp.asarray([0.5, 0.25, 0.25, 1e-30])))
     np.testing.assert_array_equal(np.bincount(chosen, minlength=4), [2, 1, 1, 0])
 
 
@@ -295,6 +296,25 @@ def test_dps_is_off(x64):
     run = jax.jit(lambda x, ts: sample(jax.random.key(5), denoiser, sampler, x, ts))
     y = run(x, grids.uniform_logsnr(CIRCLE, 120))
     assert max(abs(y.mean() - mean), abs(y.std() - std)) > 0.05
+
+
+# --- noise that is given ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [samplers.ancestral, pytest.param(samplers.dpmpp_sde, marks=SLOW)])
+def test_given_noise_takes_the_place_of_the_keys(make, x64):
+    """The key's own draws, given, are the same sample; others are not; a wrong shape is said."""
+    sampler, ts = make(CIRCLE), grids.uniform_logsnr(CIRCLE, 4)
+    key, x = jax.random.key(3), jnp.ones((2, 3))
+    denoiser = exact_denoiser(gaussian([0.3] * 3, 0.8), CIRCLE)
+    keys = sample_keys(jax.random.clone(key), 2)
+    each = [step_noise(keys, i, sampler.draws, x) for i in range(4)]
+    draw = jax.jit(lambda key, noise: sample(key, denoiser, sampler, x, ts, noise=noise))
+    drawn = sample(key, denoiser, sampler, x, ts)
+    np.testing.assert_allclose(draw(jax.random.key(9), jnp.stack(each)), drawn, atol=1e-12)
+    assert jnp.abs(draw(jax.random.key(9), jnp.stack(each[::-1])) - drawn).max() > 0.01
+    with pytest.raises(InputError, match=r"noise must be .* got \(3, "):
+        sample(jax.random.key(0), denoiser, sampler, x, ts, noise=jnp.stack(each[:3]))
 
 
 # --- interpolation and FlowEdit ----------------------------------------------------------

@@ -1,5 +1,6 @@
 """Guidance rules against the public implementations' numbers and against exact conditional laws."""
 
+from functools import partial
 from pathlib import Path
 
 import golden_adapter
@@ -83,7 +84,7 @@ def test_run(name):
     """Whole runs on a labelled mixture: the rule acts in its domain, of eps, x0 or velocity."""
     kind, rule, *domain = name.split("-")
     rule = rule.split("_")[0] if rule.startswith("cfgpp") else rule
-    rule = "interval_sigma" if rule.startswith("interval_sigma") else rule
+    rule = "_".join(rule.split("_")[:2]) if rule.startswith("interval_") else rule
     case = CASES[name] | {"betas": linear_betas(), "domain": domain[0] if domain else ""}
     ours = golden_adapter.FUNCTIONS[f"run_{kind}_{rule}"](case, PROBLEM)
     np.testing.assert_allclose(ours, case["result"], rtol=1e-6, atol=1e-8)
@@ -130,6 +131,35 @@ def test_guidance_against_its_tilted_law():
     assert abs(mean - 8 / 7) > 0.1
     mean, variance = law(guidance.classifier_free(denoiser, 1.0, NULL))
     np.testing.assert_allclose([mean, variance], [1, 0.25], rtol=2e-3)
+
+
+def corrected_law(scale, rule=None, n=4000, steps=150):
+    """Mean and variance of a corrected draw between N(1, 1/4) and N(0, 1), and the sizes."""
+    both = guidance.pair(gaussians((1.0, 0.5), (0.0, 1.0)), NULL)
+    ts, cond = jnp.linspace(1.0, 0.0, steps + 1), {"label": jnp.zeros(n, int)}
+    x = jax.random.normal(jax.random.key(1), (n, 1))
+    run = jax.jit(partial(guidance.corrected, rule=rule), static_argnums=(1, 2))
+    drawn = run(jax.random.key(0), FLOW, both, scale, x, ts, cond)
+    return float(drawn.x.mean()), float(drawn.x.var()), drawn.effective
+
+
+@pytest.mark.parametrize(
+    "rule", [None, pytest.param(lambda c, u: 0.3 * c + 0.7 * u, marks=pytest.mark.exhaustive)]
+)
+def test_corrected_guidance_has_the_tilted_law(rule):
+    """N(8/7, 1/7) within 4 standard errors of the fewest particles, whatever the proposal."""
+    mean, variance, sizes = corrected_law(2.0, rule)
+    n = float(sizes.min())
+    assert n > 300
+    assert abs(mean - 8 / 7) < 4 * (1 / 7 / n) ** 0.5
+    assert abs(variance - 1 / 7) < 4 / 7 * (2 / n) ** 0.5
+
+
+@pytest.mark.exhaustive
+def test_correction_of_no_guidance_weighs_nothing():
+    mean, variance, sizes = corrected_law(1.0)
+    np.testing.assert_allclose(sizes, 4000, rtol=1e-6)
+    np.testing.assert_allclose([mean, variance], [1, 0.25], atol=0.03)
 
 
 def test_a_linear_reward_of_gaussian_data_tilts_it_exactly():

@@ -45,6 +45,7 @@ ORDER = [
     "serve",
     "evaluation",
     "evaluate",
+    "edit",
     "plan",
 ]
 STRANGERS = [

@@ -18,7 +18,7 @@ from diffjax.editing.operators import (
     pseudo_inverse,
     super_resolution,
 )
-from diffjax.editing.particles import Particles, daps, systematic, twisted_smc
+from diffjax.editing.particles import Particles, daps, twisted_smc
 from diffjax.editing.posterior import (
     check_measurement,
     dps,
@@ -70,7 +70,6 @@ __all__ = [
     "slerp",
     "strength_steps",
     "super_resolution",
-    "systematic",
     "twisted_smc",
     "walk",
 ]

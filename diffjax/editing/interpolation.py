@@ -5,10 +5,10 @@ import jax.numpy as jnp
 
 from diffjax.diffusion import q_sample, velocity_from_x0
 from diffjax.errors import InputError
-from diffjax.types import Array, BoundDenoiser, Grid, Samples, Scalar, Schedule, per_sample
+from diffjax.types import Array, BoundDenoiser, Grid, Samples, Schedule, Time, per_sample
 
 
-def slerp(a: Samples, b: Samples, weight: Scalar) -> Samples:
+def slerp(a: Samples, b: Samples, weight: Time) -> Samples:
     """Spherical interpolation of each sample: Shoemake 1985; Song et al. 2021 (DDIM), appendix D.5.
 
     sin((1 - w) theta)/sin(theta) a + sin(w theta)/sin(theta) b, theta the angle between a and b.
@@ -17,7 +17,7 @@ def slerp(a: Samples, b: Samples, weight: Scalar) -> Samples:
     Args:
       a: at weight 0.
       b: at weight 1, a's shape.
-      weight: w in [0, 1].
+      weight: w in [0, 1], a scalar or one per sample.
 
     Returns:
       a's shape.

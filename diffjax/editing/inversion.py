@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from diffjax.diffusion import eps_from_x0, posterior_variance, q_sample
+from diffjax.editing.walk import walk
+from diffjax.samplers.ddim import ddim
 from diffjax.types import Array, BoundDenoiser, Cond, Denoiser, Grid, Samples, Schedule
 
 
@@ -86,14 +88,8 @@ def replay(
     Returns:
       The sample at ts[-1].
     """
-    ts = jnp.asarray(ts)
-
-    def body(x, given):
-        z, t, s = given
-        mean, std = _ancestral(schedule, lambda x, t: denoiser(x, t, cond), x, t, s)
-        return mean + std * z, None
-
-    return jax.lax.scan(body, x, (maps, ts[:-1], ts[1:]))[0]
+    steps = ddim(schedule, eta=1.0)
+    return walk(jax.random.key(0), denoiser, steps, x, ts, cond, noise=maps[:, None])
 
 
 def _ancestral(schedule: Schedule, denoise: BoundDenoiser, x: Samples, t: Array, s: Array):

@@ -33,6 +33,23 @@ class LinearOperator(NamedTuple):
     function: Callable[[Eigenvalues, Array], Array]
 
 
+Operator = LinearOperator | Callable[[Samples], Array]
+"""What is measured of a batch: linear, or any differentiable function."""
+
+
+def check_divides(factor: int, shape: Sequence[int]) -> None:
+    """Refuse a factor that does not divide the height and width (H, W, ...).
+
+    Raises:
+      InputError: with both.
+    """
+    if factor < 1 or shape[0] % factor or shape[1] % factor:
+        raise InputError(
+            f"the height and width must be multiples of {factor}; got {shape[0]} x {shape[1]}. "
+            "Crop or pad the image, or take a factor that divides them."
+        )
+
+
 def inverse(eigenvalues: Array) -> Array:
     """1/lambda, and 0 where lambda is 0 up to rounding."""
     tiny = eigenvalues < 1e-9
@@ -130,11 +147,7 @@ def super_resolution(factor: int) -> LinearOperator:
 
     def apply(x):
         b, h, w, c = x.shape
-        if h % factor or w % factor:
-            raise InputError(
-                f"super-resolution by {factor} needs a height and width of multiples of {factor}; "
-                f"got {h} x {w}. Crop or pad the image."
-            )
+        check_divides(factor, (h, w))
         return x.reshape(b, h // factor, factor, w // factor, factor, c).mean((2, 4))
 
     def adjoint(y):

@@ -6,8 +6,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from diffjax.diffusion import eps_from_x0, posterior_variance, q_sample
-from diffjax.types import Array, Denoiser, Grid, PRNGKeyArray, Samples, Scalar, Schedule
+from diffjax.diffusion import (
+    eps_from_x0,
+    posterior_variance,
+    q_sample,
+    sample_keys,
+    step_noise,
+)
+from diffjax.guidance.corrected import effective_size, systematic
+from diffjax.types import Array, Denoiser, Grid, Index, PRNGKeyArray, Samples, Scalar, Schedule
 
 
 class Particles(NamedTuple):
@@ -20,22 +27,6 @@ class Particles(NamedTuple):
 
     x: Samples
     effective: Array
-
-
-def systematic(key: PRNGKeyArray, log_weights: Array) -> Array:
-    """Systematic resampling: indices (B,) whose expected counts are B times the weights.
-
-    Args:
-      key: consumed whole.
-      log_weights: (B,), up to a constant.
-
-    Returns:
-      Rising indices.
-    """
-    n = log_weights.shape[0]
-    cumulated = jnp.cumsum(jax.nn.softmax(log_weights))
-    places = (jnp.arange(n) + jax.random.uniform(key)) / n
-    return jnp.minimum(jnp.searchsorted(cumulated, places), n - 1)
 
 
 def twisted_smc(
@@ -105,9 +96,8 @@ def twisted_smc(
         value, gradient, x0 = jax.lax.cond(end, clean, noisy)
         log_weights = prior - proposed + value - before
         chosen = systematic(choice_key, log_weights)
-        w = jax.nn.softmax(log_weights)
         state = jax.tree.map(lambda a: a[chosen], (moved, value, gradient, x0))
-        return state, 1 / jnp.sum(w**2)
+        return state, effective_size(log_weights)
 
     start_key, scan_key = jax.random.split(key)
     keys = jax.random.split(scan_key, ts.shape[0] - 1)
@@ -133,6 +123,8 @@ def daps(
     rate: Scalar = 0.1,
     steps: int = 50,
     variance: Callable[[Schedule, Array], Array] | None = None,
+    first: Index = 0,
+    longest: Scalar = jnp.inf,
 ) -> Samples:
     """DAPS: x0 given x_t and y by Langevin steps, then fresh noise: Zhang et al. 2025, Algorithm 1.
 
@@ -146,9 +138,11 @@ def daps(
       log_likelihood: x0 (B, ...) -> log p(y | x0) (B,).
       x: the prior's noise at ts[0].
       ts: decreasing times, the last clean.
-      rate: length of a Langevin step over r^2.
+      rate: length of a Langevin step over r^2, or over `longest` where that is less.
       steps: Langevin steps per level.
       variance: (schedule, t) -> r^2; default (sigma/alpha)^2.
+      first: index of the first sample, when one draw is made in several batches.
+      longest: such as the variance of the measurement's noise, beyond which steps diverge.
 
     Returns:
       x0 of the last level.
@@ -159,17 +153,15 @@ def daps(
 
     def level(x, given):
         key, t, s = given
-        noise_key, scan_key = jax.random.split(key)
         centre, r2 = denoise(x, t), spread(schedule, t)
-        length = rate * r2
+        keys, length = sample_keys(key, x.shape[0], first), rate * jnp.minimum(r2, longest)
 
-        def langevin(x0, key):
+        def langevin(x0, i):
             slope = gradient(x0) - (x0 - centre) / r2
-            noise = jax.random.normal(key, x0.shape, x0.dtype)
-            return x0 + length * slope + jnp.sqrt(2 * length) * noise, None
+            return x0 + length * slope + jnp.sqrt(2 * length) * step_noise(keys, i, 1, x)[0], None
 
-        x0, _ = jax.lax.scan(langevin, centre, jax.random.split(scan_key, steps))
-        return q_sample(schedule, x0, s, jax.random.normal(noise_key, x.shape, x.dtype)), None
+        x0, _ = jax.lax.scan(langevin, centre, jnp.arange(steps))
+        return q_sample(schedule, x0, s, step_noise(keys, steps, 1, x)[0]), None
 
     keys = jax.random.split(key, ts.shape[0] - 1)
     return jax.lax.scan(level, x, (keys, ts[:-1], ts[1:]))[0]

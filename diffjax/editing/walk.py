@@ -1,9 +1,8 @@
 """The scan of editing: over given times, which may go back up, with noise given or drawn."""
 
-import jax
 import jax.numpy as jnp
 
-from diffjax.diffusion import sample_keys, step_noise
+from diffjax.samplers.loop import scan
 from diffjax.types import Array, Cond, Denoiser, Index, PRNGKeyArray, Sampler, Samples
 
 
@@ -32,15 +31,4 @@ def walk(
     Returns:
       x at ts[-1].
     """
-    ts = jnp.asarray(ts)
-    keys = sample_keys(key, x.shape[0], first)
-
-    def body(carry, move):
-        x, state = carry
-        index, t, s, given = move
-        z = step_noise(keys, index, sampler.draws, x) if noise is None else given
-        return sampler.step(z, lambda x, t: denoiser(x, t, cond), x, t, s, state), None
-
-    moves = (jnp.arange(ts.shape[0] - 1), ts[:-1], ts[1:], noise)
-    (x, _), _ = jax.lax.scan(body, (x, sampler.init(x, ts)), moves)
-    return x
+    return scan(key, denoiser, sampler, x, jnp.asarray(ts), cond, first, noise=noise)[0]

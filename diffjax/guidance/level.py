@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from diffjax.errors import InputError
 from diffjax.schedules import logsnr
-from diffjax.types import Array, Denoiser, Scalar, Schedule, per_sample
+from diffjax.types import Array, Denoiser, Sampler, Scalar, Schedule, Time, per_sample
 
 
 def interval(
@@ -49,6 +49,40 @@ def interval(
         return out._replace(x0=jnp.where(per_sample(on, x), out.x0, plain.x0))
 
     return switched
+
+
+def interval_of_steps(
+    sampler: Sampler, scale: Time, schedule: Schedule, low: Scalar, high: Scalar
+) -> Sampler:
+    """Any sampler guided in the whole steps that begin at low < sigma/alpha <= high.
+
+    A step of several calls is guided in all of them or in none, as in the released code of
+    Kynkäänniemi et al. 2024, where `interval` looks at the level of each call. Both predictions
+    are computed throughout.
+
+    Args:
+      sampler: of `diffjax.samplers`.
+      scale: of the guidance, a scalar or one per sample; may be a traced value.
+      schedule: the noise schedule.
+      low: noise level sigma/alpha below which a step is not guided.
+      high: noise level above which it is not.
+
+    Returns:
+      A sampler of `pair(denoiser, null)`, in place of the denoiser.
+    """
+
+    def step(noise, denoise, x, t, s, state):
+        level = jnp.exp(-logsnr(schedule, t) / 2)
+        own = jnp.where((level > low) & (level <= high), scale, 1)
+
+        def guided(x, t):
+            both = denoise(x, t)
+            cond, uncond = both.x0
+            return both._replace(x0=uncond + per_sample(own, x) * (cond - uncond))
+
+        return sampler.step(noise, guided, x, t, s, state)
+
+    return sampler._replace(step=step)
 
 
 def scheduled(

@@ -126,15 +126,18 @@ def early_values(argv: Sequence[str], function: Callable, *without: str) -> dict
     return {name: value for name, value in found.items() if name not in without}
 
 
-def constructors(module: ModuleType, returns: Any) -> dict[str, Callable]:
+def constructors(
+    module: ModuleType, returns: Any, given: Collection[str] = ("schedule", "n")
+) -> dict[str, Callable]:
     """The functions of a module that return a given type and can be called with flags alone.
 
     Args:
       module: such as `diffjax.samplers`.
       returns: their return annotation.
+      given: parameters that no flag gives.
 
     Returns:
-      Name to function; all parameters after the schedule (and a grid's n) have defaults.
+      Name to function; all other parameters have defaults.
     """
     found = {}
     for name, function in sorted(vars(module).items()):
@@ -142,7 +145,7 @@ def constructors(module: ModuleType, returns: Any) -> dict[str, Callable]:
             continue
         signature = inspect.signature(function)
         needed = [p for p in signature.parameters.values() if p.default is p.empty]
-        if signature.return_annotation == returns and {p.name for p in needed} <= {"schedule", "n"}:
+        if signature.return_annotation == returns and {p.name for p in needed} <= {*given}:
             found[name] = function
     return found
 

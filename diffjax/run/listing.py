@@ -55,9 +55,14 @@ def samplers_text(samplers: Mapping, grids: Mapping, model: Model | None, taken:
     return f"{describe(samplers, taken)}\n\n{NOTE}"
 
 
+def functions_text(functions: Mapping[str, Callable], taken: Collection) -> str:
+    """Functions with their first sentences and flags."""
+    return _rows({name: _first_line(f) for name, f in functions.items()}, functions, taken)
+
+
 def grids_text(samplers: Mapping, grids: Mapping, model: Model | None, taken: Collection) -> str:
     """Every grid with its first sentence and flags."""
-    return _rows({name: _first_line(f) for name, f in grids.items()}, grids, taken)
+    return functions_text(grids, taken)
 
 
 def conditions_text(samplers: Mapping, grids: Mapping, model: Model | None, taken: Collection):

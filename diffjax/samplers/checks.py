@@ -77,6 +77,15 @@ def check_grid(ts: Array | np.ndarray) -> None:
         )
 
 
+def check_noise(noise: Array | None, sampler: Sampler, x: Array, ts: Array) -> None:
+    """Refuse given noise that is not one array of x's shape for each draw of each step."""
+    wanted = (ts.shape[0] - 1, sampler.draws, *x.shape)
+    if noise is not None and noise.shape != wanted:
+        raise InputError(
+            f"noise must be (steps, draws of the sampler, *x.shape) = {wanted}; got {noise.shape}."
+        )
+
+
 def check_times(schedule: Schedule, ts: Array) -> None:
     """Refuse a known grid beyond the schedule, or one that goes up from clean data."""
     if not known(ts):

@@ -15,6 +15,7 @@ from diffjax.errors import InputError
 from diffjax.samplers.checks import (
     bind,
     check_grid,
+    check_noise,
     check_start,
     distinct,
     known,
@@ -37,35 +38,37 @@ from diffjax.types import (
 )
 
 
-def _scan(key, denoiser, sampler, x, ts, cond, first, keep):
+def scan(key, denoiser, sampler, x, ts, cond, first, keep=lambda x: None, noise=None):
     """Advance x over every interval of ts; also returns keep(x) after each step.
 
     A traced grid may repeat a time, which no one could refuse: the step between is none.
     """
     keys = sample_keys(key, x.shape[0], first)
     denoise = bind(denoiser, cond)
+    check_noise(noise, sampler, x, ts)
 
     def body(carry, interval):
         x, state = carry
-        step, t, s = interval
-        noise = draw_noise(sampler, step_noise(keys, step, sampler.draws, x), t, s)
-        after = sampler.step(noise, denoise, x, t, s, state)
+        step, t, s, given = interval
+        drawn = step_noise(keys, step, sampler.draws, x) if noise is None else given
+        after = sampler.step(draw_noise(sampler, drawn, t, s), denoise, x, t, s, state)
         if not known(ts):
             after = jax.tree.map(lambda new, old: jnp.where(t == s, old, new), after, carry)
         return after, keep(after[0])
 
-    intervals = (jnp.arange(ts.shape[0] - 1), ts[:-1], ts[1:])
+    intervals = (jnp.arange(ts.shape[0] - 1), ts[:-1], ts[1:], noise)
     start = x, sampler.init(x, ts if known(ts) else distinct(ts))
     (x, _), kept = lax.scan(body, start, intervals)
     return x, kept
 
 
-def _run(key, denoiser, sampler, x, ts, cond, first, keep=lambda x: None):
-    """`_scan` in working precision, from arguments that were looked at."""
+def _run(key, denoiser, sampler, x, ts, cond, first, keep=lambda x: None, noise=None):
+    """`scan` in working precision, from arguments that were looked at."""
     ts, x = working_grid(ts), working(x)
     check_grid(ts)
     check_start(denoiser, x, ts, cond)
-    return _scan(key, denoiser, sampler, x, ts, cond, first, keep)
+    noise = None if noise is None else working(noise)
+    return scan(key, denoiser, sampler, x, ts, cond, first, keep, noise)
 
 
 def sample(
@@ -76,6 +79,7 @@ def sample(
     ts: Grid,
     cond: Cond = None,
     first: Index = 0,
+    noise: Array | None = None,
 ) -> Samples:
     """Draw samples: take x from time ts[0] to ts[-1] in len(ts) - 1 steps.
 
@@ -88,15 +92,18 @@ def sample(
       ts: n + 1 decreasing times, from `diffjax.grids`.
       cond: condition of each sample, or None.
       first: index of the first sample, when one draw is made in several batches.
+      noise: independent standard normal (n, sampler.draws, *x.shape) in place of the key's, such
+        as the maps of an inversion; None to draw it.
 
     Returns:
       x at ts[-1].
 
     Raises:
       InputError: ts is not a decreasing grid of at least one step within the schedule, x is not
-        real, or the denoiser is not finite at the first, such as one of eps at a zero SNR.
+        real, noise is of another shape, or the denoiser is not finite at the first time, such as
+        one of eps at a zero SNR.
     """
-    return _run(key, denoiser, sampler, x, ts, cond, first)[0].astype(x.dtype)
+    return _run(key, denoiser, sampler, x, ts, cond, first, noise=noise)[0].astype(x.dtype)
 
 
 def sample_path(
@@ -107,6 +114,7 @@ def sample_path(
     ts: Grid,
     cond: Cond = None,
     first: Index = 0,
+    noise: Array | None = None,
 ) -> Path:
     """Like `sample`, and keeps x at every time of the grid.
 
@@ -117,7 +125,7 @@ def sample_path(
     def keep(state):
         return state.astype(x.dtype)
 
-    _, path = _run(key, denoiser, sampler, x, ts, cond, first, keep)
+    _, path = _run(key, denoiser, sampler, x, ts, cond, first, keep, noise)
     return jnp.concatenate([jnp.asarray(x)[None], path])
 
 
@@ -129,6 +137,7 @@ def sample_truncated(
     ts: Grid,
     cond: Cond = None,
     first: Index = 0,
+    noise: Array | None = None,
 ) -> Samples:
     """Stop at a noisy ts[-1] and return x0_hat there, the "denoise" of Song et al. 2021.
 
@@ -138,7 +147,7 @@ def sample_truncated(
       E[x0 | x at ts[-1]], as the denoiser has it: len(ts) denoiser calls with a first-order
       sampler.
     """
-    x_t, _ = _run(key, denoiser, sampler, x, ts, cond, first)
+    x_t, _ = _run(key, denoiser, sampler, x, ts, cond, first, noise=noise)
     return bind(denoiser, cond)(x_t, working_grid(ts)[-1]).x0.astype(x.dtype)
 
 
@@ -175,7 +184,7 @@ def encode(
         )
     ts, start = working_grid(ts), working(x)
     check_grid(ts)
-    x_T, _ = _scan(jax.random.key(0), denoiser, sampler, start, ts[::-1], cond, 0, lambda x: None)
+    x_T, _ = scan(jax.random.key(0), denoiser, sampler, start, ts[::-1], cond, 0)
     speak(
         jnp.all(jnp.isfinite(x_T)),
         "the code of encode is not finite; its grid must end above clean data, such as "
@@ -204,5 +213,5 @@ def count_calls(sampler: Sampler, ts: Grid) -> int:
 
     with jax.disable_jit():
         key, x = jax.random.key(0), jnp.ones((1, 1))
-        _scan(key, denoiser, sampler, x, working_grid(ts), None, 0, keep=lambda x: None)
+        scan(key, denoiser, sampler, x, working_grid(ts), None, 0)
     return calls

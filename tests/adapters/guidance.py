@@ -184,6 +184,28 @@ def interval_of_steps(case, problem, schedule, exact):
     return guidance.interval(guided, exact[0], schedule, low * (1 + 1e-9), high * (1 + 1e-9))
 
 
+def interval_of_indices(case, problem, schedule, exact):
+    """In steps a to b, all calls of each: from the level where b begins to where a does."""
+    sigmas = case["sigmas"]
+    low, high = sigmas[case["last"]] * (1 - 1e-9), sigmas[case["first"]] * (1 + 1e-9)
+    heun = samplers.heun(schedule)
+    sampler = guidance.interval_of_steps(heun, case["scale"], schedule, low, high)
+    return guidance.pair(exact[0], NULL), sampler
+
+
+def threshold_with_kept_eps(case, problem, schedule, exact):
+    """The thresholded x0 beside the noise of the one before it, as CFG++ puts two together."""
+    plain, limited = (
+        cfg(case, problem, schedule, exact),
+        threshold_of_case(case, problem, schedule, exact),
+    )
+
+    def both(x, t, cond):
+        return Prediction(jnp.stack([limited(x, t, cond).x0, plain(x, t, cond).x0]))
+
+    return both, guidance.cfg_plus_plus(schedule, 1.0)
+
+
 def autoguidance_unconditional(case, problem, schedule, exact):
     worse, _ = labelled_mixture(problem, schedule, "worse_")
     guided = guidance.autoguidance(exact[0], worse, case["scale"])
@@ -237,6 +259,7 @@ FUNCTIONS = {
     "run_ddim_mambo_g": ddim(by(guidance.mambo_g, "alpha")),
     "run_ddim_tcfg": ddim(by(guidance.tangential)),
     "run_ddim_threshold_new_eps": ddim(threshold_of_case),
+    "run_ddim_threshold_kept_eps": ddim(threshold_with_kept_eps),
     "run_flow_cfg": flow(cfg),
     "run_flow_cfg_zero_star": flow(zero_star(1)),
     "run_flow_cfg_zero_star_scale_only": flow(zero_star(0)),
@@ -244,5 +267,6 @@ FUNCTIONS = {
     "run_edm_autoguidance": edm(autoguidance),
     "run_edm_autoguidance_uncond": edm(autoguidance_unconditional),
     "run_ddim_interval": ddim(interval_of_steps),
+    "run_edm_interval_index": edm(interval_of_indices),
     "run_edm_interval_sigma": edm(interval_of_sigmas),
 }

@@ -1,0 +1,75 @@
+"""What the scripts draw from: the model of a workdir or of a published folder, with its weights."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from diffjax.errors import InputError
+from diffjax.experiment import Model
+
+
+def open_model(
+    workdir: Path | None,
+    published_at: str | None,
+    autoencoder_at: str | None,
+    form: Mapping[str, Any] = MappingProxyType({}),
+) -> tuple[Model | None, Callable | None]:
+    """The model to draw from, and (mesh, step, say) -> its weights and what to call them.
+
+    Args:
+      workdir: of train.py, or None.
+      published_at: folder of published weights, or None.
+      autoencoder_at: folder of a published autoencoder that turns latents into pictures, or None.
+      form: height, width and loras of a published system, as of `pretrained.open_published`.
+
+    Returns:
+      Both; None and None where neither is given.
+
+    Raises:
+      InputError: both are given, or one is not what it should be.
+    """
+    if workdir and published_at:
+        raise InputError(f"give a workdir or --pretrained; got {workdir} and {published_at}.")
+    if workdir and any(form.values()):
+        raise InputError("--height, --width and --lora are for --pretrained; leave them out.")
+    if workdir:
+        model, weights = of_workdir(workdir)
+    elif published_at:
+        model, weights = of_published(published_at, form)
+    else:
+        return None, None
+    if autoencoder_at:
+        from diffjax.pretrained.model import with_decoder
+
+        model = with_decoder(model, autoencoder_at)
+    return model, weights
+
+
+def of_workdir(workdir: Path) -> tuple[Model, Callable]:
+    """What `open_model` gives, of a workdir of train.py."""
+    from diffjax.run.weights import restore_average
+    from diffjax.run.workdir import load_experiment
+
+    experiment = load_experiment(workdir)
+
+    def weights(mesh, step, say):
+        found = restore_average(workdir, experiment, mesh, step)
+        for sentence in found.damaged:
+            say(f"warning: {sentence}; using {found.step}")
+        return found.params, f"checkpoint {found.step}"
+
+    return experiment.model, weights
+
+
+def of_published(folder: str, form: Mapping[str, Any]) -> tuple[Model, Callable]:
+    """What `open_model` gives, of weights published elsewhere."""
+    from diffjax.pretrained.model import open_published
+    from diffjax.run.weights import placed
+
+    model, leaves = open_published(folder, **form)
+
+    def weights(mesh, step, say):
+        return placed(leaves, mesh), f"weights of {folder}"
+
+    return model, weights
