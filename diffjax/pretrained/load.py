@@ -11,6 +11,7 @@ from diffjax.errors import InputError, sentence
 from diffjax.pretrained.adm import adm, adm_classifier
 from diffjax.pretrained.architecture import Architecture, Loaded, shapes
 from diffjax.pretrained.autoencoder import autoencoder_kl, vq_model
+from diffjax.pretrained.controlnet import controlnet
 from diffjax.pretrained.diffusers_unet import unet2d, unet2d_condition
 from diffjax.pretrained.dit import dit, dit_transformer_2d, transformer_2d
 from diffjax.pretrained.edm import edm, edm_ve, edm_vp
@@ -51,6 +52,7 @@ ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {
     "uvit_text": uvit_text,
     "UNet2DModel": unet2d,
     "UNet2DConditionModel": unet2d_condition,
+    "ControlNetModel": controlnet,
     "adm": adm,
     "adm_classifier": adm_classifier,
     "AutoencoderKL": autoencoder_kl,
