@@ -43,7 +43,8 @@ def test_weak_edges_stay_where_they_touch_strong_ones():
 def test_edges_of_a_source():
     source = with_edges(data.digits(), edges(size=32))
     example = source.examples[3]
-    assert example["edges"].shape == (32, 32, 1) and set(np.unique(example["edges"])) == {-1, 1}
+    assert example["edges"].shape == (32, 32, 1)
+    assert set(np.unique(example["edges"])) == {-1, 1}
     np.testing.assert_array_equal(example["x"], data.digits().examples[3]["x"])
     assert source.examples[3]["edges"] is example["edges"]
     # The lines lie where the digit changes: on the pixels that border on another brightness.

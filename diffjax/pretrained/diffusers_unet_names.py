@@ -154,9 +154,19 @@ def transformer_names(theirs: str, ours: Path, keywords: dict, linear: bool) -> 
             table |= scale_names(f"{place}.norm{n}", (*path, f"norm_{n}"))
         for n in (1, 2):
             table |= read_names(f"{place}.attn{n}", (*path, f"attention_{n}"), reads[n - 1])
+        if keywords.get("images"):
+            table |= image_names(f"{place}.attn2", (*path, "attention_2", "kv_image", "kernel"))
         table |= dense_names(f"{place}.ff.net.0.proj", (*path, "ff_in"))
         table |= dense_names(f"{place}.ff.net.2", (*path, "ff_out"))
     return table
+
+
+def image_names(theirs: str, ours: Path) -> Names:
+    """An IP-Adapter's keys and values."""
+    return {
+        f"{theirs}.to_{letter}_ip.weight": Entry(ours, dense, (i, 2))
+        for i, letter in enumerate("kv")
+    }
 
 
 def read_names(theirs: str, ours: Path, reads: bool) -> Names:

@@ -25,6 +25,7 @@ from diffjax.pretrained.encoders import (
     t5_encoder,
 )
 from diffjax.pretrained.flux import flux_transformer
+from diffjax.pretrained.ip_adapter import ip_adapter_plus
 from diffjax.pretrained.naming import to_params, to_tensors
 from diffjax.pretrained.pixart import pixart_transformer
 from diffjax.pretrained.prior import prior_transformer
@@ -62,6 +63,7 @@ ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {
     "SanaTransformer2DModel": sana_transformer,
     "PriorTransformer": prior_transformer,
     "T2IAdapter": t2i_adapter,
+    "IPAdapterPlusImageProjection": ip_adapter_plus,
     "FluxTransformer2DModel": flux_transformer,
     "PixArtTransformer2DModel": pixart_transformer,
     "CLIPTextModel": clip_text,

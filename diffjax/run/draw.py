@@ -111,7 +111,7 @@ def make_draw(
 
     def denoiser_of(params, scale, frozen):
         if not guide:
-            return unguided(model, params)
+            return unguided(model, params, frozen)
         return guided(model, params, scale, conditioning.nulls(model.conditions, frozen), frozen)
 
     def run(params, frozen, key, ts, raw, scale, first, numbers, size):

@@ -1,10 +1,21 @@
 """Networks as check_nets.py calls them, where its own calls name conditions otherwise."""
 
+import tempfile
+from pathlib import Path
+
+import jax
 import jax.numpy as jnp
 import numpy as np
+from nets import weight
+from safetensors.numpy import save_file
 
 from diffjax.models.controlnet import guess_scales
 from diffjax.models.layers import sinusoidal_embedding
+from diffjax.pretrained.architecture import known_arguments
+from diffjax.pretrained.diffusers_unet import condition_module, smallest_inputs
+from diffjax.pretrained.diffusers_unet_config import CONDITION
+from diffjax.pretrained.ip_adapter import ip_adapter, numbered_names, reading_images
+from diffjax.pretrained.naming import expected_shapes
 
 
 def _image(io, name):
@@ -53,7 +64,40 @@ def _controlnet(p, io, config):
     return pairs + [(r, io[name]) for name, r in named.items() if name in io.files]
 
 
+def _ip_adapter(p, io, config):
+    """The U-Net at three scales with an adapter's file as published, whose tensors are a function
+    of their names."""
+    c = known_arguments(config, CONDITION, "UNet2DConditionModel")
+    module, cond = condition_module(c, "UNet2DConditionModel")
+    module, cond["image_tokens"] = reading_images(module), cond["tokens"]
+    inputs = smallest_inputs(module, c, cond)
+    like = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
+    names = numbered_names(module, c)
+    shapes = {f"ip_adapter.{k}": s for k, s in expected_shapes(names, like).items()}
+    tokens, width = io["out_image_tokens"].shape[1:]
+    embeds = io["in_image_embeds"]
+    shapes["image_proj.proj.weight"] = (tokens * width, embeds.shape[1])
+    shapes["image_proj.proj.bias"] = (tokens * width,)
+    shapes |= {f"image_proj.norm.{k}": (width,) for k in ("weight", "bias")}
+    pairs = []
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "ip_adapter.safetensors"
+        save_file({name: weight(name, shape) for name, shape in shapes.items()}, file)
+        for name in (name for name in io.files if name.startswith("out_y_scale_")):
+            adapted = ip_adapter(p, file, float(name.rpartition("_")[2]))
+            made = adapted.tokens.network(adapted.tokens.params, jnp.asarray(embeds))
+            cond = _conditions(io, tokens="context") | {"image_tokens": made}
+            given = (adapted.unet.params, _image(io, "x"), jnp.asarray(io["in_t"]), cond, None)
+            y = adapted.unet.network(*given)
+            pairs += [(np.moveaxis(np.asarray(y), -1, 1), io[name]), (made, io["out_image_tokens"])]
+    return pairs
+
+
 CALLS = {
+    "unet_ip_adapter": _ip_adapter,
+    "IPAdapterPlusImageProjection": lambda p, io, config: [
+        (p.network(p.params, jnp.asarray(io["in_x"])), io["out_tokens"])
+    ],
     "ControlNetModel": _controlnet,
     "PriorTransformer": _prior,
     "PixArtTransformer2DModel": _denoise(
