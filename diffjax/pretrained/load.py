@@ -10,7 +10,7 @@ from typing import Any
 from diffjax.errors import InputError, sentence
 from diffjax.pretrained.adm import adm, adm_classifier
 from diffjax.pretrained.architecture import Architecture, Loaded, shapes
-from diffjax.pretrained.autoencoder import autoencoder_kl, vq_model
+from diffjax.pretrained.autoencoder import asymmetric_kl, autoencoder_kl, vq_model
 from diffjax.pretrained.controlnet import controlnet
 from diffjax.pretrained.diffusers_unet import unet2d, unet2d_condition
 from diffjax.pretrained.dit import dit, dit_transformer_2d, transformer_2d
@@ -24,7 +24,7 @@ from diffjax.pretrained.encoders import (
     siglip_vision,
     t5_encoder,
 )
-from diffjax.pretrained.flux import flux_transformer
+from diffjax.pretrained.flux import flux_controlnet, flux_transformer
 from diffjax.pretrained.ip_adapter import ip_adapter_plus
 from diffjax.pretrained.naming import to_params, to_tensors
 from diffjax.pretrained.pixart import pixart_transformer
@@ -33,7 +33,7 @@ from diffjax.pretrained.sana import autoencoder_dc, sana_transformer
 from diffjax.pretrained.scheduler import FILE as SCHEDULER_FILE
 from diffjax.pretrained.scheduler import KEY as SCHEDULER
 from diffjax.pretrained.scheduler import read_scheduler
-from diffjax.pretrained.sd3 import sd3_transformer
+from diffjax.pretrained.sd3 import sd3_controlnet, sd3_transformer
 from diffjax.pretrained.t2i_adapter import t2i_adapter
 from diffjax.pretrained.tensors import read_tensors, weight_files
 from diffjax.pretrained.tiny_autoencoder import autoencoder_tiny
@@ -54,9 +54,12 @@ ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {
     "UNet2DModel": unet2d,
     "UNet2DConditionModel": unet2d_condition,
     "ControlNetModel": controlnet,
+    "SD3ControlNetModel": sd3_controlnet,
+    "FluxControlNetModel": flux_controlnet,
     "adm": adm,
     "adm_classifier": adm_classifier,
     "AutoencoderKL": autoencoder_kl,
+    "AsymmetricAutoencoderKL": asymmetric_kl,
     "VQModel": vq_model,
     "AutoencoderTiny": autoencoder_tiny,
     "AutoencoderDC": autoencoder_dc,

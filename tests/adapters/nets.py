@@ -93,7 +93,39 @@ def _ip_adapter(p, io, config):
     return pairs
 
 
+def _asymmetric(p, io, config):
+    """Mean, and what it decodes to without and with the kept part of the image."""
+    x = _image(io, "x")
+    z = jnp.moveaxis(jnp.asarray(io["out_mean"]), 1, -1)
+    pairs = [(p.encode(p.params, x)[0], "mean"), (p.decode(p.params, z), "decoded")]
+    if "in_mask" in io.files:
+        pairs.append((p.decode(p.params, z, x, _image(io, "mask")), "decoded_masked"))
+    return [(np.moveaxis(np.asarray(y), -1, 1), io[f"out_{name}"]) for y, name in pairs]
+
+
+def _sd3_controlnet(p, io, config):
+    """Residuals at the scale 0.7 that the golden numbers are at."""
+    cond = _conditions(io, tokens="context", vector="pooled") | {"image": _image(io, "image")}
+    made = p.network(p.params, _image(io, "x"), jnp.asarray(io["in_t"]), cond, None)
+    return [(0.7 * r, io[f"out_block_{i}"]) for i, r in enumerate(made)]
+
+
+def _flux_controlnet(p, io, config):
+    """Likewise."""
+    names = {"tokens": "context", "vector": "pooled", "guidance": "guidance"}
+    cond = _conditions(io, **names, image="cond", image_ids="img_ids")
+    double, single = p.network(
+        p.params, jnp.asarray(io["in_x"]), jnp.asarray(io["in_t"]), cond, None
+    )
+    named = {f"block_{i}": r for i, r in enumerate(double)}
+    named |= {f"single_{i}": r for i, r in enumerate(single)}
+    return [(0.7 * r, io[f"out_{name}"]) for name, r in named.items()]
+
+
 CALLS = {
+    "SD3ControlNetModel": _sd3_controlnet,
+    "FluxControlNetModel": _flux_controlnet,
+    "AsymmetricAutoencoderKL": _asymmetric,
     "unet_ip_adapter": _ip_adapter,
     "IPAdapterPlusImageProjection": lambda p, io, config: [
         (p.network(p.params, jnp.asarray(io["in_x"])), io["out_tokens"])
