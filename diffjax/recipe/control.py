@@ -1,12 +1,12 @@
 """A ControlNet on the frozen network of another run."""
 
-import functools
 from collections.abc import Callable, Mapping
 
 import jax
 from flax import linen as nn
 
 from diffjax.conditioning import Condition
+from diffjax.errors import InputError
 from diffjax.experiment import Model
 from diffjax.models import Patched, network
 from diffjax.models.controlnet import controlled, controlnet_for, from_zero, upon
@@ -46,10 +46,26 @@ def controlnet_model(
     net = controlled(network(module), network(control))
     conditions = (*base.conditions, picture)
 
+    def shapes():
+        key, inputs = (
+            jax.random.key(0),
+            first_inputs(base.example.shape, base.conditions, base.frozen),
+        )
+        return jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
+
+    def checked():
+        params, like = load(), shapes()
+        sizes = lambda tree: jax.tree.map(lambda leaf: tuple(leaf.shape), tree)  # noqa: E731
+        if sizes(params) != sizes(like):
+            raise InputError(
+                "the base's parameters are not those of the network that the ControlNet is for; "
+                "give the flags of the U-Net that the base was trained with."
+            )
+        return params
+
     def init(key):
-        inputs = functools.partial(first_inputs, base.example.shape, frozen=base.frozen)
-        like = jax.eval_shape(module.init, key, *inputs(base.conditions))["params"]
-        return from_zero(control.init(key, *inputs(conditions))["params"], trunk(like))
+        inputs = first_inputs(base.example.shape, conditions, base.frozen)
+        return from_zero(control.init(key, *inputs)["params"], trunk(shapes()))
 
     def whole(params, frozen):
         return {"base": frozen["base"], "control": upon(params, trunk(frozen["base"]))}
@@ -57,7 +73,7 @@ def controlnet_model(
     def denoiser(params):
         return make_denoiser(net, params, base.schedule, parameterization)
 
-    frozen = {**base.frozen, "base": load}
+    frozen = {**base.frozen, "base": checked}
     changed = {"init": init, "whole": whole, "denoiser": denoiser}
     return base._replace(conditions=conditions, frozen=frozen, **changed), net
 
