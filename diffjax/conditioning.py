@@ -89,7 +89,7 @@ def image(name: str, shape: tuple[int, int, int], help: str = "") -> Condition:
     height, width, channels = shape
 
     def flags(num: int, **given: Path | None):
-        path = given[name]
+        path = given.get(name)
         if path is None:
             raise InputError(f"give --{name} FILE: this model draws for a given picture.")
         picture = load_image(path, (height, width), channels)

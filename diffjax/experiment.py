@@ -66,6 +66,11 @@ class Sampling(NamedTuple):
     batch_size: int = 250
 
 
+def alone(params: Params, frozen: Frozen) -> Params:
+    """The `whole` of a model whose denoiser takes the trained parameters and no others."""
+    return params
+
+
 def classifier_free(denoiser: Denoiser, scale: Time, null: Cond, frozen: Frozen) -> Denoiser:
     """The `guide` of a model trained with `condition_dropout`: `guidance.classifier_free`."""
     return guidance.classifier_free(denoiser, scale, null)
@@ -86,6 +91,8 @@ class Model(NamedTuple):
       frozen: name -> () -> parameters of networks that codec, conditions or guide read.
       prior: (key, schedule, (B, ...), first, t) -> x at time t, where sampling begins.
       sampling: defaults of sampling.
+      whole: (params, frozen) -> the parameters that `denoiser` takes; a ControlNet's has its
+        frozen base with it.
     """
 
     init: Callable[[PRNGKeyArray], Params]
@@ -99,6 +106,7 @@ class Model(NamedTuple):
     frozen: Loaders = NOTHING
     prior: Callable[..., Array] = prior_sample
     sampling: Sampling = Sampling()
+    whole: Callable[[Params, Frozen], Params] = alone
 
 
 class Experiment(NamedTuple):
@@ -148,9 +156,10 @@ def guided(model: Model, params: Params, scale: Time, null: Cond, frozen: Frozen
     """
     if model.guide is None:
         raise InputError("this model has no guidance; leave --guidance-scale at 1.")
-    return model.finish(model.guide(model.denoiser(params), scale, null, frozen))
+    denoiser = model.denoiser(model.whole(params, frozen))
+    return model.finish(model.guide(denoiser, scale, null, frozen))
 
 
-def unguided(model: Model, params: Params) -> Denoiser:
+def unguided(model: Model, params: Params, frozen: Frozen = NOTHING) -> Denoiser:
     """The model's denoiser with its finish."""
-    return model.finish(model.denoiser(params))
+    return model.finish(model.denoiser(model.whole(params, frozen)))

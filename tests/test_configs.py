@@ -16,6 +16,7 @@ SHRUNK = {
     "cifar10_ddpm": ("--channels", 32, "--multipliers", 1, "--blocks", 1),
     "cifar10_edm": ("--channels", 8, "--blocks", 1),
     "imagenet256_dit": ("--width", 16, "--depth", 1, "--heads", 2, "--size", 8),
+    "edges_controlnet": UNET,
     "images": ("--size", 8, "--width", 8, "--blocks", 1, "--conditional"),
 }
 LINES = {"images": 75}  # others 45
@@ -28,6 +29,8 @@ def sources(name, tmp_path):
         x, label = rng.standard_normal((16, 8, 8, 4)), rng.integers(0, 1000, 16)
         np.savez(tmp_path / "latents.npz", x=x, label=label)
         return ("--latents-path", tmp_path / "latents.npz")
+    if name == "edges_controlnet":
+        return ("--base", tmp_path / "base")
     if name == "images":
         for i in range(8):
             folder = tmp_path / "photos" / "ab"[i % 2]
@@ -56,6 +59,11 @@ def test_trains_stops_resumes_and_samples(name, monkeypatch, capsys, tmp_path):
         from diffjax import data
 
         monkeypatch.setattr(data, "tfds", lambda *a, **k: data.array(tmp_path / "x.npz"))
+    if name == "edges_controlnet":
+        base = ("--workdir", tmp_path / "base", *UNET, "--batch-size", 8, "--steps", 1)
+        monkeypatch.chdir(ROOT)
+        code, _, err = run(monkeypatch, capsys, "train", *base, "--sample-every", 0)
+        assert code == 0, err
     flags = (*SHRUNK[name], *sources(name, tmp_path), "--batch-size", 8)
     path, work = Path("configs") / f"{name}.py", tmp_path / "w"
     monkeypatch.chdir(ROOT)
@@ -68,6 +76,12 @@ def test_trains_stops_resumes_and_samples(name, monkeypatch, capsys, tmp_path):
         assert words in out
     out = tmp_path / "a.npz"
     flags = ("--num", 3, "--steps", 2, "--out", out)
+    if name == "edges_controlnet":
+        Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(tmp_path / "edges.png")
+        code, _, err = run(monkeypatch, capsys, "sample", work, *flags)
+        assert code == 2
+        assert "give --edges FILE" in err
+        flags = (*flags, "--edges", tmp_path / "edges.png")
     code, _, err = run(monkeypatch, capsys, "sample", work, *flags)
     assert code == 0, err
     assert np.isfinite(np.load(out)["samples"].astype(float)).all()

@@ -6,7 +6,15 @@ from diffjax.data.folder import folder
 from diffjax.data.npz import array, latents
 from diffjax.data.own import images
 from diffjax.data.pipeline import arrays_of, batches
-from diffjax.data.source import Arrays, Examples, Source, cache_in_memory, digits, load
+from diffjax.data.source import (
+    Arrays,
+    Examples,
+    Source,
+    cache_in_memory,
+    digits,
+    load,
+    without_last,
+)
 from diffjax.data.tfds import tfds
 
 __all__ = [
@@ -27,4 +35,5 @@ __all__ = [
     "random_crop",
     "random_shift",
     "tfds",
+    "without_last",
 ]

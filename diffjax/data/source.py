@@ -94,6 +94,47 @@ class _Cached:
         return getattr(self.examples, "arrays", {})
 
 
+class _First:
+    """The first `count` examples."""
+
+    def __init__(self, examples: Examples, count: int):
+        self.examples, self.count = examples, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.examples[index if index >= 0 else index + self.count]
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """What the examples hold in memory without being read, by name."""
+        arrays = getattr(self.examples, "arrays", {})
+        return {name: array[: self.count] for name, array in arrays.items()}
+
+
+def without_last(source: Source, count: int) -> Source:
+    """A source without its last examples, which are kept for a test.
+
+    Args:
+      source: the data.
+      count: number of examples that are left out.
+
+    Returns:
+      The source.
+
+    Raises:
+      InputError: none would be left.
+    """
+    left = len(source.examples) - count
+    if count < 0 or left < 1:
+        raise InputError(
+            f"cannot leave out {count} of {len(source.examples)} examples; give 0 to "
+            f"{len(source.examples) - 1}."
+        )
+    return source._replace(examples=_First(source.examples, left))
+
+
 def fits_in_memory(count: int, shape: tuple[int, ...]) -> bool:
     """Whether so many images of bytes take at most 1 GiB."""
     return count * math.prod(shape) <= IN_MEMORY

@@ -154,6 +154,30 @@ class Decoder(Trunk):
         return self.output(x)
 
 
+class PointAutoencoder(nn.Module):
+    """Two nets between images and latents that are points, without a variance.
+
+    Attributes:
+      encoder: x -> latents.
+      decoder: latents -> x.
+    """
+
+    encoder: nn.Module
+    decoder: nn.Module
+
+    def __call__(self, x: Array) -> Array:
+        """The reconstruction of x (B, H, W, C)."""
+        return self.decode(self.encode(x))
+
+    def encode(self, x: Array) -> Array:
+        """x (B, H, W, C) in [-1, 1] to latents (B, h, w, c)."""
+        return self.encoder(x)
+
+    def decode(self, z: Array) -> Array:
+        """Latents (B, h, w, c) to x."""
+        return self.decoder(z)
+
+
 class AutoencoderKL(nn.Module):
     """An autoencoder whose latents are Gaussian, pulled to N(0, I): Rombach et al. 2022.
 

@@ -23,6 +23,7 @@ class Stage(NamedTuple):
       first: number of the first block.
       enter: (h, size) -> h at this resolution, before the blocks. `size` is the (H, W) of the skip
         that h is joined to on the way up, and None on the way down. None: h stays as it is.
+      leave: h -> h, after the blocks of a way down; its result is the last block's skip too.
     """
 
     make: Callable[..., Any]
@@ -31,6 +32,7 @@ class Stage(NamedTuple):
     name: str
     first: int = 0
     enter: Callable[[Array, Size | None], Array] | None = None
+    leave: Callable[[Array], Array] | None = None
 
 
 Join = Callable[[Array, Array, int, Any], Array]
@@ -87,6 +89,8 @@ class UNetBackbone(NamedTuple):
                 skips.append(h)
             h, outputs = self._repeat(stage, step, h, widths_in(h, stage.features, stage.blocks))
             skips += outputs
+            if stage.leave is not None:
+                h = skips[-1] = stage.leave(h)
         return h, skips
 
     def up(self, stages: Sequence[Stage], h: Array, skips: Sequence[Array]) -> list[Array]:

@@ -11,8 +11,9 @@ from diffjax.models.backbone import UNetBackbone
 from diffjax.models.checks import check_images
 from diffjax.models.layers import Dtype, attention, full
 from diffjax.models.resnet import Style
-from diffjax.models.unet import Embedding, Level, stages_down, stages_middle
+from diffjax.models.unet import Level, stages_down, stages_middle
 from diffjax.models.unet_attention import Attend, PixelAttention, heads_of
+from diffjax.models.unet_conditions import Embedding
 from diffjax.models.unet_presets import RESIDUAL_BLOCKS, levels
 from diffjax.types import Array, Cond
 
@@ -86,7 +87,7 @@ class Classifier(nn.Module):
         """x (B, H, W, C), t (B,) in steps -> logits (B, classes), float32."""
         check_images(self, x, t, layer="conv_in", multiple=2 ** (len(self.down) - 1))
         style, c = self.style, self.channels
-        embedding = Embedding(c, 4 * c, 0, False, 0.0, style.dtype, name="embedding")(t, cond)
+        embedding = Embedding(c, 4 * c, dtype=style.dtype, name="embedding")(t, cond)
         call = lambda layer, h: layer(h, embedding, None, train)  # noqa: E731
         backbone = UNetBackbone(call, remat=self.remat, scan=self.scan_blocks)
         h = style.conv(self.down[0].channels, "conv_in")(x)

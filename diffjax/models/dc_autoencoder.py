@@ -189,27 +189,3 @@ class DCDecoder(nn.Module):
         if self.layers[0]:
             return nn.Conv(self.channels, (3, 3), padding=1, name="conv_out")(x)
         return DCUp(self.channels, self.shuffle, False, name="conv_out")(x)
-
-
-class DCAutoencoder(nn.Module):
-    """Encoder and decoder.
-
-    Attributes:
-      encoder: images to latents.
-      decoder: latents to images.
-    """
-
-    encoder: DCEncoder
-    decoder: DCDecoder
-
-    def __call__(self, x: Array) -> Array:
-        """The reconstruction of x."""
-        return self.decode(self.encode(x))
-
-    def encode(self, x: Array) -> Array:
-        """x to latents."""
-        return self.encoder(x)
-
-    def decode(self, z: Array) -> Array:
-        """Latents to x."""
-        return self.decoder(z)

@@ -10,7 +10,7 @@ from flax import linen as nn
 from diffjax.models.layers import Dtype
 from diffjax.models.patches import Embedding, check_patches, patchify, unpatchify
 from diffjax.models.position import Cells, cells, sincos_2d
-from diffjax.models.stacking import repeat
+from diffjax.models.stacking import plus, repeat, spread
 from diffjax.models.transformer import (
     MLP,
     BlockContext,
@@ -150,33 +150,46 @@ class DiT(nn.Module):
     def __call__(self, x: Array, t: Array, cond: Cond = None, train: bool = False) -> Array:
         """x (B, H, W, C), t (B,) in steps, cond {"label": (B,)} -> (B, H, W, C or 2 C).
 
-        A block may also use cond["tokens"] (B, L, E) and cond["token_mask"] (B, L).
+        A block may also use cond["tokens"] (B, L, E) and cond["token_mask"] (B, L). To what
+        leaves the blocks cond["residuals"] of a ControlNet are added, see `stacking.spread`.
         """
-        check_patches(self, x, t)
+        h, where = self.tokens(x, t)
         _, height, width, channels = x.shape
-        where = cells(height // self.patch_size, width // self.patch_size)
-        h = dense(self.width, self.dtype, name="patches")(patchify(x, self.patch_size))
-        h = h + jnp.asarray(self.position(where, self.width), self.dtype)[None]
         h, embedding = self.blocks(h, where, t, cond)
         outputs = self.out_channels or channels * (1 + self.learn_sigma)
         features = self.patch_size**2 * outputs
         h = Final(features, self.norm, self.dtype, name="final")(h, embedding)
         return unpatchify(h, height, width, self.patch_size)
 
-    def blocks(self, h: Array, where: Cells, t: Array, cond: Cond) -> tuple[Array, Array]:
-        """All blocks under one embedding of the conditions: (h, the embedding (B, D))."""
+    def tokens(self, x: Array, t: Array) -> tuple[Array, Cells]:
+        """Patches with their positions added, (B, T, D), and their cells; in a compact method."""
+        check_patches(self, x, t)
+        where = cells(x.shape[1] // self.patch_size, x.shape[2] // self.patch_size)
+        h = dense(self.width, self.dtype, name="patches")(patchify(x, self.patch_size))
+        return h + jnp.asarray(self.position(where, self.width), self.dtype)[None], where
+
+    def context(self, where: Cells, t: Array, cond: Cond) -> BlockContext:
+        """What every block sees; in a compact method."""
         embed = Embedding(
             self.width, self.num_classes, self.null_label, dtype=self.dtype, name="embedding"
         )
-        embedding = embed(t, cond)
         tokens = (cond or {}).get("tokens"), (cond or {}).get("token_mask")
-        context = BlockContext(embedding, where, *tokens)
-        make = partial(self.block, heads=self.heads, dtype=self.dtype)
-        return self.repeat(make, lambda block, h, _: (block(h, context), None), h)[0], embedding
+        return BlockContext(embed(t, cond), where, *tokens)
 
-    def repeat(self, make: Callable, step: Callable, h: Array) -> tuple[Array, Any]:
-        """`stacking.repeat` with this network's depth and options."""
-        return repeat(make, step, h, self.depth, remat=self.remat, scan=self.scan_blocks)
+    def blocks(self, h: Array, where: Cells, t: Array, cond: Cond) -> tuple[Array, Array]:
+        """All blocks under one embedding of the conditions: (h, the embedding (B, D))."""
+        context = self.context(where, t, cond)
+        make = partial(self.block, heads=self.heads, dtype=self.dtype)
+        step = lambda block, h, residual: (plus(block(h, context), residual), None)  # noqa: E731
+        return self.repeat(make, step, h, cond)[0], context.embedding
+
+    def repeat(
+        self, make: Callable, step: Callable, h: Array, cond: Cond = None
+    ) -> tuple[Array, Any]:
+        """`stacking.repeat` with this network's depth and options, and the residuals of cond."""
+        residuals = spread(cond, h, self.depth, scan=self.scan_blocks)
+        options = {"remat": self.remat, "scan": self.scan_blocks}
+        return repeat(make, step, h, self.depth, inputs=residuals, **options)
 
 
 def dit_s(patch_size: int, **overrides) -> DiT:

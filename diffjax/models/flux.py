@@ -4,6 +4,7 @@ Layers have the names that its published files use. Tokens are 2x2 patches of la
 """
 
 import math
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -19,6 +20,7 @@ from diffjax.models.published_layers import (
     scaled_rms,
     waves,
 )
+from diffjax.models.stacking import plus
 from diffjax.models.text.encoding import biased_attention, heads_of, tanh_gelu
 from diffjax.models.transformer import dense
 from diffjax.types import Array, Cond
@@ -127,25 +129,54 @@ class Flux(nn.Module):
           x: tokens (B, T, C).
           t: times (B,) in [0, 1].
           cond: `tokens` (B, L, E), `vector` (B, V), `guidance` (B,) where the network has it, and
-            `image_ids` (T, axes), by default row and column of a square.
+            `image_ids` (T, axes), by default row and column of a square. `residuals` of a
+            ControlNet are two sequences, for the blocks of two streams and for those of one.
           train: no effect.
+        """
+        width = self.heads * self.head_width
+        x = dense(width, x.dtype, name="x_embedder")(x)
+        h, embedding, _ = self.blocks(x, t, cond, *(cond or {}).get("residuals", ((), ())))
+        scale, shift = chunks(embedding, width, 2, "norm_out.linear")
+        h = modulate(plain_norm(h), shift, scale)
+        return dense(self.channels, h.dtype, name="proj_out")(h)
+
+    def blocks(
+        self, x: Array, t: Array, cond: Cond, double: Sequence[Array], single: Sequence[Array]
+    ) -> tuple[Array, Array, tuple[list[Array], list[Array]]]:
+        """All blocks; in a compact method.
+
+        Args:
+          x: image tokens (B, T, D).
+          t: times.
+          cond: conditions.
+          double: what is added to the image after the blocks of two streams; block i of N reads
+            number floor(i / ceil(N / n)) of n, none where there are none.
+          single: likewise after those of one stream.
+
+        Returns:
+          (image tokens, the embedding (B, D), the image tokens as they leave each block of two
+          streams and of one).
         """
         width = self.heads * self.head_width
         text = dense(width, x.dtype, name="context_embedder")(needed(cond, "tokens", "FLUX"))
         ids = cond["image_ids"] if "image_ids" in cond else square(x.shape[1], len(self.axes))
         ids = jnp.concatenate([jnp.zeros((text.shape[1], len(self.axes))), ids])
         wave, embedding = rotary(ids, self.axes), self.embed(t, cond, width)
-        x = dense(width, x.dtype, name="x_embedder")(x)
+        outputs, length = ([], []), text.shape[1]
         for i in range(self.depth):
             block = FluxBlock(self.heads, name=f"transformer_blocks.{i}")
             x, text = block(x, text, embedding, wave)
-        h, length = jnp.concatenate([text, x], axis=1), text.shape[1]
+            outputs[0].append(x)
+            x = plus(x, residual_of(double, i, self.depth, x))
+        h = jnp.concatenate([text, x], axis=1)
         for i in range(self.single_depth):
             block = FluxSingleBlock(self.heads, name=f"single_transformer_blocks.{i}")
             h = block(h, embedding, wave)
-        scale, shift = chunks(embedding, width, 2, "norm_out.linear")
-        h = modulate(plain_norm(h[:, length:]), shift, scale)
-        return dense(self.channels, h.dtype, name="proj_out")(h)
+            outputs[1].append(h[:, length:])
+            if single:
+                residual = residual_of(single, i, self.single_depth, outputs[1][-1])
+                h = h.at[:, length:].add(residual)
+        return h[:, length:], embedding, outputs
 
     def embed(self, t: Array, cond: Cond, width: int) -> Array:
         """The sum of the embeddings of time, guidance and vector, (B, width)."""
@@ -156,6 +187,61 @@ class Flux(nn.Module):
             h = h + waves(1000 * scale, width, place + "guidance_embedder")
         vector = needed(cond, "vector", "FLUX")
         return h + Embedder(width, name=place + "text_embedder")(vector)
+
+
+class FluxControlNet(Flux):
+    """The blocks of a `Flux`, which read a picture: its outputs are the residuals of a larger one.
+
+    The outputs of its blocks leave through layers that begin at zero (Zhang et al. 2023).
+    """
+
+    @nn.compact
+    def __call__(
+        self, x: Array, t: Array, cond: Cond = None, train: bool = False
+    ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """What is added after the blocks of two streams, and after those of one.
+
+        Args:
+          x: tokens (B, T, C), as `Flux` takes them, and likewise what follows.
+          t: times (B,).
+          cond: `image` (B, T, C'), tokens of the picture's latents, and what `Flux` takes.
+          train: no effect.
+        """
+        width = self.heads * self.head_width
+        picture = needed(cond, "image", "a FLUX ControlNet")
+        if picture.shape[:2] != x.shape[:2]:
+            raise InputError(
+                f"a FLUX ControlNet takes cond['image'] ({x.shape[0]}, {x.shape[1]}, C); got the "
+                f"shape {picture.shape}. Encode the picture at the size of x."
+            )
+        zeros = {"kernel_init": nn.initializers.zeros}
+        hint = dense(width, x.dtype, name="controlnet_x_embedder", **zeros)(picture)
+        x = dense(width, x.dtype, name="x_embedder")(x) + hint
+        _, _, outputs = self.blocks(x, t, cond, (), ())
+        return tuple(
+            tuple(dense(width, h.dtype, name=f"{kind}.{i}", **zeros)(h) for i, h in enumerate(own))
+            for kind, own in zip(LEAVING, outputs, strict=True)
+        )
+
+
+LEAVING = ("controlnet_blocks", "controlnet_single_blocks")
+
+
+def residual_of(residuals: Sequence[Array], i: int, blocks: int, like: Array) -> Array | None:
+    """What is added after block i of so many; None where there are no residuals.
+
+    Raises:
+      InputError: more of them than blocks, or of another shape.
+    """
+    if not residuals:
+        return None
+    residual = residuals[min(i // math.ceil(blocks / len(residuals)), len(residuals) - 1)]
+    if len(residuals) > blocks or residual.shape != like.shape:
+        raise InputError(
+            f"this FLUX takes up to {blocks} residuals of the shape {like.shape} for these blocks; "
+            f"got {len(residuals)}, one of {residual.shape}. Is the ControlNet one for it?"
+        )
+    return residual
 
 
 def square(tokens: int, axes: int) -> Array:

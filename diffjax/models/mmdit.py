@@ -11,7 +11,7 @@ from diffjax.models.dit import Final, modulation
 from diffjax.models.layers import Dtype, attention
 from diffjax.models.patches import Embedding, VectorEmbedding, check_patches, patchify, unpatchify
 from diffjax.models.position import Cells, cells, no_rotation, sincos_2d
-from diffjax.models.stacking import repeat
+from diffjax.models.stacking import plus, repeat, spread
 from diffjax.models.transformer import MLP, QKV, BlockContext, LayerNorm, dense
 from diffjax.types import Array, Cond
 
@@ -135,12 +135,39 @@ class MMDiT(nn.Module):
     def __call__(self, x: Array, t: Array, cond: Cond = None, train: bool = False) -> Array:
         """x (B, H, W, C), t (B,) in steps, cond with tokens (B, L, E) -> (B, H, W, out).
 
-        cond may also have a token_mask (B, L), and needs the label or vector it was made for.
+        cond may also have a token_mask (B, L), and needs the label or vector it was made for. To
+        the image, as it leaves each block but the last, cond["residuals"] of a ControlNet are
+        added, see `stacking.spread`.
         """
+        image, text, context = self.enter(x, t, cond)
+        _, height, width, channels = x.shape
+
+        def step(block, streams, residual):
+            image, text = block(streams, context)
+            return (plus(image, residual), text), None
+
+        streams, _ = self.repeat(step, (image, text), self.depth - 1, cond)
+        make = partial(self.block, heads=self.heads, dtype=self.dtype)
+        image, _ = make(last=True, name="last")(streams, context)
+        features = self.patch_size**2 * (self.out_channels or channels)
+        h = Final(features, dtype=self.dtype, name="final")(image, context.embedding)
+        return unpatchify(h, height, width, self.patch_size)
+
+    def repeat(
+        self, step: Callable, streams: tuple[Array, Array], blocks: int, cond: Cond = None
+    ) -> tuple:
+        """`stacking.repeat` of blocks, with this network's options and the residuals of cond."""
+        residuals = spread(cond, streams[0], self.depth, blocks, self.scan_blocks)
+        make = partial(self.block, heads=self.heads, dtype=self.dtype)
+        options = {"remat": self.remat, "scan": self.scan_blocks, "inputs": residuals}
+        return repeat(make, step, streams, blocks, **options)
+
+    def enter(self, x: Array, t: Array, cond: Cond) -> tuple[Array, Array, BlockContext]:
+        """(image tokens (B, T, D), text tokens (B, L, D), what blocks see); in a compact method."""
         if not cond or "tokens" not in cond:
             raise InputError('MMDiT needs cond["tokens"] (B, L, E); got none.')
         check_patches(self, x, t)
-        b, height, width, channels = x.shape
+        b, height, width, _ = x.shape
         where = cells(height // self.patch_size, width // self.patch_size)
         image = dense(self.width, self.dtype, name="patches")(patchify(x, self.patch_size))
         image = image + jnp.asarray(self.position(where, self.width), self.dtype)[None]
@@ -153,12 +180,4 @@ class MMDiT(nn.Module):
         embedding = embed(t, cond)
         if self.vector:
             embedding = embedding + VectorEmbedding(self.width, self.dtype, name="vector")(cond)
-        context = BlockContext(embedding, where, mask=mask)
-        make = partial(self.block, heads=self.heads, dtype=self.dtype)
-        step = lambda block, streams, _: (block(streams, context), None)  # noqa: E731
-        options = {"remat": self.remat, "scan": self.scan_blocks}
-        streams, _ = repeat(make, step, (image, text), self.depth - 1, **options)
-        image, _ = make(last=True, name="last")(streams, context)
-        features = self.patch_size**2 * (self.out_channels or channels)
-        h = Final(features, dtype=self.dtype, name="final")(image, context.embedding)
-        return unpatchify(h, height, width, self.patch_size)
+        return image, text, BlockContext(embedding, where, mask=mask)

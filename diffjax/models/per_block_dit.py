@@ -10,6 +10,7 @@ from diffjax.models.dit import DiT
 from diffjax.models.layers import Dtype
 from diffjax.models.patches import Embedding
 from diffjax.models.position import Cells
+from diffjax.models.stacking import plus
 from diffjax.models.transformer import BlockContext
 from diffjax.types import Array, Cond
 
@@ -50,9 +51,11 @@ class PerBlockDiT(DiT):
     def blocks(self, h: Array, where: Cells, t: Array, cond: Cond) -> tuple[Array, Array]:
         """All blocks: (h, the first block's embedding)."""
         embed = partial(Embedding, self.width, self.num_classes, self.null_label, shift=1.0)
-        h, embeddings = self.repeat(
-            partial(EmbeddingBlock, self.block, embed, self.heads, self.dtype),
-            lambda block, h, _: block(h, where, t, cond),
-            h,
-        )
+
+        def step(block, h, residual):
+            h, embedding = block(h, where, t, cond)
+            return plus(h, residual), embedding
+
+        make = partial(EmbeddingBlock, self.block, embed, self.heads, self.dtype)
+        h, embeddings = self.repeat(make, step, h, cond)
         return h, embeddings[0]

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from diffjax.types import Array, Params, PyTree
+from diffjax.errors import InputError
+from diffjax.types import Array, Cond, Params, PyTree
 
 RUN = re.compile(r"(.*\D)(\d+)_to_(\d+)")
 
@@ -100,6 +101,46 @@ def repeat_runs(
         outputs += more
         first += length
     return carry, outputs
+
+
+def spread(
+    cond: Cond, like: Array, depth: int, blocks: int | None = None, scan: bool = False
+) -> Any:
+    """What a ControlNet adds after each block of a transformer, as `inputs` of `repeat`.
+
+    Block i of `depth` reads residual floor(i n / depth) of n: as in Stable Diffusion 3.
+
+    Args:
+      cond: `residuals`, a sequence of arrays of the shape of `like`; without it nothing is added.
+      like: tokens (B, T, D) as they leave a block.
+      depth: number of blocks.
+      blocks: of them, the first that read; None for all.
+      scan: whether to stack them.
+
+    Returns:
+      A residual for each block, or None.
+
+    Raises:
+      InputError: none, or more than blocks, or of another shape.
+    """
+    residuals = (cond or {}).get("residuals")
+    if residuals is None:
+        return None
+    n = len(residuals)
+    wrong = [r.shape for r in residuals if r.shape != like.shape]
+    if wrong or not 1 <= n <= depth:
+        raise InputError(
+            f"a transformer of {depth} blocks takes 1 to {depth} cond['residuals'] of the shape "
+            f"{like.shape}; got {n}{f' of {wrong[0]}' if wrong else ''}. Is the ControlNet one for "
+            "this network?"
+        )
+    each = [residuals[i * n // depth].astype(like.dtype) for i in range(blocks or depth)]
+    return jnp.stack(each) if scan else each
+
+
+def plus(h: Array, residual: Array | None) -> Array:
+    """h, and a residual where there is one."""
+    return h if residual is None else h + residual
 
 
 def widths_in(x: Array, features: int, count: int) -> list[int]:

@@ -93,27 +93,3 @@ class TinyDecoder(nn.Module):
             x = conv(features, f"layers.{k}", use_bias=i == last)(x)
             k += 1
         return 2 * x - 1
-
-
-class TinyAutoencoder(nn.Module):
-    """Encoder and decoder.
-
-    Attributes:
-      encoder: images to latents.
-      decoder: latents to images.
-    """
-
-    encoder: TinyEncoder
-    decoder: TinyDecoder
-
-    def __call__(self, x: Array) -> Array:
-        """The reconstruction of x."""
-        return self.decode(self.encode(x))
-
-    def encode(self, x: Array) -> Array:
-        """x (B, H, W, C) in [-1, 1] to latents."""
-        return self.encoder(x)
-
-    def decode(self, z: Array) -> Array:
-        """Latents to x."""
-        return self.decoder(z)

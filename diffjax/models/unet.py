@@ -13,9 +13,10 @@ from flax import linen as nn
 from diffjax.errors import InputError
 from diffjax.models.backbone import Stage, UNetBackbone, concatenate
 from diffjax.models.checks import check_images
-from diffjax.models.layers import Dtype, full, sinusoidal_embedding
+from diffjax.models.layers import full
 from diffjax.models.resnet import Resample, ResNetBlock, Style, nearest
-from diffjax.models.unet_attention import Attend, Context
+from diffjax.models.unet_attention import Attend
+from diffjax.models.unet_conditions import Embedding, feature_table, token_context, with_residuals
 from diffjax.types import Array, Cond
 
 
@@ -40,41 +41,6 @@ SkipRule = Callable[[Array, Array, int, int], tuple[Array, Array]]
 
 Resize = Callable[..., Array]
 """(h (B, h, w, C), size=(H, W)) -> (B, H, W, C)."""
-
-
-class Embedding(nn.Module):
-    """Time, label and vector as one vector for every block, after its SiLU.
-
-    Attributes:
-      channels: of the sinusoid.
-      width: of the result.
-      labels: rows of the label table; 0 for none.
-      vector: whether to embed `cond["vector"]` (B, V).
-      shift: of the sinusoid's frequencies.
-      dtype: of the computation.
-    """
-
-    channels: int
-    width: int
-    labels: int
-    vector: bool
-    shift: float
-    dtype: Dtype
-
-    @nn.compact
-    def __call__(self, t, cond):
-        def dense(h, name):
-            return nn.Dense(self.width, dtype=self.dtype, name=name)(h)
-
-        h = sinusoidal_embedding(t, self.channels, shift=self.shift)
-        h = dense(nn.silu(dense(h, "time_in")), "time_out")
-        if self.labels:
-            table = nn.Embed(self.labels, self.width, dtype=self.dtype, name="label")
-            h = h + table(condition(cond, "label"))
-        if self.vector:
-            v = dense(condition(cond, "vector"), "vector_in")
-            h = h + dense(nn.silu(v), "vector_out")
-        return nn.silu(h)
 
 
 class Layer(nn.Module):
@@ -111,6 +77,8 @@ class UNet(nn.Module):
       num_classes: size of the label set; 0 takes no label.
       null_label: whether the label `num_classes` stands for none.
       vector: whether a vector (B, V) is taken as a condition.
+      guidance: width of the sinusoid of a guidance scale w that is taken as a condition, as in
+        latent consistency models (Luo et al. 2023); 0 takes none.
       embedding_channels: None for 4 channels.
       frequency_shift: 1 in DDPM, 0 elsewhere.
       style: shared by all blocks.
@@ -129,6 +97,7 @@ class UNet(nn.Module):
     num_classes: int = 0
     null_label: bool = True
     vector: bool = False
+    guidance: int = 0
     embedding_channels: int | None = None
     frequency_shift: float = 0.0
     style: Style = Style()
@@ -150,29 +119,66 @@ class UNet(nn.Module):
         Args:
           x: images (B, H, W, C); H and W are multiples of 2^(levels - 1), or any with `resize`.
           t: times (B,), in steps of 0 to 1000.
-          cond: `label` (B,), `vector` (B, V), and `tokens` (B, L, D) perhaps with `token_mask`
-            (B, L), as the network has been made for them.
+          cond: `label` (B,), `vector` (B, V), `guidance` (B,) and `tokens` (B, L, D) perhaps with
+            `token_mask` (B, L) or `image_tokens` (B, M, D), as the network has been made for them.
+            Any U-Net takes `residuals`, which a ControlNet makes, and `features` of a T2I-Adapter,
+            one for each level.
           train: whether dropout acts.
           skip: changes what the way up joins, such as `free_u(...)`.
 
         Returns:
           (B, H, W, out_channels), float32.
         """
-        multiple = 1 if self.resize else 2 ** (len(self.down) - 1)
-        check_images(self, x, t, layer="conv_in", multiple=multiple)
-        style, context = self.style, token_context(cond)
-        embedding = self.embed(t, cond)
-        call = lambda layer, h: layer(h, embedding, context, train)  # noqa: E731
-        backbone = UNetBackbone(call, joined(skip), self.remat, self.scan_blocks)
-        bound = (style, embedding, train)
-        h = style.conv(self.down[0].channels, "conv_in")(x)
-        h, skips = backbone.down(stages_down(self.down, *bound), h)
-        h = backbone.through(stages_middle(self.middle, style, h.shape[-1]), h)
-        h = backbone.up(stages_up(self.up, *bound, self.resize), h, skips)[-1]
+        style, embedding = self.style, self.embed(t, cond)
+        backbone, h, skips = self.lower(x, t, cond, train, embedding, joined(skip))
+        h, skips = with_residuals(h, skips, (cond or {}).get("residuals"))
+        stages = stages_up(self.up, style, embedding, train, self.resize)
+        h = backbone.up(stages, h, skips)[-1]
         h = nn.silu(style.norm("norm_out")(h.astype(full(style.dtype))))
         features = self.out_channels or x.shape[-1]
         last = {"dtype": full(style.dtype), "kernel_init": nn.initializers.zeros}
         return style.conv(features, "conv_out", **last)(h)
+
+    def lower(
+        self,
+        x: Array,
+        t: Array,
+        cond: Cond,
+        train: bool,
+        embedding: Array,
+        join: Callable = concatenate,
+        hint: Callable[[Array], Array] = lambda h: h,
+    ) -> tuple[UNetBackbone, Array, list[Array]]:
+        """The way down and the middle. To be called in a compact method.
+
+        Args:
+          x: images, as for `__call__`; so are t, cond and train.
+          t: times.
+          cond: conditions.
+          train: whether dropout acts.
+          embedding: from `embed`.
+          join: how the way up reads a skip.
+          hint: changes the output of the first layer.
+
+        Returns:
+          (what runs the way up, h after the middle, the skips).
+        """
+        multiple = 1 if self.resize else 2 ** (len(self.down) - 1)
+        check_images(self, x, t, layer="conv_in", multiple=multiple)
+        context, features = token_context(cond), feature_table(cond, len(self.down))
+        call = lambda layer, h: layer(h, embedding, context, train)  # noqa: E731
+        backbone = UNetBackbone(call, join, self.remat, self.scan_blocks)
+        h = hint(self.style.conv(self.down[0].channels, "conv_in")(x))
+        stages = stages_down(self.down, self.style, embedding, train, features)
+        h, skips = backbone.down(stages, h)
+        if features:
+            shapes = {i: feature.shape[1:] for i, feature in features.items()}
+            raise InputError(f"no output of its level has the shape of cond['features']: {shapes}.")
+        return (
+            backbone,
+            backbone.through(stages_middle(self.middle, self.style, h.shape[-1]), h),
+            skips,
+        )
 
     def embed(self, t: Array, cond: Cond) -> Array:
         """Embedding of all that is one per image, (B, embedding channels)."""
@@ -182,6 +188,7 @@ class UNet(nn.Module):
             self.embedding_channels or 4 * self.channels,
             labels,
             self.vector,
+            self.guidance,
             self.frequency_shift,
             self.style.dtype,
             name="embedding",
@@ -189,17 +196,31 @@ class UNet(nn.Module):
 
 
 def stages_down(
-    levels: Sequence[Level], style: Style, embedding: Array, train: bool
+    levels: Sequence[Level],
+    style: Style,
+    embedding: Array,
+    train: bool,
+    features: dict[int, Array] | None = None,
 ) -> list[Stage]:
-    """Stages of the way down, each entered by the resampling of the level before it."""
+    """Stages of the way down, each entered by the resampling of the level before it.
+
+    A level's feature is added where a level ends and its shape fits: before the resampling, or
+    after it. It is taken out of `features`.
+    """
+
+    def add(h, i):
+        fits = features and i in features and features[i].shape[1:] == h.shape[1:]
+        return h + features.pop(i).astype(h.dtype) if fits else h
 
     def stage(i, level, before):
         def enter(h, size):
-            return before.resample(style, name=f"downsample_{i - 1}")(h, embedding, train)
+            h = before.resample(style, name=f"downsample_{i - 1}")(h, embedding, train)
+            return add(h, i - 1)
 
         make = partial(Layer, style, level.channels, level.attend)
         enter = None if before is None or before.resample is None else enter
-        return Stage(make, level.channels, level.blocks, f"down_{i}_", enter=enter)
+        leave = partial(add, i=i) if features else None
+        return Stage(make, level.channels, level.blocks, f"down_{i}_", enter=enter, leave=leave)
 
     pairs = zip(levels, [None, *levels[:-1]], strict=True)
     return [stage(i, *pair) for i, pair in enumerate(pairs)]
@@ -245,22 +266,3 @@ def joined(rule: SkipRule | None) -> Callable[[Array, Array, int, int], Array]:
     if rule is None:
         return concatenate
     return lambda h, skip, stage, index: concatenate(*rule(h, skip, stage, index))
-
-
-def condition(cond: Cond, name: str) -> Array:
-    """One entry of the conditions.
-
-    Raises:
-      InputError: it is not there.
-    """
-    if cond is None or name not in cond:
-        raise InputError(f"this U-Net needs cond[{name!r}]; got {sorted(cond or {})}.")
-    return cond[name]
-
-
-def token_context(cond: Cond) -> Context | None:
-    """The tokens and their mask, where there are any."""
-    if cond is None or "tokens" not in cond:
-        return None
-    mask = cond.get("token_mask")
-    return Context(cond["tokens"], None if mask is None else mask.astype(bool))

@@ -18,10 +18,12 @@ class Context(NamedTuple):
     Attributes:
       tokens: (B, L, D).
       mask: (B, L) bool, False where a token is padding; None where none is.
+      images: tokens of a picture (B, M, D), of an IP-Adapter; None where there is none.
     """
 
     tokens: Array
     mask: Array | None = None
+    images: Array | None = None
 
 
 Attend = Callable[..., Callable[[Array, Context | None], Array]]
@@ -68,10 +70,13 @@ class TransformerAttention(nn.Module):
     Attributes:
       heads: number of heads; must divide the channels.
       dtype: of the computation.
+      images: whether the tokens of a picture are attended to beside those of the context, by keys
+        and values of their own (Ye et al. 2023, Eq. 5).
     """
 
     heads: int
     dtype: Dtype
+    images: bool = False
 
     @nn.compact
     def __call__(self, x, context):
@@ -83,10 +88,14 @@ class TransformerAttention(nn.Module):
             q, k, v = jnp.split(dense(3 * c, "qkv")(x), 3, axis=-1)
             mask = None
         else:
-            tokens, mask = context
-            q = dense(c, "q")(x)
-            k, v = jnp.split(dense(2 * c, "kv")(tokens), 2, axis=-1)
+            mask, q = context.mask, dense(c, "q")(x)
+            k, v = jnp.split(dense(2 * c, "kv")(context.tokens), 2, axis=-1)
         h = attention(*(heads_of(a, self.heads) for a in (q, k, v)), mask)
+        if self.images:
+            if context.images is None:
+                raise InputError("an IP-Adapter reads cond['image_tokens'] (B, M, D); got none.")
+            k, v = jnp.split(dense(2 * c, "kv_image")(context.images), 2, axis=-1)
+            h = h + attention(*(heads_of(a, self.heads) for a in (q, k, v)))
         return nn.Dense(c, dtype=self.dtype, name="projection")(h)
 
 
@@ -99,11 +108,13 @@ class TransformerBlock(nn.Module):
       heads: number of heads.
       dtype: of the computation.
       reads_first: the first attention too is to the context, which it sees unmasked.
+      images: as in `TransformerAttention`, of the second attention.
     """
 
     heads: int
     dtype: Dtype
     reads_first: bool = False
+    images: bool = False
 
     @nn.compact
     def __call__(self, x, context):
@@ -115,7 +126,7 @@ class TransformerBlock(nn.Module):
         x = x + TransformerAttention(self.heads, self.dtype, name="attention_1")(
             normed("norm_1"), first
         )
-        x = x + TransformerAttention(self.heads, self.dtype, name="attention_2")(
+        x = x + TransformerAttention(self.heads, self.dtype, self.images, name="attention_2")(
             normed("norm_2"), context
         )
         c = x.shape[-1]
@@ -133,12 +144,14 @@ class SpatialTransformer(nn.Module):
       heads: number of heads; must divide the channels.
       depth: number of blocks.
       reads_first: see `TransformerBlock`.
+      images: see `TransformerBlock`.
     """
 
     style: Style
     heads: int = 8
     depth: int = 1
     reads_first: bool = False
+    images: bool = False
 
     @nn.compact
     def __call__(self, x, context):
@@ -149,8 +162,8 @@ class SpatialTransformer(nn.Module):
         h = GroupNorm(self.style.groups, 1e-6, name="norm")(x).reshape(b, height * width, c)
         h = nn.Dense(c, dtype=dtype, name="project_in")(h)
         for i in range(self.depth):
-            block = TransformerBlock(self.heads, dtype, self.reads_first, name=f"block_{i}")
-            h = block(h, context)
+            options = (self.reads_first, self.images)
+            h = TransformerBlock(self.heads, dtype, *options, name=f"block_{i}")(h, context)
         zeros = nn.initializers.zeros
         h = nn.Dense(c, dtype=dtype, kernel_init=zeros, name="project_out")(h)
         return x + h.reshape(x.shape)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
@@ -47,14 +48,15 @@ class Autoencoder(NamedTuple):
 
     Attributes:
       encode: (params, x (B, H, W, C)) -> (mean, logvar) of the latents.
-      decode: (params, latents (B, h, w, c)) -> x.
+      decode: (params, latents (B, h, w, c)) -> x; an asymmetric one also takes the image and
+        the mask of what is kept.
       params: float32, under our names.
       config: of the file it came from; its `scaling_factor`, where there is one, is what
         latents are multiplied by before a diffusion model sees them.
     """
 
     encode: Callable[[Params, Array], tuple[Array, Array]]
-    decode: Callable[[Params, Array], Array]
+    decode: Callable[..., Array]
     params: Params
     config: dict[str, Any]
 
@@ -152,6 +154,33 @@ def denoising(
         )
 
     return finish
+
+
+def point(z: Array) -> tuple[Array, Array]:
+    """(mean, logvar) of latents without a variance."""
+    return z, jnp.full_like(z, -jnp.inf)
+
+
+def encoding(
+    module: nn.Module,
+    moments: Callable[[Any], tuple[Array, Array]] = lambda both: both,
+    **defaults: Any,
+) -> Callable[[Params, dict], Autoencoder]:
+    """The `finish` of an autoencoder.
+
+    Args:
+      module: with the methods `encode` and `decode`.
+      moments: what `encode` returns -> (mean, logvar), such as `point`.
+      **defaults: of its configuration.
+    """
+
+    def encode(params, x):
+        return moments(module.apply({"params": params}, x, method="encode"))
+
+    def decode(params, z, *kept):
+        return module.apply({"params": params}, z, *kept, method="decode")
+
+    return lambda params, config: Autoencoder(encode, decode, params, {**defaults, **config})
 
 
 def shapes(architecture: Architecture) -> Params:

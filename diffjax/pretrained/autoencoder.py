@@ -5,17 +5,18 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from diffjax.errors import InputError
+from diffjax.models.asymmetric_autoencoder import STEPS, AsymmetricAutoencoder, KeepingDecoder
 from diffjax.models.autoencoder import AutoencoderKL, Decoder, Encoder, Trunk
 from diffjax.models.vq import VQModel
 from diffjax.pretrained.architecture import (
     Architecture,
-    Autoencoder,
+    encoding,
     known_arguments,
+    point,
     supported,
 )
 from diffjax.pretrained.diffusers_unet_names import modern_name
@@ -54,6 +55,16 @@ VQ_ARGUMENTS = SHARED | {
 }
 
 
+ASYMMETRIC_ARGUMENTS = SHARED | {
+    "latent_channels": 4,
+    "force_upcast": False,
+    "down_block_out_channels": (64,),
+    "layers_per_down_block": 1,
+    "up_block_out_channels": (64,),
+    "layers_per_up_block": 1,
+}
+
+
 def autoencoder_kl(config: dict[str, Any]) -> Architecture:
     """diffusers' AutoencoderKL: the autoencoders of Stable Diffusion, SDXL, SD3 and FLUX.
 
@@ -73,8 +84,7 @@ def autoencoder_kl(config: dict[str, Any]) -> Architecture:
         names |= kernel_names("quant_conv", ("to_moments",), conv_1x1)
     if module.post_quant_conv:
         names |= kernel_names("post_quant_conv", ("from_latents",), conv_1x1)
-    encode = lambda params, x: module.apply({"params": params}, x, method="encode")  # noqa: E731
-    return architecture(c, module, names, encode)
+    return architecture(c, module, names)
 
 
 def vq_model(config: dict[str, Any]) -> Architecture:
@@ -96,24 +106,61 @@ def vq_model(config: dict[str, Any]) -> Architecture:
     names |= kernel_names("quant_conv", ("to_codes",), conv_1x1)
     names |= kernel_names("post_quant_conv", ("from_codes",), conv_1x1)
     names["quantize.embedding.weight"] = Entry(("codebook",), same)
-
-    def encode(params, x):
-        z = module.apply({"params": params}, x, method="encode")
-        return z, jnp.full_like(z, -jnp.inf)  # a point
-
-    return architecture(c, module, names, encode)
+    return architecture(c, module, names, point)
 
 
-def architecture(c: dict, module: nn.Module, names: Names, encode: Callable) -> Architecture:
+def asymmetric_kl(config: dict[str, Any]) -> Architecture:
+    """diffusers' AsymmetricAutoencoderKL, whose decoder takes an image and a mask of what to keep.
+
+    Args:
+      config: its constructor's arguments.
+
+    Raises:
+      InputError: an argument that it does not have, or a value that is not built here.
+    """
+    where = "AsymmetricAutoencoderKL"
+    c = known_arguments(config, ASYMMETRIC_ARGUMENTS, where)
+    sides = [
+        c
+        | {
+            "block_out_channels": c[f"{way}_block_out_channels"],
+            "layers_per_block": c[f"layers_per_{way}_block"],
+            other: [kind] * len(c[f"{way}_block_out_channels"]),
+        }
+        for way, other, kind in (
+            ("down", "up_block_types", "UpDecoderBlock2D"),
+            ("up", "down_block_types", "DownEncoderBlock2D"),
+        )
+    ]
+    latents = c["latent_channels"]
+    encoder, decoder = (trunks(side, 2 * latents, where)[i] for i, side in enumerate(sides))
+    attributes = Trunk.__dataclass_fields__.keys() - {"parent", "name"}
+    keeping = KeepingDecoder(**{name: getattr(decoder, name) for name in attributes})
+    module = AsymmetricAutoencoder(encoder, keeping, latents)
+    names = trunk_names(module) | quant_names()
+    for i in range(STEPS + 1):
+        theirs = f"decoder.condition_encoder.layers.{i}"
+        names |= kernel_names(theirs, ("decoder", "kept", f"layer_{i}"), conv)
+    size = 2 ** max(len(encoder.channels) - 1, len(decoder.channels) - 1, 3)
+    image, mask = (
+        jax.ShapeDtypeStruct((1, size, size, n), np.float32) for n in (c["in_channels"], 1)
+    )
+    return Architecture(module, (image, mask), names, encoding(module))
+
+
+def quant_names() -> Names:
+    """The 1x1 layers between the nets and the latents."""
+    names = kernel_names("quant_conv", ("to_moments",), conv_1x1)
+    return names | kernel_names("post_quant_conv", ("from_latents",), conv_1x1)
+
+
+def architecture(
+    c: dict, module: nn.Module, names: Names, moments: Callable = lambda both: both
+) -> Architecture:
     """The architecture of either, on the smallest image that it can halve often enough."""
     size = 2 ** (len(c["block_out_channels"]) - 1)
     image = jax.ShapeDtypeStruct((1, size, size, c["in_channels"]), np.float32)
-
-    def finish(params, config):
-        decode = lambda params, z: module.apply({"params": params}, z, method="decode")  # noqa: E731
-        return Autoencoder(encode, decode, params, config)
-
-    return Architecture(module, (image,), names, finish, modern=modern_name)
+    return Architecture(module, (image,), names, encoding(module, moments), modern=modern_name)
 
 
 def trunks(c: dict[str, Any], encoder_out: int, where: str) -> tuple[Encoder, Decoder]:
@@ -199,7 +246,8 @@ def ends_names(net: Trunk, part: str) -> Names:
 
 def trunk_names(module: AutoencoderKL | VQModel) -> Names:
     """All tensors of the two nets; the reference counts the decoder's levels from the coarsest."""
-    encoder, decoder, last = module.encoder, module.decoder, len(module.encoder.channels) - 1
+    encoder, decoder = module.encoder, module.decoder
+    last = len(encoder.channels) - 1
     names = ends_names(encoder, "encoder") | ends_names(decoder, "decoder")
     for level, width in enumerate(encoder.channels):
         theirs, ours = f"encoder.down_blocks.{level}", f"down_{level}"
@@ -209,6 +257,7 @@ def trunk_names(module: AutoencoderKL | VQModel) -> Names:
         if level < last:
             ours = ("encoder", f"downsample_{level}")
             names |= kernel_names(f"{theirs}.downsamplers.0.conv", ours, conv)
+    last = len(decoder.channels) - 1
     for level, width in enumerate(decoder.channels):
         theirs, ours = f"decoder.up_blocks.{last - level}", f"up_{level}"
         before = decoder.channels[min(level + 1, last)]

@@ -37,6 +37,7 @@ from diffjax.pretrained.diffusers_unet_config import (
     per_level,
 )
 from diffjax.pretrained.diffusers_unet_names import modern_name, unet_names
+from diffjax.pretrained.naming import Names
 from diffjax.pretrained.scheduler import noise_of
 
 
@@ -87,8 +88,13 @@ def unet2d_condition(config: dict[str, Any]) -> Architecture:
     Raises:
       InputError: an argument is unknown or not supported.
     """
-    where = "UNet2DConditionModel"
-    c = known_arguments(config, CONDITION, where)
+    c = known_arguments(config, CONDITION, "UNet2DConditionModel")
+    module, cond = condition_module(c, "UNet2DConditionModel")
+    return finished(config, c, module, cond)
+
+
+def condition_module(c: dict[str, Any], where: str) -> tuple[UNet, dict[str, tuple]]:
+    """The U-Net of UNet2DConditionModel's arguments, and its conditions as for `image_inputs`."""
     check_shared(c, where, PLAIN + SELF + CROSS + RESIDUAL)
     check_condition(c, where)
     n = len(c["block_out_channels"])
@@ -122,13 +128,16 @@ def unet2d_condition(config: dict[str, Any]) -> Architecture:
             choose(c["up_block_types"][::-1], cross, [self_attention(d) for d in dims[::-1]]),
         ),
         vector=needs_vector(c),
+        guidance=c["time_cond_proj_dim"] or 0,
         resize=nearest_to,
         **shared_attributes(c),
     )
     cond = {"tokens": ((1, c["cross_attention_dim"]), np.float32)}
     if module.vector:
         cond["vector"] = ((c["projection_class_embeddings_input_dim"],), np.float32)
-    return finished(config, c, module, cond)
+    if module.guidance:
+        cond["guidance"] = ((), np.float32)
+    return module, cond
 
 
 def self_attention(head_dim: int | None) -> Attend:
@@ -193,19 +202,23 @@ def finished(
     config: dict[str, Any], c: dict[str, Any], module: UNet, cond: dict[str, tuple]
 ) -> Architecture:
     """The architecture of a module."""
+    finish = denoising(module, *noise_of(config))
+    inputs = smallest_inputs(module, c, cond)
+    return Architecture(module, inputs, names_of(module, c), finish, modern=modern_name)
+
+
+def smallest_inputs(module: UNet, c: dict[str, Any], cond: dict[str, tuple]) -> tuple:
+    """Shapes of (x, t, cond) of the smallest image; no parameter depends on it."""
     if module.num_classes:
         cond = cond | {"label": ((), np.int32)}
-    size = 2 ** (len(module.down) - 1)  # no parameter depends on it
-    names = unet_names(
+    return image_inputs(2 ** (len(module.down) - 1), c["in_channels"], cond or None)
+
+
+def names_of(module: UNet, c: dict[str, Any]) -> Names:
+    """The names of its tensors."""
+    return unet_names(
         module,
         cosine_first=c["flip_sin_to_cos"],
         linear=bool(c.get("use_linear_projection")),
         vector="add_embedding" if c.get("addition_embed_type") else "class_embedding",
-    )
-    return Architecture(
-        module,
-        image_inputs(size, c["in_channels"], cond or None),
-        names,
-        denoising(module, *noise_of(config)),
-        modern=modern_name,
     )

@@ -71,6 +71,37 @@ CONDITION = SHARED | {
     "cross_attention_norm": None,
     "addition_embed_type_num_heads": 64,
 }
+CONTROL_OWN = {
+    "conditioning_channels": 3,
+    "controlnet_conditioning_channel_order": "rgb",
+    "conditioning_embedding_out_channels": (16, 32, 96, 256),
+    "global_pool_conditions": False,
+}
+"""What ControlNetModel has and UNet2DConditionModel has not."""
+NOT_CONTROL = (
+    "sample_size",
+    "out_channels",
+    "up_block_types",
+    "center_input_sample",
+    "time_embedding_type",
+    "time_embedding_dim",
+    "dropout",
+    "reverse_transformer_layers_per_block",
+    "dual_cross_attention",
+    "resnet_skip_time_act",
+    "resnet_out_scale_factor",
+    "time_embedding_act_fn",
+    "timestep_post_act",
+    "time_cond_proj_dim",
+    "conv_in_kernel",
+    "conv_out_kernel",
+    "attention_type",
+    "class_embeddings_concat",
+    "mid_block_only_cross_attention",
+    "cross_attention_norm",
+)
+"""What UNet2DConditionModel has and ControlNetModel has not."""
+CONTROL = {k: v for k, v in CONDITION.items() if k not in NOT_CONTROL} | CONTROL_OWN
 PLAIN = ("DownBlock2D", "UpBlock2D")
 SELF = ("AttnDownBlock2D", "AttnUpBlock2D")
 CROSS = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D")
@@ -93,7 +124,6 @@ def check_condition(c: dict[str, Any], where: str) -> None:
         "resnet_out_scale_factor",
         "time_embedding_act_fn",
         "timestep_post_act",
-        "time_cond_proj_dim",
         "conv_in_kernel",
         "conv_out_kernel",
         "attention_type",

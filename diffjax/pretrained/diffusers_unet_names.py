@@ -7,7 +7,14 @@ import numpy as np
 from diffjax.models import UNet
 from diffjax.models.resnet import ConvDown, ConvUp, residual_down, residual_up
 from diffjax.models.unet_attention import Attend, SpatialTransformer
-from diffjax.pretrained.naming import Entry, Names, conv_1x1, dense, inputs_reordered
+from diffjax.pretrained.naming import (
+    Entry,
+    Names,
+    conv_1x1,
+    dense,
+    inputs_reordered,
+    outputs_reordered,
+)
 from diffjax.pretrained.unet_names import (
     Path,
     Spelling,
@@ -71,15 +78,25 @@ def ends_names(module: UNet, cosine_first: bool, vector: str) -> Names:
         conv_names("conv_in", ("conv_in",)),
         kernel_names("time_embedding.linear_1", ("embedding", "time_in"), time_in),
         dense_names("time_embedding.linear_2", ("embedding", "time_out")),
-        scale_names("conv_norm_out", ("norm_out",)),
-        conv_names("conv_out", ("conv_out",)),
     )
+    if module.up:
+        table |= scale_names("conv_norm_out", ("norm_out",))
+        table |= conv_names("conv_out", ("conv_out",))
+    if module.guidance:
+        table["time_embedding.cond_proj.weight"] = guidance_entry(module.guidance, order)
     if module.num_classes:
         table["class_embedding.weight"] = Entry(("embedding", "label", "embedding"))
     if module.vector:
         table |= dense_names(f"{vector}.linear_1", ("embedding", "vector_in"))
         table |= dense_names(f"{vector}.linear_2", ("embedding", "vector_out"))
     return table
+
+
+def guidance_entry(width: int, order: np.ndarray) -> Entry:
+    """The layer from the guidance scale's sinusoid, whose sines the reference has first."""
+    sines_first = np.roll(np.arange(width), width // 2)
+    layout = outputs_reordered(inputs_reordered(dense, sines_first), order)
+    return Entry(("embedding", "guidance", "kernel"), layout)
 
 
 def residual_names(theirs: str, ours: Path, skip: bool = False) -> Names:
@@ -137,9 +154,19 @@ def transformer_names(theirs: str, ours: Path, keywords: dict, linear: bool) -> 
             table |= scale_names(f"{place}.norm{n}", (*path, f"norm_{n}"))
         for n in (1, 2):
             table |= read_names(f"{place}.attn{n}", (*path, f"attention_{n}"), reads[n - 1])
+        if keywords.get("images"):
+            table |= image_names(f"{place}.attn2", (*path, "attention_2", "kv_image", "kernel"))
         table |= dense_names(f"{place}.ff.net.0.proj", (*path, "ff_in"))
         table |= dense_names(f"{place}.ff.net.2", (*path, "ff_out"))
     return table
+
+
+def image_names(theirs: str, ours: Path) -> Names:
+    """An IP-Adapter's keys and values."""
+    return {
+        f"{theirs}.to_{letter}_ip.weight": Entry(ours, dense, (i, 2))
+        for i, letter in enumerate("kv")
+    }
 
 
 def read_names(theirs: str, ours: Path, reads: bool) -> Names:

@@ -212,13 +212,13 @@ def _embedding(time_in: str, time_out: str, label: str, ours: tuple[str, ...]) -
     }
 
 
-def patches_names(theirs: str, size: int) -> Names:
+def patches_names(theirs: str, size: int, ours: tuple[str, ...] = ("patches",)) -> Names:
     """A convolution (D, C, size, size) that does not overlap <-> a dense layer (size^2 C, D)."""
     layout = Layout(
         lambda w: conv.read(w).reshape(-1, w.shape[0]),
         lambda w: conv.write(w.reshape(size, size, -1, w.shape[-1])),
     )
     return {
-        f"{theirs}.weight": Entry(("patches", "kernel"), layout),
-        f"{theirs}.bias": Entry(("patches", "bias")),
+        f"{theirs}.weight": Entry((*ours, "kernel"), layout),
+        f"{theirs}.bias": Entry((*ours, "bias")),
     }

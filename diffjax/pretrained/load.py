@@ -13,7 +13,8 @@ import numpy as np
 from diffjax.errors import InputError, sentence
 from diffjax.pretrained.adm import adm, adm_classifier
 from diffjax.pretrained.architecture import Architecture, Loaded, shapes
-from diffjax.pretrained.autoencoder import autoencoder_kl, vq_model
+from diffjax.pretrained.autoencoder import asymmetric_kl, autoencoder_kl, vq_model
+from diffjax.pretrained.controlnet import controlnet
 from diffjax.pretrained.diffusers_unet import unet2d, unet2d_condition
 from diffjax.pretrained.dit import dit, dit_transformer_2d, transformer_2d
 from diffjax.pretrained.edm import edm, edm_ve, edm_vp
@@ -26,7 +27,8 @@ from diffjax.pretrained.encoders import (
     siglip_vision,
     t5_encoder,
 )
-from diffjax.pretrained.flux import flux_transformer
+from diffjax.pretrained.flux import flux_controlnet, flux_transformer
+from diffjax.pretrained.ip_adapter import ip_adapter_plus
 from diffjax.pretrained.naming import to_leaves, to_tensors
 from diffjax.pretrained.pixart import legacy_pixart, pixart_transformer
 from diffjax.pretrained.prior import prior_transformer
@@ -34,7 +36,7 @@ from diffjax.pretrained.sana import autoencoder_dc, sana_transformer
 from diffjax.pretrained.scheduler import FILE as SCHEDULER_FILE
 from diffjax.pretrained.scheduler import KEY as SCHEDULER
 from diffjax.pretrained.scheduler import read_scheduler
-from diffjax.pretrained.sd3 import sd3_transformer
+from diffjax.pretrained.sd3 import sd3_controlnet, sd3_transformer
 from diffjax.pretrained.t2i_adapter import t2i_adapter
 from diffjax.pretrained.tensors import read_tensors, weight_files
 from diffjax.pretrained.tiny_autoencoder import autoencoder_tiny
@@ -62,15 +64,20 @@ ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {
     "uvit_text": uvit_text,
     "UNet2DModel": unet2d,
     "UNet2DConditionModel": unet2d_condition,
+    "ControlNetModel": controlnet,
+    "SD3ControlNetModel": sd3_controlnet,
+    "FluxControlNetModel": flux_controlnet,
     "adm": adm,
     "adm_classifier": adm_classifier,
     "AutoencoderKL": autoencoder_kl,
+    "AsymmetricAutoencoderKL": asymmetric_kl,
     "VQModel": vq_model,
     "AutoencoderTiny": autoencoder_tiny,
     "AutoencoderDC": autoencoder_dc,
     "SanaTransformer2DModel": sana_transformer,
     "PriorTransformer": prior_transformer,
     "T2IAdapter": t2i_adapter,
+    "IPAdapterPlusImageProjection": ip_adapter_plus,
     "FluxTransformer2DModel": flux_transformer,
     "PixArtTransformer2DModel": pixart_transformer,
     "CLIPTextModel": clip_text,

@@ -4,13 +4,12 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from diffjax.errors import InputError
+from diffjax.models.autoencoder import PointAutoencoder
 from diffjax.models.dc_autoencoder import (
-    DCAutoencoder,
     DCBlock,
     DCDecoder,
     DCEncoder,
@@ -19,10 +18,11 @@ from diffjax.models.dc_autoencoder import (
 from diffjax.models.sana import Sana
 from diffjax.pretrained.architecture import (
     Architecture,
-    Autoencoder,
     denoising,
+    encoding,
     image_inputs,
     known_arguments,
+    point,
     supported,
 )
 from diffjax.pretrained.own_names import own_names
@@ -129,7 +129,7 @@ def autoencoder_dc(config: dict[str, Any]) -> Architecture:
     n = len(c["encoder_block_out_channels"])
     for norm in one_each(c["decoder_norm_types"] or "rms_norm", n, "decoder_norm_types"):
         supported({"decoder_norm_types": norm}, where, decoder_norm_types=("rms_norm",))
-    module = DCAutoencoder(
+    module = PointAutoencoder(
         DCEncoder(
             c["latent_channels"],
             tuple(c["encoder_block_out_channels"]),
@@ -148,15 +148,7 @@ def autoencoder_dc(config: dict[str, Any]) -> Architecture:
     )
     size = 2**n
     inputs = (jax.ShapeDtypeStruct((1, size, size, c["in_channels"]), np.float32),)
-
-    def finish(params, config):
-        def encode(params, x):
-            z = module.apply({"params": params}, x, method="encode")
-            return z, jnp.full_like(z, -jnp.inf)
-
-        decode = lambda params, z: module.apply({"params": params}, z, method="decode")  # noqa: E731
-        return Autoencoder(encode, decode, params, {"scaling_factor": 1.0, **config})
-
+    finish = encoding(module, point, scaling_factor=1.0)
     return Architecture(module, inputs, own_names(module, inputs), finish)
 
 

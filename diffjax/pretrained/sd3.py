@@ -4,11 +4,14 @@ from functools import partial
 
 import numpy as np
 
+from diffjax.models import network as as_network
 from diffjax.models.mmdit import JointBlock, MMDiT
 from diffjax.models.position import cells, centred_sincos_2d, sincos_2d
 from diffjax.models.transformer import QKV, RMSNorm, no_norm
+from diffjax.models.transformer_control import transformer_controlnet
 from diffjax.pretrained.architecture import (
     Architecture,
+    Module,
     denoising,
     image_inputs,
     known_arguments,
@@ -34,6 +37,12 @@ DEFAULTS = {
     "dual_attention_layers": (),
     "qk_norm": None,
 }
+CONTROL_DEFAULTS = DEFAULTS | {
+    "extra_conditioning_channels": 0,
+    "pos_embed_type": "sincos",
+    "use_pos_embed": True,
+    "force_zeros_for_pooled_projection": True,
+}
 QK_NORMS = {None: no_norm, "rms_norm": RMSNorm}
 
 
@@ -49,10 +58,49 @@ def sd3_transformer(config: dict) -> Architecture:
         as the second attention of Stable Diffusion 3.5 medium.
     """
     c = known_arguments(config, DEFAULTS, "SD3Transformer2DModel")
+    module, conditions, fixed = _module(c, "SD3Transformer2DModel")
+    inputs = image_inputs(c["patch_size"], c["in_channels"], conditions)
+    finish = denoising(module, *noise_of(config, straight_line))
+    return Architecture(module, inputs, _names(c, module.width), finish, fixed)
+
+
+def sd3_controlnet(config: dict) -> Architecture:
+    """diffusers' SD3ControlNetModel, by its config.json.
+
+    Its network takes what the transformer takes, and the condition's latents as cond["image"]; it
+    returns the transformer's cond["residuals"].
+
+    Raises:
+      InputError: an argument that it does not have, or a setting that is not built here, such as
+        that of Stable Diffusion 3.5 large's ControlNets, which read no text.
+    """
+    where = "SD3ControlNetModel"
+    c = known_arguments(config, CONTROL_DEFAULTS, where)
+    supported(c, where, pos_embed_type=("sincos",), use_pos_embed=(True,))
+    transformer, conditions, fixed = _module(c, where)
+    module = transformer_controlnet(transformer, transformer.depth)
+    size, channels = c["patch_size"], c["in_channels"] + c["extra_conditioning_channels"]
+    conditions["image"] = ((size, size, channels), np.float32)
+
+    def finish(params, config):
+        return Module(as_network(module), params, module, config)
+
+    names = _ends(c)
+    names |= patches_names("pos_embed_input.proj", size, ("hint",))
+    for i in range(module.depth):
+        names |= _block(f"transformer_blocks.{i}.", (f"block_{i}",), c["qk_norm"])
+        names |= dense_names(f"controlnet_blocks.{i}", (f"zero_{i}",))
+    return Architecture(
+        module, image_inputs(size, c["in_channels"], conditions), names, finish, fixed
+    )
+
+
+def _module(c: dict, where: str) -> tuple[MMDiT, dict, dict]:
+    """The transformer, its conditions as for `image_inputs`, and its table of positions."""
     width = c["num_attention_heads"] * c["attention_head_dim"]
     supported(
         c | {"dual_attention_layers": tuple(c["dual_attention_layers"])},
-        "SD3Transformer2DModel",
+        where,
         dual_attention_layers=((),),
         qk_norm=tuple(QK_NORMS),
         caption_projection_dim=(width,),
@@ -73,16 +121,12 @@ def sd3_transformer(config: dict) -> Architecture:
         "tokens": ((1, c["joint_attention_dim"]), np.float32),
         "vector": ((c["pooled_projection_dim"],), np.float32),
     }
-    return Architecture(
-        module,
-        image_inputs(c["patch_size"], c["in_channels"], conditions),
-        _names(c, width),
-        denoising(module, *noise_of(config, straight_line)),
-        {"pos_embed.pos_embed": sincos_2d(cells(side, side), width, scale)[None]},
-    )
+    fixed = {"pos_embed.pos_embed": sincos_2d(cells(side, side), width, scale)[None]}
+    return module, conditions, fixed
 
 
-def _names(c: dict, width: int) -> Names:
+def _ends(c: dict) -> Names:
+    """What comes before the blocks."""
     names = patches_names("pos_embed.proj", c["patch_size"])
     names |= dense_names("context_embedder", ("text",))
     for i, layer in ((1, "layer_in"), (2, "layer_out")):
@@ -91,13 +135,21 @@ def _names(c: dict, width: int) -> Names:
         )
         names |= dense_names(time, ("embedding", "time", layer))
         names |= dense_names(text, ("vector", layer))
-    last = c["num_layers"] - 1
+    return names
+
+
+def _block(theirs: str, ours: tuple[str, ...], qk_norm: str | None) -> Names:
+    """A block after which the text goes on."""
+    names = _entering(theirs, ours, qk_norm)
+    names |= dense_names(theirs + "norm1_context.linear", (*ours, "text_in", "modulation"))
+    names |= _leaving(theirs, "attn.to_out.0", "ff", (*ours, "image_out"))
+    return names | _leaving(theirs, "attn.to_add_out", "ff_context", (*ours, "text_out"))
+
+
+def _names(c: dict, width: int) -> Names:
+    names, last = _ends(c), c["num_layers"] - 1
     for i in range(last):
-        ours, theirs = (f"block_{i}",), f"transformer_blocks.{i}."
-        names |= _entering(theirs, ours, c["qk_norm"])
-        names |= dense_names(theirs + "norm1_context.linear", (*ours, "text_in", "modulation"))
-        names |= _leaving(theirs, "attn.to_out.0", "ff", (*ours, "image_out"))
-        names |= _leaving(theirs, "attn.to_add_out", "ff_context", (*ours, "text_out"))
+        names |= _block(f"transformer_blocks.{i}.", (f"block_{i}",), c["qk_norm"])
     theirs = f"transformer_blocks.{last}."
     names |= _entering(theirs, ("last",), c["qk_norm"])
     names |= _scale_first(theirs + "norm1_context.linear", ("last", "text_in"), width)

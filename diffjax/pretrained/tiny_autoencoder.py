@@ -3,14 +3,20 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from diffjax.errors import InputError
+from diffjax.models.autoencoder import PointAutoencoder
 from diffjax.models.text.encoding import exact_gelu
-from diffjax.models.tiny_autoencoder import TinyAutoencoder, TinyDecoder, TinyEncoder
-from diffjax.pretrained.architecture import Architecture, Autoencoder, known_arguments, supported
+from diffjax.models.tiny_autoencoder import TinyDecoder, TinyEncoder
+from diffjax.pretrained.architecture import (
+    Architecture,
+    encoding,
+    known_arguments,
+    point,
+    supported,
+)
 from diffjax.pretrained.own_names import own_names
 
 ACTIVATIONS = {"relu": nn.relu, "silu": nn.silu, "swish": nn.silu, "gelu": exact_gelu}
@@ -51,7 +57,7 @@ def autoencoder_tiny(config: dict[str, Any]) -> Architecture:
         tuple(c[f"{part}_block_out_channels"]) for part in ("encoder", "decoder")
     )
     activation = ACTIVATIONS[c["act_fn"]]
-    module = TinyAutoencoder(
+    module = PointAutoencoder(
         TinyEncoder(
             c["latent_channels"], encode_widths, tuple(c["num_encoder_blocks"]), activation
         ),
@@ -65,13 +71,5 @@ def autoencoder_tiny(config: dict[str, Any]) -> Architecture:
     )
     size = 2 ** (len(encode_widths) - 1)
     inputs = (jax.ShapeDtypeStruct((1, size, size, c["in_channels"]), np.float32),)
-
-    def finish(params, config):
-        def encode(params, x):
-            z = module.apply({"params": params}, x, method="encode")
-            return z, jnp.full_like(z, -jnp.inf)
-
-        decode = lambda params, z: module.apply({"params": params}, z, method="decode")  # noqa: E731
-        return Autoencoder(encode, decode, params, {"scaling_factor": 1.0, **config})
-
+    finish = encoding(module, point, scaling_factor=1.0)
     return Architecture(module, inputs, own_names(module, inputs), finish)

@@ -10,6 +10,7 @@ where it is defined.
 """
 
 from diffjax.models import network
+from diffjax.recipe.control import controlnet_model, on_whole
 from diffjax.recipe.flags import defaults, flags
 from diffjax.recipe.model import gaussian_model, label_dropout
 from diffjax.recipe.networks import dit, plain_unet, sized_network, song_unet, unet
@@ -17,6 +18,7 @@ from diffjax.recipe.training import Training, cosine_adam, cosine_muon, warmup_a
 
 __all__ = [
     "Training",
+    "controlnet_model",
     "cosine_adam",
     "cosine_muon",
     "defaults",
@@ -25,6 +27,7 @@ __all__ = [
     "gaussian_model",
     "label_dropout",
     "network",
+    "on_whole",
     "plain_unet",
     "sized_network",
     "song_unet",

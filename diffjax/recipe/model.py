@@ -19,6 +19,17 @@ from diffjax.types import Denoiser, LossFn, Parameterization, Schedule
 USUAL = Sampling()
 
 
+def first_inputs(
+    shape: tuple[int, ...], conditions: tuple[Condition, ...], frozen: Mapping[str, Callable]
+) -> tuple:
+    """Zeros (x, t, cond) of one sample, to initialise a network with."""
+    raw = conditioning.zeros(conditions, 1)
+    read = {name: jax.eval_shape(load) for name, load in frozen.items()} if frozen else {}
+    shapes = jax.eval_shape(functools.partial(conditioning.encode, conditions), read, raw)
+    cond = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), shapes)
+    return jnp.zeros((1, *shape)), jnp.zeros(1), cond
+
+
 def gaussian_model(
     module: Any,
     schedule: Schedule,
@@ -51,11 +62,7 @@ def gaussian_model(
     net = network(module)
 
     def init(key):
-        raw = conditioning.zeros(conditions, 1)
-        read = {name: jax.eval_shape(load) for name, load in frozen.items()} if frozen else {}
-        shapes = jax.eval_shape(functools.partial(conditioning.encode, conditions), read, raw)
-        cond = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), shapes)
-        return module.init(key, jnp.zeros((1, *shape)), jnp.zeros(1), cond)["params"]
+        return module.init(key, *first_inputs(shape, conditions, frozen))["params"]
 
     return Model(
         init=init,

@@ -137,7 +137,7 @@ def _guided(
 def _unguided(
     model: Model, params: Params, scale: Array | float, frozen: Frozen, raw: Raw
 ) -> Denoiser:
-    return unguided(model, params)
+    return unguided(model, params, frozen)
 
 
 def _one_call(model, construct, denoiser, loop, mesh) -> Callable:
