@@ -21,6 +21,7 @@ def flags(
     seed: int = 0,
     batch_size: int = 250,
     step: int | None = None,
+    ema: float | None = None,
     out: list[Path] = [],  # noqa: B006
     npz: Path | None = None,
     gif: Path | None = None,
@@ -41,6 +42,8 @@ def flags(
       seed: the same seed gives the same samples, whatever the batch size; 0 to 2^32 - 1.
       batch_size: samples per compiled call.
       step: step of the checkpoint; default the newest that is intact.
+      ema: length of a power-function average to draw with, such as 0.10; of a run that was
+        trained with --ema-lengths.
       out: file to write, by its suffix: a PNG of all samples, sorted by class, an npz of
         arrays, a GIF; may be given several times; default samples.png.
       npz: the same as --out FILE.npz, for `samples` (uint8, NHWC) and `labels`.
@@ -117,7 +120,7 @@ def main(argv):
 
 
 def open_model(workdir, published_at, autoencoder_at):
-    """The model to draw from, and (mesh, step, say) -> its weights and what to call them."""
+    """The model to draw from, and (mesh, step, ema, say) -> its weights, and their name."""
     from diffjax.errors import InputError
 
     if workdir and published_at:
@@ -137,12 +140,18 @@ def open_model(workdir, published_at, autoencoder_at):
 
 def of_workdir(workdir):
     """What `open_model` gives, of a workdir of train.py."""
+    from diffjax.run.snapshots import restore_length
     from diffjax.run.weights import restore_average
     from diffjax.run.workdir import load_experiment
 
     experiment = load_experiment(workdir)
 
-    def weights(mesh, step, say):
+    def weights(mesh, step, ema, say):
+        if ema is not None:
+            found = restore_length(workdir, experiment, mesh, ema, step)
+            for sentence in found.damaged:
+                say(f"sample.py: warning: {sentence}")
+            return found.params, f"EMA length {ema:g} at step {found.step}"
         found = restore_average(workdir, experiment, mesh, step)
         for sentence in found.damaged:
             say(f"sample.py: warning: {sentence}; using {found.step}")
@@ -156,11 +165,14 @@ def of_published(folder):
     import jax
 
     from diffjax import parallel
+    from diffjax.errors import InputError
     from diffjax.pretrained.model import published
 
     model, params = published(folder)
 
-    def weights(mesh, step, say):
+    def weights(mesh, step, ema, say):
+        if ema is not None:
+            raise InputError("--ema is of a workdir; published weights are one average.")
         return jax.device_put(params, parallel.replicated(mesh)), f"weights of {folder}"
 
     return model, weights
@@ -211,7 +223,7 @@ def draw_and_write(weights, model, constructor, options, ts, raw, asked):
     scale = asked["guidance_scale"]
     guide = scale != 1
     draw = d.make_draw(model, constructor, options, guide, loop, mesh)
-    params, named = weights(mesh, asked["step"], say)
+    params, named = weights(mesh, asked["step"], asked["ema"], say)
     frozen = load_frozen(model.frozen, mesh)
     key = parallel.init_sharded(jax.random.key, mesh, np.uint32(asked["seed"]))
 
