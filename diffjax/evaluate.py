@@ -28,7 +28,7 @@ STRIPS = 6
 def flags(
     reference: str | None = None,
     features: str | None = None,
-    num: int = 2000,
+    num: int = 1000,
     seed: int = 0,
     step: int | None = None,
     ema: str = "",
@@ -74,7 +74,6 @@ def flags(
 
 def main(argv: Sequence[str]) -> None:
     """Read both sides, compare them, print the table, and write metrics.json and the report."""
-    from diffjax import parallel
     from diffjax.run import start
 
     argv = list(argv)
@@ -93,16 +92,25 @@ def main(argv: Sequence[str]) -> None:
     cache.mkdir(parents=True, exist_ok=True)
     run = drawn.open_run(workdir, asked["step"]) if workdir else None
     reference = read_reference(asked, workdir, cache)
-    found = []
-    parallel.on_main(
-        lambda: found.append(choose_features(asked["features"], reference, cache)),
-        "could not make the features",
-    )
-    drawn.together()  # a classifier is trained by the main process alone
-    extractor = found[0] if found else choose_features(asked["features"], reference, cache)
+    samples = sides.read(given) if run is None else None
+    if samples is None:
+        shape = run.experiment.data_shape or run.experiment.model.example.shape
+        sides.check_shapes(given, shape, reference)
+    else:
+        sides.check_pair(samples, reference)
+    extractor = shared(lambda: choose_features(asked["features"], reference, cache))
     comparison = Comparison(asked, reference, extractor, cache)
     record = {"command": shlex.join(["python", "-m", "diffjax.evaluate", given, *argv])}
-    evaluate(comparison, given, run, out, record)
+    evaluate(comparison, samples, run, out, record)
+
+
+def shared(make):
+    """What the main process makes first, and then the others from the files that it left."""
+    from diffjax import parallel
+
+    made = []
+    parallel.on_main(lambda: made.append(make()), "could not make the features")
+    return made[0] if made else make()
 
 
 def check(asked, is_workdir, given):
@@ -114,6 +122,7 @@ def check(asked, is_workdir, given):
     asked["ema"] = numbers("ema", asked["ema"], float)
     asked["calls"] = numbers("calls", asked["calls"], int)
     asked["samplers"] = [name for name in asked["samplers"].split(",") if name]
+    asked["judgements"] = judging.read_judgements(asked["judgements"])
     of_workdirs = [n for n in ("step", "ema", "samplers", "likelihood") if asked[n]]
     if of_workdirs and not is_workdir:
         raise InputError(f"--{of_workdirs[0]} is of a workdir of train.py, which {given} is not.")
@@ -220,7 +229,7 @@ class Comparison:
         raise InputError(f"--metric must be one of {', '.join(known)}; got {wanted!r}.")
 
 
-def evaluate(comparison: Comparison, given, run, out, record):
+def evaluate(comparison: Comparison, samples, run, out, record):
     """Draw, compare, and write what was found."""
     from tqdm import tqdm
 
@@ -235,7 +244,7 @@ def evaluate(comparison: Comparison, given, run, out, record):
         if run is not None:
             run = at_length(comparison, run, draw, record, extras)
             notes += run.notes
-        samples = sides.read(given) if run is None else draw(run)
+        samples = draw(run) if run is not None else samples
     sides.check_pair(samples, reference)
     if run is not None:
         of_run(comparison, run, record, extras)

@@ -86,16 +86,19 @@ def clip_features(folder: str | Path) -> features.Features:
     Raises:
       InputError: no such folder, or of another network.
     """
+    expected = (
+        "expected a folder with the files of a CLIPModel or a CLIPVisionModelWithProjection, "
+        "such as those of openai/clip-vit-base-patch32."
+    )
+    if not Path(folder).is_dir():
+        raise InputError(f"{folder} is no folder; {expected}")
     found = load(folder)
     module = getattr(found, "module", None)
     tower = getattr(module, "vision", None)
     whole = tower is not None  # a CLIPModel holds both towers
     module = tower() if whole else module
     if not isinstance(found, Encoder) or not getattr(module, "projection", None):
-        raise InputError(
-            f"{folder} holds no CLIP vision tower with a projection; expected the files of a "
-            "CLIPModel or a CLIPVisionModelWithProjection, such as openai/clip-vit-base-patch32."
-        )
+        raise InputError(f"{folder} holds no CLIP vision tower with a projection; {expected}")
     params = found.params["vision_model"] if whole else found.params
 
     def apply(params, images):

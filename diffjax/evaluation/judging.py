@@ -85,27 +85,52 @@ def win_rate(choices: Iterable[bool]) -> tuple[float, float, float]:
     return p, float(centre - reach), float(centre + reach)
 
 
-def merged(paths: Sequence[Path], samples: Side) -> list[dict[str, Any]]:
-    """Win rates of files of judgements, those of one question together.
+class Judged(NamedTuple):
+    """A file of judgements.
+
+    Attributes:
+      path: of the file.
+      question: what was asked.
+      choices: whether the sample was chosen, of each pair.
+    """
+
+    path: Path
+    question: Question
+    choices: list[bool]
+
+
+def read_judgements(paths: Sequence[Path]) -> list[Judged]:
+    """Files of judgements, as judge.html saves them.
+
+    Raises:
+      InputError: a file that is no such thing.
+    """
+    found = []
+    for path in paths:
+        try:
+            read = json.loads(Path(path).read_text())
+            choices = [bool(each["sample_won"]) for each in read["judgements"]]
+            found.append(Judged(Path(path), Question(**read["question"]), choices))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} holds no judgements as judge.html saves them.") from error
+    return found
+
+
+def merged(judged: Sequence[Judged], samples: Side) -> list[dict[str, Any]]:
+    """Win rates of judgements, those of one question together.
 
     Args:
-      paths: of judgements.json, as judge.html saves them.
+      judged: from `read_judgements`.
       samples: the side that is judged now.
 
     Returns:
       For each question {"other", "real", "num", "judges", "value", "low", "high"}.
 
     Raises:
-      InputError: a file that is no such thing, or of other samples.
+      InputError: judgements of other samples.
     """
     found: dict[tuple, list] = {}
-    for path in paths:
-        try:
-            read = json.loads(Path(path).read_text())
-            asked = Question(**read["question"])
-            choices = [bool(each["sample_won"]) for each in read["judgements"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} holds no judgements as judge.html saves them.") from error
+    for path, asked, choices in judged:
         if asked.fingerprint.split("-")[0] != samples.fingerprint:
             raise InputError(
                 f"{path} judges other samples than these {len(samples.images)} of {samples.name}; "

@@ -31,7 +31,7 @@ def uri(image: np.ndarray, most: int = 128) -> str:
     return _encoded(picture, "PNG" if size <= SMALL else "WEBP")
 
 
-def strip(images: Sequence[np.ndarray], most: int = 96, gap: int = 2) -> str:
+def strip(images: Sequence[np.ndarray], most: int = 96, gap: int = 6) -> str:
     """Images of one size in a row, as one picture.
 
     Args:

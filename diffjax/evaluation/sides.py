@@ -165,10 +165,17 @@ def check_pair(samples: Side, reference: Side) -> None:
             raise InputError(f"{side.name} holds one image; a comparison needs at least two.")
     if samples.moments is not None:
         raise InputError(f"{samples.name} holds statistics alone; give the samples' images.")
-    a, b = samples.images.shape[1:], reference.images.shape[1:]
-    if reference.moments is None and a != b:
+    check_shapes(samples.name, samples.images.shape[1:], reference)
+
+
+def check_shapes(name: str, a: tuple[int, ...], reference: Side) -> None:
+    """Refuse samples of another size than the reference, or grey against colour."""
+    b = reference.images.shape[1:]
+    if reference.moments is None and tuple(a) != b:
+        if len(a) != 3:
+            raise InputError(f"images (H, W, C) are evaluated; {name} draws {tuple(a)}.")
         raise InputError(
-            f"{samples.name} is {_size(a)} and {reference.name} {_size(b)}; a metric of two "
+            f"{name} is {_size(a)} and {reference.name} {_size(b)}; a metric of two "
             "sizes says how they were resized: make them alike."
         )
 
