@@ -142,8 +142,8 @@ def test_a_rebuilt_length_is_the_one_truly_kept(config, tmp_path):
         snapshots.restore_length(tmp_path, experiment, parallel.make_mesh(), 0.07)
     manager = checkpoint.manager(tmp_path / "checkpoints", 1)
     keep = snapshots.keeper(experiment, tmp_path, manager, 0)
-    for step, state, kept in wandering(experiment, 200):  # noqa: B007
-        if step % 25 == 0:
+    for step, state, kept in wandering(experiment, 100):  # noqa: B007
+        if step % 20 == 0:
             keep.save(step, state)
     keep.finish()
     keep.close()
@@ -154,21 +154,21 @@ def test_a_rebuilt_length_is_the_one_truly_kept(config, tmp_path):
 
     mesh = parallel.make_mesh(devices=jax.devices()[:1])
     found = snapshots.restore_length(tmp_path, experiment, mesh, 0.07)
-    assert found.step == 200
+    assert found.step == 100
     assert found.damaged == []
     near = distance(state.averages["power_0.05"])
-    assert distance(found.params) < 0.05 * near
+    assert distance(found.params) < 0.2 * near
     same = snapshots.restore_length(tmp_path, experiment, mesh, 0.1).params
     wanted = state.averages["power_0.1"]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), same, wanted)
-    rough = snapshots.restore_length(tmp_path, experiment, mesh, 0.25, 50)
+    rough = snapshots.restore_length(tmp_path, experiment, mesh, 0.25, 40)
     assert "is a rough one from 2 snapshots" in rough.damaged[0]
-    with pytest.raises(InputError, match="no snapshot 60"):
-        snapshots.restore_length(tmp_path, experiment, mesh, 0.1, 60)
+    with pytest.raises(InputError, match="no snapshot 30"):
+        snapshots.restore_length(tmp_path, experiment, mesh, 0.1, 30)
     # a run that goes on from an earlier step forgets what came after
     manager = checkpoint.manager(tmp_path / "checkpoints", 1)
-    snapshots.keeper(experiment, tmp_path, manager, 100).close()
-    assert snapshots.restore_length(tmp_path, experiment, mesh, 0.1).step == 100
+    snapshots.keeper(experiment, tmp_path, manager, 60).close()
+    assert snapshots.restore_length(tmp_path, experiment, mesh, 0.1).step == 60
 
 
 def test_a_run_without_lengths_keeps_no_snapshots(config, tmp_path):
