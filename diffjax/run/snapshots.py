@@ -109,10 +109,8 @@ def restore_length(
         np.tile([gamma_of(x) for x in kept.values()], len(steps)),
     )
     found = weights(at, gammas, step, gamma_of(length))
-    averages = parallel.abstract(
-        partial(initial_state, experiment), mesh, jax.random.key(0)
-    ).averages
-    like = {name: averages[name] for name in kept}
+    params = parallel.abstract(experiment.model.init, mesh, jax.random.key(0))
+    like = dict.fromkeys(kept, params)
     x, total = found.weights.reshape(len(steps), len(kept)), None
     for each, row in zip(steps, x, strict=True):
         part = checkpoint.restore(manager, like, each).state
