@@ -167,7 +167,7 @@ def test_draws_that_are_there_are_not_drawn_again(tmp_path, monkeypatch):
     asked = []
 
     def drawer(model, mesh, sampling):
-        def draw(params, frozen, seed, num, first):
+        def draw(params, frozen, seed, num, first, batch):
             if len(asked) == 2:
                 raise KeyboardInterrupt
             asked.append(first)

@@ -16,7 +16,7 @@ from diffjax.run import draw, images, snapshots, weights
 from diffjax.run.workdir import load_experiment
 from diffjax.types import Params
 
-PIECE = 1000
+PIECE = images.BATCH
 """Images of a piece, each of which is kept, so that a killed evaluation goes on."""
 FRAMES = 10
 """Times of a denoising that are shown."""
@@ -107,7 +107,7 @@ def samples_of(
         files.append(cache / f"samples-{mark}-{first}-{count}.npz")
         if not files[-1].is_file():
             made = made or images.drawer(run.experiment.model, run.mesh, sampling)
-            found = made(run.params, run.frozen, seed, count, first)
+            found = made(run.params, run.frozen, seed, count, first, min(PIECE, num))
             labels = {} if found.labels is None else {"labels": found.labels}
             if parallel.is_main():
                 write_whole(files[-1], {"samples": found.images, **labels})

@@ -14,7 +14,7 @@ from diffjax.evaluation import compare, sides
 from diffjax.evaluation.extractors import choose_features
 from diffjax.experiment import Experiment, Frozen
 from diffjax.run.best import PREFIX, Kept
-from diffjax.run.images import drawer
+from diffjax.run.images import BATCH, drawer
 from diffjax.training import MetricsLog
 from diffjax.types import Params
 
@@ -87,7 +87,7 @@ def evaluator(
         return compare.Sets(extractor.function(images), logits, labels)
 
     def evaluate(params):
-        drawn = draw(params, frozen, 0, num, 0)
+        drawn = draw(params, frozen, 0, num, batch=min(BATCH, num))
         if not parallel.is_main():
             return {}
         samples = sets(drawn.images, drawn.labels)

@@ -10,10 +10,9 @@ from jax.sharding import Mesh
 from diffjax import parallel
 from diffjax.conditioning import Raw
 from diffjax.errors import InputError
-from diffjax.experiment import Frozen, Model, Sampling
+from diffjax.experiment import Model, Sampling
 from diffjax.media import to_uint8
 from diffjax.run.draw import conditions_of, make_draw
-from diffjax.types import Params
 
 BATCH = 250
 """Samples per compiled call, as of sample.py."""
@@ -31,9 +30,7 @@ class Images(NamedTuple):
     labels: np.ndarray | None
 
 
-def drawer(
-    model: Model, mesh: Mesh, sampling: Sampling | None = None
-) -> Callable[[Params, Frozen, int, int, int], Images]:
+def drawer(model: Model, mesh: Mesh, sampling: Sampling | None = None) -> Callable[..., Images]:
     """A function that draws images `first` to `first + num` of a seed.
 
     Args:
@@ -42,8 +39,8 @@ def drawer(
       sampling: how; default the model's own.
 
     Returns:
-      (params, frozen, seed, num, first) -> `Images`, for at most `BATCH` of them at a time one
-      compiled call.
+      (params, frozen, seed, num, first=0, batch=250) -> `Images`, `batch` of them by one compiled
+      call; a batch that is not full is drawn whole and cut, so that nothing recompiles.
 
     Raises:
       InputError: of a call, where the model draws no images, or they are not finite.
@@ -53,15 +50,15 @@ def drawer(
     draw = make_draw(model, usual.sampler, usual.options, guide, mesh=mesh)
     ts = usual.grid(model.schedule, usual.steps, **usual.grid_options)
 
-    def images(params, frozen, seed, num, first=0):
+    def images(params, frozen, seed, num, first=0, batch=BATCH):
         key = parallel.init_sharded(jax.random.key, mesh, np.uint32(seed))
         raw = conditions_of(model, first + num)
         found = []
-        for begin in range(first, first + num, BATCH):
-            size = min(BATCH, first + num - begin)
-            rows = np.minimum(np.arange(begin, begin + min(BATCH, num)), first + num - 1)
+        for begin in range(first, first + num, batch):
+            size = min(batch, first + num - begin)
+            rows = np.minimum(np.arange(begin, begin + batch), first + num - 1)
             part = {name: np.asarray(array)[rows] for name, array in raw.items()}
-            given = (params, frozen, jax.random.clone(key), ts, part, len(rows))
+            given = (params, frozen, jax.random.clone(key), ts, part, batch)
             x, _ = draw.samples(*given, usual.guidance_scale, begin)
             found.append(to_images(x[:size]))
         return Images(np.concatenate(found), labels_of(raw, first))
