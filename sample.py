@@ -21,6 +21,7 @@ def flags(
     seed: int = 0,
     batch_size: int = 250,
     step: int | None = None,
+    ema: float | None = None,
     out: list[Path] = [],  # noqa: B006
     npz: Path | None = None,
     gif: Path | None = None,
@@ -44,6 +45,8 @@ def flags(
       seed: the same seed gives the same samples, whatever the batch size; 0 to 2^32 - 1.
       batch_size: samples per compiled call.
       step: step of the checkpoint; default the newest that is intact.
+      ema: length of a power-function average to draw with, such as 0.10; of a run that was
+        trained with --ema-lengths.
       out: file to write, by its suffix: a PNG of all samples, sorted by class, an npz of
         arrays, a GIF; may be given several times; default samples.png.
       npz: the same as --out FILE.npz, for `samples` (uint8, NHWC) and `labels`.

@@ -20,6 +20,9 @@ def flags(
     checkpoint_every: int = 500,
     log_every: int = 50,
     sample_every: int = 500,
+    evaluate_every: int = 0,
+    evaluate_num: int = 500,
+    best_metric: str = "frechet_distance",
     keep_checkpoints: int = 3,
     workers: int | None = None,
     parallel: Literal["jit", "pmap"] = "jit",
@@ -36,6 +39,11 @@ def flags(
       checkpoint_every: steps between checkpoints; the last step is always saved.
       log_every: steps between lines of metrics.jsonl; the last step is always logged.
       sample_every: steps between sample grids; 0 for only the one at the end.
+      evaluate_every: steps between comparisons of samples with the data, logged as eval/...;
+        0 for none.
+      evaluate_num: samples of such a comparison.
+      best_metric: of these comparisons, by which the best checkpoint is kept beside the newest,
+        such as kid, recall or classifier_agreement.
       keep_checkpoints: how many of the newest to keep.
       workers: processes that read the data, 0 for a thread; default 0 for data in memory,
         else one per core, at most 8. They change no batch.
@@ -118,8 +126,10 @@ def train(experiment, workdir, run):
     import jax
 
     from diffjax import checkpoint, data, parallel, training
+    from diffjax.run.best import Kept
     from diffjax.run.preview import preview
     from diffjax.run.report import progress_bar, reporters
+    from diffjax.run.snapshots import keeper
     from diffjax.run.state import check_data, compiled_step
 
     say = print if parallel.is_main() else (lambda *text, **options: None)
@@ -127,12 +137,15 @@ def train(experiment, workdir, run):
     source = data.load(experiment.source)
     check_data(experiment, source)
     init_key, train_key, sample_key = parallel.keys(experiment.seed, 3, mesh)
-    manager = checkpoint.manager(workdir / "checkpoints", run["keep_checkpoints"])
+    best = Kept(workdir)
+    manager = checkpoint.manager(workdir / "checkpoints", run["keep_checkpoints"], best)
     frozen = read_frozen(experiment, workdir, mesh)
     state = begin(experiment, init_key, mesh, manager, run["init_from"], workdir, say)
     form = {"jit": parallel.jit_train_step, "pmap": parallel.pmap_train_step}[run["parallel"]]
     step_fn, place = compiled_step(experiment, form, state, mesh, frozen)
     first, steps = int(state.step), experiment.steps
+    keep = keeper(experiment, workdir, manager, first)
+    best.begin(first)
     count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     say(
         f"{len(source.examples):,} examples, {count:,} parameters, {steps:,} steps of "
@@ -150,22 +163,27 @@ def train(experiment, workdir, run):
         if sheet is not None:
             log.image(step, sheet)
 
-    with faults_told(manager, workdir), progress_bar(experiment, first) as bar:
-        callbacks = reporters(experiment, run, workdir, manager, log, bar, picture)
+    with faults_told(manager, keep, workdir), progress_bar(experiment, first) as bar:
+        callbacks = reporters(experiment, run, workdir, keep.save, log, bar, picture)
+        if run["evaluate_every"]:
+            from diffjax.evaluation.training import evaluator, while_training
+
+            compare = evaluator(experiment, source, workdir, mesh, frozen, run["evaluate_num"])
+            callbacks.insert(0, while_training(compare, run, steps, first, best, log, keep.save))
         with parallel.stop_together() as stop:
             state = training.fit(step_fn, state, train_key, batches, steps, callbacks, stop, frozen)
         bar.close()
         reached = int(state.step)
-        checkpoint.save(manager, reached, state)
-        checkpoint.finish(manager)
+        keep.save(reached, state)
+        keep.finish()
         if reached == steps:
             picture(steps, state, workdir / "samples.png")
         log.close()
-    tell_end(workdir, reached, steps, say)
+    tell_end(workdir, reached, steps, best.best, say)
 
 
 @contextmanager
-def faults_told(manager, workdir):
+def faults_told(manager, keep, workdir):
     """End with a sentence where training diverges or a checkpoint cannot be written."""
     from diffjax import checkpoint, training
 
@@ -177,10 +195,10 @@ def faults_told(manager, workdir):
         sys.exit(f"train.py: stopped: {error}")
     finally:
         with suppress(Exception):  # a failed save has been told
-            manager.close()
+            keep.close()
 
 
-def tell_end(workdir, reached, steps, say):
+def tell_end(workdir, reached, steps, best, say):
     """Say how the run ended, and what to type next."""
     if reached < steps:
         say(f"stopped at step {reached:,} of {steps:,} and saved; the same command resumes it")
@@ -189,6 +207,8 @@ def tell_end(workdir, reached, steps, say):
     seen = f"; samples in {workdir / 'samples.png'}" if there else ""
     say(f"trained {steps:,} steps{seen}; to draw more:")
     say(f"  python sample.py {workdir} --num 100{' --out samples.png' if there else ''}")
+    if best.step >= 0:
+        say(f"the best {best.metric}, {best.value:.4g}, is of --step {best.step}")
 
 
 def read_frozen(experiment, workdir, mesh):

@@ -83,19 +83,32 @@ def _names(state: PyTree) -> set[str]:
     return {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)}
 
 
-def manager(folder: str | Path, keep: int | None = 3) -> Any:
+def manager(
+    folder: str | Path, keep: int | None = 3, also: Callable[[int], bool] = lambda step: False
+) -> Any:
     """An Orbax manager of the folder; make one per run and close it at the end.
 
     Args:
       folder: where the step folders are, made if missing.
       keep: how many of the newest to keep; None keeps all.
+      also: says of a step, whenever an old one could go, whether it is kept beside the newest.
 
     Returns:
       An `orbax.checkpoint.CheckpointManager`, which saves in the background.
     """
     import orbax.checkpoint as ocp
 
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+    policies = ocp.checkpoint_managers
+    newest = policies.LatestN(keep)
+
+    class Chosen(policies.PreservationPolicy):
+        def should_preserve(self, checkpoints, *, context):
+            kept = newest.should_preserve(checkpoints, context=context)
+            return [k or also(c.step) for k, c in zip(kept, checkpoints, strict=True)]
+
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=Chosen(), cleanup_tmp_directories=True
+    )
     return ocp.CheckpointManager(Path(folder).resolve(), options=options)
 
 

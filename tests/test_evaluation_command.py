@@ -1,9 +1,11 @@
 """python -m diffjax.evaluate: both sides, refusals in one sentence, resumption, and the pages."""
 
+import html
 import json
 import re
 import shutil
 import subprocess
+import types
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from PIL import Image
 
 from diffjax import evaluate, evaluation
 from diffjax.errors import InputError
-from diffjax.evaluation import compare, report, sides
+from diffjax.evaluation import compare, drawn, extractors, judging, report, sides
+from diffjax.run import start
 
 rng = np.random.default_rng(0)
 REAL = rng.integers(0, 256, (120, 8, 8, 1), dtype=np.uint8)
@@ -63,16 +66,27 @@ BAD = [
     (("labels.npz",), r"90 images and labels \(4,\)"),
     (("other.npz",), "expected images `samples`, `x` or `arr_0`.*got y"),
     (("fake.npz", "unlabelled.npz", "--features", "classifier"), "needs labels, which .* lacks"),
-    (("fake.npz", "real.npz", "--features", "clip"), "--features must be pixels, pca"),
+    (("fake.npz", "real.npz", "--features", "clap"), "--features must be pixels, pca"),
+    (("fake.npz", "real.npz", "--features", "clip:photos"), "photos is no folder"),
+    (("fake.npz", "real.npz", "--features", "absent.pth"), "absent.pth does not exist; FID's"),
     (("fake.npz", "real.npz", "--groups", "1"), "--groups must be 0 or at least 2"),
+    (("fake.npz", "real.npz", "--ema", "0.1"), "--ema is of a workdir of train.py"),
+    (("fake.npz", "real.npz", "--judgements", "absent.json"), "holds no judgements"),
+    (("fake.npz", "real.npz", "--seed", "-1"), "the seed must be from 0"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), BAD, ids=lambda a: str(a)[:20])
-def test_bad_input_is_one_sentence(files, arguments, sentence):
-    with pytest.raises(InputError, match=sentence) as caught:
-        run(files, *arguments)
-    assert "\n" not in str(caught.value)
+def test_bad_input_is_one_sentence_and_exit_2(files, arguments, sentence, monkeypatch, capsys):
+    samples, reference, *flags = (*arguments, "real.npz")[: max(2, len(arguments))]
+    given = ["evaluate", str(files / samples), "--reference", str(files / reference), *flags]
+    monkeypatch.setattr("sys.argv", [*given, "--no-report"])
+    with pytest.raises(SystemExit) as exit:
+        start.run(evaluate.main)
+    assert exit.value.code == 2
+    said = capsys.readouterr().err.strip().split("\r")[-1]
+    assert re.search(sentence, said)
+    assert said.count("\n") == 0
 
 
 def test_a_reference_is_asked_for(files):
@@ -111,9 +125,10 @@ def test_features_are_computed_once(files, monkeypatch):
     def again(images):
         raise AssertionError("computed again")
 
-    kept = evaluate.choose_features
     monkeypatch.setattr(
-        evaluate, "choose_features", lambda *a: kept(*a)._replace(function=again, logits=None)
+        evaluate,
+        "choose_features",
+        lambda *a: extractors.choose_features(*a)._replace(function=again, logits=None),
     )
     assert run(files, "fake.npz", "real.npz", "--features", "pca", "--groups", "0") == first
 
@@ -147,26 +162,36 @@ def test_folders_with_classes(files):
 
 
 def test_draws_that_are_there_are_not_drawn_again(tmp_path, monkeypatch):
-    (tmp_path / "run").mkdir()
-    drawn = []
+    for name in ("config.py", "config.json"):
+        (tmp_path / name).write_text("{}")
+    asked = []
 
-    def draw(workdir, num, seed, file):
-        if len(drawn) == 2:
-            raise KeyboardInterrupt
-        drawn.append(seed)
-        np.savez(file, samples=FAKE[:num], labels=LABELS[:num])
+    def drawer(model, mesh, sampling):
+        def draw(params, frozen, seed, num, first, batch):
+            if len(asked) == 2:
+                raise KeyboardInterrupt
+            asked.append(first)
+            return drawn.images.Images(FAKE[first : first + num], LABELS[first : first + num])
 
-    monkeypatch.setattr(sides, "draw", draw)
-    monkeypatch.setattr(sides, "DRAWN", 40)
+        return draw
 
-    def read():
-        return sides.read_workdir(tmp_path / "run", 90, 0, tmp_path / "cache", lambda n: None)
+    monkeypatch.setattr(drawn.images, "drawer", drawer)
+    monkeypatch.setattr(drawn, "PIECE", 40)
+    experiment = types.SimpleNamespace(model=None)
+
+    def read(weight=1.0):
+        run = drawn.Run(tmp_path, experiment, None, {"w": np.full(2, weight)}, {}, 6, "six")
+        return drawn.samples_of(run, 90, 0, tmp_path / "cache")
 
     with pytest.raises(KeyboardInterrupt):
         read()
-    drawn.clear()
-    assert len(read().images) == 90
-    assert len(drawn) == 1, "two of three pieces were there"
+    asked.clear()
+    np.testing.assert_array_equal(read().images, FAKE)
+    assert asked == [80], "two of three pieces were there"
+    asked.clear()
+    with pytest.raises(KeyboardInterrupt):
+        read(weight=2.0)
+    assert asked == [0, 40], "other weights draw anew"
 
 
 @pytest.mark.exhaustive
@@ -191,9 +216,31 @@ def test_jackknife_of_a_mean_is_its_standard_error():
 
 
 def test_wilsons_interval():
-    rate, low, high = report.win_rate([True] * 5 + [False] * 5)
+    rate, low, high = judging.win_rate([True] * 5 + [False] * 5)
     np.testing.assert_allclose([rate, low, high], [0.5, 0.2366, 0.7634], atol=1e-4)
-    assert report.win_rate([True] * 3)[2] == pytest.approx(1)
+    assert judging.win_rate([True] * 3)[2] == pytest.approx(1)
+
+
+def write_judgements(path, question, won):
+    choices = [{"sample_won": bool(w)} for w in won]
+    path.write_text(json.dumps({"question": question._asdict(), "judgements": choices}))
+    return path
+
+
+def test_judgements_of_one_question_are_merged(tmp_path):
+    samples, real = sides.side("fake", FAKE, None), sides.side("real", REAL, None)
+    by_real, by_run = judging.question(samples, real, True), judging.question(samples, real, False)
+    paths = [
+        write_judgements(tmp_path / "1.json", by_real, [1] * 8),
+        write_judgements(tmp_path / "2.json", by_real, [0] * 24),
+        write_judgements(tmp_path / "3.json", by_run, [1]),
+    ]
+    judged = judging.read_judgements(paths)
+    first, second = judging.merged(judged, samples)
+    assert (first["value"], first["num"], first["judges"]) == (0.25, 32, 2)
+    assert (second["real"], second["value"]) == (False, 1)
+    with pytest.raises(InputError, match="judges other samples than these 89 of fake"):
+        judging.merged(judged, sides.side("fake", FAKE[1:], None))
 
 
 @pytest.fixture
@@ -205,32 +252,102 @@ def pages(files):
     return files / "evaluation"
 
 
+def check_page(page):
+    """Self-contained, for phones and screen readers, and under 10 MB."""
+    assert not re.search(r"""(src|href)=["'](?!data:|judge.html|#)""", page), "self-contained"
+    assert "@import" not in page
+    assert 'lang="en"' in page
+    assert "viewport" in page
+    assert "prefers-color-scheme: dark" in page
+    assert len(page) < 10e6
+    assert all("alt=" in image for image in re.findall(r"<img[^>]*>", page))
+    assert all("aria-label=" in chart for chart in re.findall(r'<figure class="chart"[^>]*>', page))
+
+
 @pytest.mark.exhaustive
 def test_pages_are_whole(pages):
     text = (pages / "report.html").read_text()
     for name in ("report.html", "judge.html"):
-        page = (pages / name).read_text()
-        assert not re.search(r"""(src|href)=["'](?!data:|judge.html|#)""", page), "self-contained"
-        assert 'lang="en"' in page
-        assert "viewport" in page
-        assert len(page) < 10e6
-    assert all("alt=" in image for image in re.findall(r"<img[^>]*>", text))
+        check_page((pages / name).read_text())
     assert "python -m diffjax.evaluate" in text
-    assert "samples of class 2" in text
+    assert "8 samples of class 2" in text
 
 
 @pytest.mark.exhaustive
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium to open the pages in")
-@pytest.mark.parametrize("real_is", ["chosen", "refused"])
-def test_judging_by_keys_in_a_browser(pages, real_is):
-    chosen = "pair.real" if real_is == "chosen" else "(pair.real === 'A' ? 'B' : 'A')"
-    script = f"""<script>for (const pair of pairs)
-      document.dispatchEvent(new KeyboardEvent('keydown', {{key: {chosen}.toLowerCase()}}));
-    </script></body>"""
-    page = pages / "judged.html"
-    page.write_text((pages / "judge.html").read_text().replace("</body>", script))
+def test_pages_of_large_pictures_stay_small(tmp_path):
+    pytest.importorskip("jinja2", reason="the report needs jinja2, which is not installed")
+    noise = np.random.default_rng(0).integers(0, 256, (160, 384, 384, 3), dtype=np.uint8)
+    side = sides.side("noise", noise, np.arange(160) % 20)
+    sets = compare.Sets(noise[:, ::64, ::64, 0].reshape(160, -1).astype(float))
+    figure = {"value": 1.0, "low": None, "high": None, "floor": None, "better": "lower"}
+    record = {"metrics": {"KID": figure}, "seed": 0, "samples": {"name": "noise", "num": 160}}
+    record |= {"reference": {"name": "noise", "num": 160}, "features": {"name": "pixels"}}
+    films = np.stack([noise[:10]] * 6)
+    extras = report.Extras(denoising=films, bits=np.arange(160.0))
+    for path in report.write_report(tmp_path, record, side, side, sets, sets, extras):
+        check_page(path.read_text())
+
+
+def in_browser(page, script):
+    """The document after a script of a real browser."""
+    judged = page.with_name("judged.html")
+    script = f"<script>{script}</script></body>"
+    judged.write_text(page.read_text().replace("</body>", script))
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
-    done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=60)
-    assert f"<title>done {report.PAIRS}</title>" in done.stdout
-    percent = "0%" if real_is == "chosen" else "100%"
-    assert f"taken for real in {percent} of {report.PAIRS} pairs" in done.stdout
+    done = subprocess.run([*command, judged.as_uri()], capture_output=True, text=True, timeout=180)
+    return done.stdout
+
+
+browser = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium to open the pages in")
+
+
+@pytest.mark.exhaustive
+@browser
+@pytest.mark.parametrize("by", ["keys", "touch"])
+@pytest.mark.parametrize("other_is", ["chosen", "refused"])
+def test_judging_in_a_browser(pages, other_is, by):
+    side = "pair.other" if other_is == "chosen" else "(pair.other === 'A' ? 'B' : 'A')"
+    act = {
+        "keys": "document.dispatchEvent(new KeyboardEvent('keydown', {key: side.toLowerCase()}))",
+        "touch": "document.getElementById(side.toLowerCase()).click()",
+    }[by]
+    page = in_browser(
+        pages / "judge.html",
+        f"""
+      document.dispatchEvent(new KeyboardEvent('keydown', {{key: 'x'}}));
+      document.dispatchEvent(new KeyboardEvent('keydown', {{key: 'a', ctrlKey: true}}));
+      document.dispatchEvent(new KeyboardEvent('keydown', {{key: 'a', repeat: true}}));
+      if (choices.length) throw 'counted another key';
+      for (const pair of pairs) {{ const side = {side}; {act}; }}
+      document.body.dataset.focus = document.activeElement.id;
+      document.body.dataset.saved = at('json').value;""",
+    )
+    assert f"<title>done {judging.PAIRS}</title>" in page
+    percent = 0 if other_is == "chosen" else 100
+    assert f"taken for real in {percent}% of {judging.PAIRS} pairs" in page
+    assert 'data-focus="save"' in page, "the keyboard goes on at the link that saves"
+    saved = html.unescape(re.search(r'data-saved="([^"]*)"', page)[1])
+    (pages / "judgements.json").write_text(saved)
+    flags = ["--reference", str(pages.parent / "real.npz"), "--groups", "0", "--features", "pca"]
+    merged = [*flags, "--judgements", str(pages / "judgements.json")]
+    evaluate.main([str(pages.parent / "fake.npz"), *merged])
+    assert f"{percent}% of 40 pairs by 1 judge" in " ".join(
+        (pages / "report.html").read_text().split()
+    )
+
+
+@pytest.mark.exhaustive
+@browser
+def test_the_report_in_a_browser(pages):
+    page = in_browser(
+        pages / "report.html",
+        """
+      const links = [...document.querySelectorAll('a, [tabindex="0"]')];
+      links.forEach(link => { link.focus(); if (document.activeElement !== link) throw link; });
+      document.body.dataset.reached = links.length;
+      document.body.dataset.wide = document.documentElement.scrollWidth > innerWidth;
+      document.body.dataset.broken = [...document.images].filter(i => !i.naturalWidth).length;""",
+    )
+    assert int(re.search(r'data-reached="(\d+)"', page)[1]) >= 2
+    assert 'data-wide="false"' in page
+    assert 'data-broken="0"' in page

@@ -7,11 +7,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from nets import GOLDEN, weight
+from nets import GOLDEN, reference, weight, write_folder
 from safetensors.numpy import save_file
 
+from diffjax import pretrained
 from diffjax.errors import InputError
-from diffjax.evaluation import classifier, efficientnet, features, folding, inception, resize
+from diffjax.evaluation import (
+    classifier,
+    efficientnet,
+    extractors,
+    features,
+    folding,
+    inception,
+    resize,
+)
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1), dtype=np.uint8)
 
@@ -163,3 +172,32 @@ def test_classifier_learns_digits_in_seconds():
     params = classifier.train_classifier(images[:1400], labels[:1400], 10, steps=60)
     logits = classifier.classifier_features(params).logits(images[1400:])
     assert np.mean(logits.argmax(axis=1) == labels[1400:]) > 0.8
+
+
+@pytest.mark.exhaustive
+def test_clip_is_transformers_vision_tower(tmp_path):
+    config, tensors, io = reference("clip_vision_projection")
+    config["architectures"] = ["CLIPVisionModelWithProjection"]
+    clip = extractors.clip_features(write_folder(tmp_path / "clip", config, tensors))
+    images = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
+    found = clip.function(images)
+    model = pretrained.load(tmp_path / "clip")
+    mean, std = (
+        np.array([0.48145466, 0.4578275, 0.40821073]),
+        np.array([0.26862954, 0.26130258, 0.27577711]),
+    )
+    pixels = jnp.asarray((images / 255 - mean) / std, jnp.float32)
+    with jax.default_matmul_precision("highest"):
+        wanted = np.asarray(model.encode(model.params, pixels).image_embeds)
+        golden = model.encode(model.params, jnp.moveaxis(io["in_pixel_values"], 1, -1))
+    np.testing.assert_allclose(golden.image_embeds, io["out_image_embeds"], atol=2e-5)
+    np.testing.assert_allclose(
+        found, wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=1e-5
+    )
+    for batch in (1, 7):
+        parts = [clip.function(images[i : i + batch]) for i in range(0, 64, batch)]
+        np.testing.assert_array_equal(np.concatenate(parts), found)
+    config["architectures"] = ["CLIPVisionModel"]
+    rest = {k: v for k, v in tensors.items() if "projection" not in k}
+    with pytest.raises(InputError, match="holds no CLIP vision tower with a projection"):
+        extractors.clip_features(write_folder(tmp_path / "plain", config, rest))

@@ -62,6 +62,18 @@ def test_the_recursion_is_the_powers_weighted_mean():
     np.testing.assert_allclose(kept(theta, gamma, {300})[300], wanted)
 
 
+def distance(x, at, gammas, gamma):
+    """The relative L2 distance of profiles, by sums over a fine grid."""
+    s = (np.arange(200_000) + 0.5) / 200_000 * 4000
+
+    def profile(t, g):
+        return np.where(s <= t, (g + 1) * (s / t) ** g / t, 0)
+
+    wanted = profile(4000, gamma)
+    made = sum(w * profile(t, g) for w, t, g in zip(x, at, gammas, strict=True))
+    return np.linalg.norm(made - wanted) / np.linalg.norm(wanted)
+
+
 @pytest.mark.parametrize("length", [0.05, 0.07, 0.10, 0.12, 0.15])
 def test_rebuilt_averages_are_those_kept(length):
     theta, steps = path(), range(200, 4001, 200)
@@ -72,11 +84,12 @@ def test_rebuilt_averages_are_those_kept(length):
             at.append(t)
             gammas.append(gamma)
     gamma = ema.gamma_of(length)
-    x = ema.weights(at, gammas, 4000, gamma)
+    x, misfit = ema.weights(at, gammas, 4000, gamma)
     got = ema.combine(snapshots, x)["w"]
     wanted = kept(theta, gamma, {4000})[4000]
     exact = length in KEPT
     np.testing.assert_allclose(got, wanted, atol=1e-7 if exact else 5e-3)
+    np.testing.assert_allclose(misfit, distance(x, at, gammas, gamma), atol=1e-5)
     moved = np.abs(snapshots[-1]["w"] - wanted).max()  # the longest average that was kept
     assert exact or np.abs(got - wanted).max() < 0.1 * moved
 
@@ -88,3 +101,10 @@ def test_refusals():
         ema.weights([5], [2.0], 6, 2.0)
     with pytest.raises(InputError, match="one gamma per snapshot"):
         ema.weights([5], [], 5, 2.0)
+    with pytest.raises(InputError, match=r"two or more, such as 0.05 0.10; got 0.1"):
+        ema.power_averages([0.1])
+
+
+def test_power_averages_are_told_from_others():
+    averages = {"ema": ema.PowerEma.__call__, **ema.power_averages((0.05, 0.1))}
+    assert ema.lengths_of(averages) == {"power_0.05": 0.05, "power_0.1": 0.1}

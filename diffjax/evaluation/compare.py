@@ -11,7 +11,7 @@ from diffjax.evaluation.diversity import vendi
 from diffjax.evaluation.extrapolation import fid_infinity, subset_orders, subset_sizes
 from diffjax.evaluation.frechet import fid
 from diffjax.evaluation.inception_score import inception_score
-from diffjax.evaluation.kernels import kid
+from diffjax.evaluation.kernels import cmmd, kid
 from diffjax.evaluation.memorisation import COPY_RATIO, authenticity, nearest_ratio
 from diffjax.evaluation.neighbours import density_coverage, precision_recall
 from diffjax.evaluation.pairs import psnr, ssim
@@ -77,7 +77,9 @@ def _agreement(a: Sets, b: Sets) -> float:
     return float(np.mean(b.logits.argmax(axis=1) == b.labels))
 
 
-def metrics_of(frechet: str, reference: Sets, samples: Sets, k: int = 5) -> dict:
+def metrics_of(
+    frechet: str, reference: Sets, samples: Sets, k: int = 5, clip: bool = False
+) -> dict:
     """The metrics that the two sides allow, by name: a function and what is better.
 
     Args:
@@ -85,6 +87,7 @@ def metrics_of(frechet: str, reference: Sets, samples: Sets, k: int = 5) -> dict
       reference: one side.
       samples: the other.
       k: neighbours.
+      clip: the features are CLIP's, of which CMMD is defined.
 
     Returns:
       Name to (function, better).
@@ -106,6 +109,8 @@ def metrics_of(frechet: str, reference: Sets, samples: Sets, k: int = 5) -> dict
             "floor",
         ),
     }
+    if clip:
+        table["CMMD"] = (lambda a, b: cmmd(a.features, b.features), "lower")
     if samples.logits is not None and reference.logits is not None:
         table["inception score"] = (lambda a, b: inception_score(b.logits, 1)[0], "higher")
     if samples.logits is not None and samples.labels is not None:
@@ -191,13 +196,21 @@ def compare(
     for name, (metric, better) in table.items():
         with warnings.catch_warnings(record=True) as met:
             warnings.simplefilter("always")
-            value = metric(reference, samples)
             floor = metric(rest, part) if len(part.features) > 10 else np.nan
-            reach = np.nan
-            if groups and "extrapolated" not in name:
-                reach = jackknife(metric, reference, samples, groups)
-                reach *= scipy.stats.t.ppf((1 + LEVEL) / 2, groups - 1)
+            with_interval = groups if "extrapolated" not in name else 0
+            value = interval(metric, reference, samples, with_interval)
         notes += [str(m.message) for m in met if issubclass(m.category, UserWarning)]
-        found[name] = Figure(value, value - reach, value + reach, floor, better)
+        found[name] = Figure(*value, floor, better)
         progress(name)
     return found, list(dict.fromkeys(notes))[:2]
+
+
+def interval(
+    metric: Metric, reference: Sets, samples: Sets, groups: int
+) -> tuple[float, float, float]:
+    """A metric with its 95% interval by the jackknife; nan for the interval of 0 groups."""
+    value, reach = metric(reference, samples), np.nan
+    if groups:
+        reach = jackknife(metric, reference, samples, groups)
+        reach *= scipy.stats.t.ppf((1 + LEVEL) / 2, groups - 1)
+    return value, value - reach, value + reach

@@ -66,6 +66,14 @@ def rgb(images: Array) -> Array:
     return jnp.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images
 
 
+def resized(images: Array, size: int) -> Array:
+    """Images in colour at size x size, by Pillow's bicubic filter in float, in [0, 255]."""
+    weights = antialiased(bicubic)
+    rows, columns = (jnp.asarray(weights(n, size), jnp.float32) for n in images.shape[1:3])
+    tall = jnp.einsum("ih,bhwc->biwc", rows, rgb(images).astype(jnp.float32))
+    return jnp.clip(jnp.einsum("jw,biwc->bijc", columns, tall), 0, 255)
+
+
 def in_batches(apply: Callable[..., Array], params, batch: int = BATCH) -> Callable:
     """A jitted function of fixed-size batches as one of any number of images.
 
@@ -179,13 +187,10 @@ def efficientnet_features() -> Features:
     params = efficientnet.efficientnet_params(
         read_legacy_torch_file(efficientnet.efficientnet_file())
     )
-    module, weights = efficientnet.EfficientNetLite0(), antialiased(bicubic)
+    module = efficientnet.EfficientNetLite0()
 
     def apply(which, params, images):
-        size = efficientnet.SIZE
-        rows, columns = (jnp.asarray(weights(n, size), jnp.float32) for n in images.shape[1:3])
-        tall = jnp.einsum("ih,bhwc->biwc", rows, rgb(images).astype(jnp.float32))
-        x = jnp.clip(jnp.einsum("jw,biwc->bijc", columns, tall), 0, 255)
+        x = resized(images, efficientnet.SIZE)
         return module.apply({"params": params}, (x - 127) / 128)[which]
 
     return Features(

@@ -1,21 +1,44 @@
 """The report: one self-contained page of figures and pictures, and one for blind judging."""
 
-import base64
-import io
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from diffjax.errors import InputError
+from diffjax.evaluation import charts
 from diffjax.evaluation.compare import Sets
 from diffjax.evaluation.distances import nearest
+from diffjax.evaluation.judging import blind_pairs, question
+from diffjax.evaluation.pictures import strip, uri
 from diffjax.evaluation.sides import Side
+from diffjax.evaluation.sweeps import Line
+from diffjax.run.best import PREFIX
 
-PER_CLASS, CLASSES, NEIGHBOURS, PAIRS = 10, 10, 12, 40
-SHOWN = 96
-"""Pixels of a side at which pictures are shown at least."""
+PER_CLASS, CLASSES, NEIGHBOURS, EXTREMES = 8, 20, 12, 10
+
+
+class Extras(NamedTuple):
+    """What a workdir adds to a comparison.
+
+    Attributes:
+      rows: of metrics.jsonl.
+      denoising: (n, times, H, W, C) uint8, or None.
+      bits: bits per dimension of the first samples, or None.
+      lengths: a metric over EMA lengths, or None.
+      calls: the metric against denoiser calls, a line for each sampler.
+      metric: its name.
+      against: other samples, to judge against in place of real images.
+    """
+
+    rows: Sequence[Any] = ()
+    denoising: np.ndarray | None = None
+    bits: np.ndarray | None = None
+    lengths: Line | None = None
+    calls: Sequence[Line] = ()
+    metric: str = ""
+    against: Side | None = None
 
 
 def write_report(
@@ -25,6 +48,7 @@ def write_report(
     reference: Side,
     judged: Sets,
     real: Sets | None,
+    extras: Extras = Extras(),  # noqa: B008
 ) -> list[Path]:
     """Write report.html and judge.html.
 
@@ -35,6 +59,7 @@ def write_report(
       reference: the real side; without images where it holds statistics alone.
       judged: features of the samples.
       real: features of the reference, or None.
+      extras: what else there is to show.
 
     Returns:
       The files written.
@@ -42,18 +67,27 @@ def write_report(
     Raises:
       InputError: jinja2 or matplotlib is not installed.
     """
-    templates = _templates()
-    pictures = rows_by_class(samples, reference) if real is not None else []
+    templates, e = _templates(), extras
+    other = e.against or (reference if real is not None else None)
     page = templates.get_template("report.html").render(
         record=record,
-        chart=chart(record["metrics"]) if real is not None else "",
-        rows=[(name, [(uri(image), alt) for image, alt in row]) for name, row in pictures],
+        shares=charts.shares(record["metrics"]),
+        classes=by_class(samples, reference if real is not None else None),
         neighbours=closest_pairs(samples, reference, judged, real) if real is not None else [],
+        denoising=[strip(list(frames)) for frames in ([] if e.denoising is None else e.denoising)],
+        extremes=extremes(samples, e.bits),
+        training=charts.training(e.rows, PREFIX),
+        lengths=charts.sweep([e.lengths], "EMA length", e.metric) if e.lengths else "",
+        calls=charts.sweep(e.calls, "denoiser calls", e.metric, True) if e.calls else "",
+        lines=e.calls,
+        judge=other is not None,
     )
     files = {"report.html": page}
-    if real is not None:
-        pairs = blind_pairs(samples, reference, record["seed"])
-        files["judge.html"] = templates.get_template("judge.html").render(pairs=pairs)
+    if other is not None:
+        asked = question(samples, other, e.against is None)
+        pairs = blind_pairs(samples, other, record["seed"])
+        judge = templates.get_template("judge.html")
+        files["judge.html"] = judge.render(pairs=pairs, question=asked._asdict())
     for name, text in files.items():
         (out / name).write_text(text)
     return [out / name for name in files]
@@ -73,29 +107,23 @@ def _templates():
     )
 
 
-def uri(image: np.ndarray) -> str:
-    """A PNG of an image (H, W, C) uint8 as a data URI, small ones enlarged by a whole factor."""
-    from PIL import Image
-
-    factor = max(1, -(-SHOWN // max(image.shape[:2])))
-    image = (image[..., 0] if image.shape[-1] == 1 else image).repeat(factor, 0).repeat(factor, 1)
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def rows_by_class(samples: Side, reference: Side) -> list[tuple[str, list]]:
-    """Samples beside real images, a row per class and side: (name, [(image, alt text)])."""
-    labelled = samples.labels is not None and reference.labels is not None
+def by_class(samples: Side, reference: Side | None) -> list[dict]:
+    """Samples beside real images, a row of each for every class: pictures and what they show."""
+    sides = [("samples", samples)] + ([("real images", reference)] if reference else [])
+    labelled = all(side.labels is not None for _, side in sides)
     rows = []
-    for c in np.unique(reference.labels)[:CLASSES] if labelled else [None]:
-        for side, kind in ((samples, "sample"), (reference, "real image")):
-            chosen = np.arange(len(side.images)) if c is None else np.flatnonzero(side.labels == c)
-            chosen = chosen[:PER_CLASS]
+    for c in np.unique(sides[-1][1].labels)[:CLASSES] if labelled else [None] * 4:
+        row = {"name": "" if c is None else f"class {c}", "pictures": []}
+        for kind, side in sides:
+            first = len(rows) * PER_CLASS
+            every = np.arange(len(side.images))
+            chosen = every[first:] if c is None else np.flatnonzero(side.labels == c)
+            shown = [side.images[i] for i in chosen[:PER_CLASS]]
             of = "" if c is None else f" of class {c}"
-            row = [(side.images[i], f"{kind}{of}") for i in chosen]
-            rows.append((f"{kind}s{of}", row))
-    return rows
+            if shown:
+                row["pictures"].append((strip(shown), f"{len(shown)} {kind}{of}"))
+        rows.append(row)
+    return [row for row in rows if row["pictures"]]
 
 
 def closest_pairs(samples: Side, reference: Side, judged: Sets, real: Sets) -> list[dict]:
@@ -113,68 +141,14 @@ def closest_pairs(samples: Side, reference: Side, judged: Sets, real: Sets) -> l
     ]
 
 
-def blind_pairs(samples: Side, reference: Side, seed: int) -> list[dict]:
-    """Pairs of a sample and a real image of one class in random order, for the judging page."""
-    rng = np.random.default_rng(seed)
-    pairs = []
-    for _ in range(PAIRS):
-        i = rng.integers(len(samples.images))
-        among = np.arange(len(reference.images))
-        if samples.labels is not None and reference.labels is not None:
-            among = np.flatnonzero(reference.labels == samples.labels[i])
-        if not len(among):
-            continue
-        images = [uri(samples.images[i]), uri(reference.images[rng.choice(among)])]
-        real_is_a = bool(rng.integers(2))
-        a, b = reversed(images) if real_is_a else images
-        pairs.append({"a": a, "b": b, "real": "A" if real_is_a else "B"})
-    return pairs
-
-
-def chart(metrics: dict[str, dict]) -> str:
-    """An SVG of the metrics that lie in [0, 1]: value, interval and floor."""
-    from matplotlib.figure import Figure
-
-    names = ("precision", "recall", "density", "coverage", "authenticity", "classifier agreement")
-    shown = [(name, metrics[name]) for name in names if name in metrics][::-1]
-    figure = Figure(figsize=(6, 0.45 * len(shown) + 0.8))
-    axes = figure.subplots()
-    for i, (_, m) in enumerate(shown):
-        if m["low"] is not None:
-            axes.plot([m["low"], m["high"]], [i, i], color="#3b82f6", linewidth=3)
-        axes.plot(m["value"], i, "o", color="#3b82f6", label=None if i else "samples")
-        if m["floor"] is not None:
-            axes.plot(m["floor"], i, "d", color="#f59e0b", label=None if i else "real against real")
-    axes.set_yticks(range(len(shown)), [name for name, _ in shown], color="#888888")
-    axes.tick_params(colors="#888888")
-    axes.grid(axis="x", alpha=0.3)
-    place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": 2}
-    axes.legend(frameon=False, labelcolor="#888888", **place)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    figure.tight_layout()
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
-
-
-def win_rate(choices: Iterable[bool]) -> tuple[float, float, float]:
-    """Share of judgements that took the sample for real, with Wilson's 95% interval.
-
-    Args:
-      choices: True where the sample was chosen.
-
-    Returns:
-      Rate, low and high: Wilson 1927; 1/2 means that nobody can tell.
-
-    Raises:
-      InputError: there is no judgement.
-    """
-    choices = [*choices]
-    if not choices:
-        raise InputError("there are no judgements yet; open judge.html.")
-    n, z = len(choices), 1.959964
-    p = sum(choices) / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    reach = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return p, float(centre - reach), float(centre + reach)
+def extremes(samples: Side, bits: np.ndarray | None) -> list[dict]:
+    """The most and the least likely samples, with their bits per dimension."""
+    if bits is None:
+        return []
+    order, rows = np.argsort(bits), []
+    for name, chosen in (("most", order[:EXTREMES]), ("least", order[::-1][:EXTREMES])):
+        values = bits[chosen]
+        text = f"{values.min():.2f} to {values.max():.2f} bits/dim"
+        picture = strip([samples.images[i] for i in chosen])
+        rows.append({"name": f"The {name} likely", "picture": picture, "text": text})
+    return rows

@@ -1,8 +1,6 @@
 """The two sides of a comparison: images from a folder, an npz, tfds:NAME or a workdir."""
 
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +14,6 @@ from diffjax.media import to_uint8
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 IMAGES, LABELS = ("samples", "x", "arr_0"), ("labels", "label", "arr_1")
 """Names in an npz: of sample.py, of `data.array`, and of ADM's evaluator."""
-DRAWN = 1000
-"""Samples per call of `draw`, each kept, so that a killed run goes on."""
 
 
 class Side(NamedTuple):
@@ -38,42 +34,11 @@ class Side(NamedTuple):
     moments: tuple[np.ndarray, np.ndarray] | None = None
 
 
-def draw(workdir: Path, num: int, seed: int, file: Path) -> None:
-    """Samples of a run's averaged weights, at its own defaults, written to an npz.
-
-    The one place that knows how a workdir is sampled: `sample.py --npz`.
-
-    Args:
-      workdir: of train.py.
-      num: how many.
-      seed: of the draws.
-      file: npz for `samples` (uint8, NHWC) and `labels`.
-
-    Raises:
-      InputError: sample.py refuses; its sentence.
-    """
-    script = Path(__file__).parents[2] / "sample.py"
-    if not script.is_file():
-        raise InputError(f"{script} is missing; draw with sample.py --npz and give that file.")
-    partial = file.with_suffix(".part.npz")
-    command = [sys.executable, str(script), str(workdir), "--num", str(num), "--seed", str(seed)]
-    command += ["--npz", str(partial), "--out", str(file.with_suffix(".png"))]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no message"]
-        raise InputError(f"{workdir} cannot be sampled: {lines[-1]}")
-    partial.rename(file)
-
-
-def read(text: str, num: int, seed: int, cache: Path, progress: Callable = lambda n: None) -> Side:
+def read(text: str) -> Side:
     """A side by its name on the command line.
 
     Args:
-      text: a folder of images, an .npz, tfds:NAME or tfds:NAME:SPLIT, or a workdir.
-      num: samples to draw from a workdir; of other sides all are read.
-      seed: of the draws.
-      cache: folder for what is drawn.
-      progress: called with the number of samples of each draw.
+      text: a folder of images, an .npz, tfds:NAME or tfds:NAME:SPLIT.
 
     Returns:
       The side.
@@ -85,29 +50,12 @@ def read(text: str, num: int, seed: int, cache: Path, progress: Callable = lambd
         name, _, split = text.removeprefix("tfds:").partition(":")
         return of_source(text, lambda: data.tfds(name, split or "train"))
     path = Path(text)
-    if path.suffix == ".npz":
-        return read_npz(path)
-    if (path / "config.json").is_file() and (path / "config.py").is_file():
-        return read_workdir(path, num, seed, cache, progress)
-    return read_folder(path)
+    return read_npz(path) if path.suffix == ".npz" else read_folder(path)
 
 
-def read_workdir(workdir: Path, num: int, seed: int, cache: Path, progress: Callable) -> Side:
-    """Samples of a run, drawn in pieces that are kept in the cache."""
-    steps = sorted(p.name for p in (workdir / "checkpoints").glob("[0-9]*"))
-    mark = fingerprint(str(workdir.resolve()), *steps, str(seed))
-    cache.mkdir(parents=True, exist_ok=True)
-    parts = []
-    for first in range(0, num, DRAWN):
-        count = min(DRAWN, num - first)
-        file = cache / f"samples-{mark}-{first}-{count}.npz"
-        if not file.is_file():
-            draw(workdir, count, (seed * 100_003 + first // DRAWN) % 2**32, file)
-        parts.append(read_npz(file))
-        progress(count)
-    images = np.concatenate([part.images for part in parts])
-    labels = [part.labels for part in parts if part.labels is not None]
-    return _side(str(workdir), images, np.concatenate(labels) if labels else None)
+def is_workdir(text: str) -> bool:
+    """Whether it is a folder that train.py made."""
+    return (Path(text) / "config.json").is_file() and (Path(text) / "config.py").is_file()
 
 
 def training_data(workdir: Path) -> Side:
@@ -117,16 +65,25 @@ def training_data(workdir: Path) -> Side:
     return of_source(f"the data of {workdir}", load_experiment(workdir).source)
 
 
-def of_source(name: str, make: Callable[[], data.Source]) -> Side:
-    """All images of a data source."""
+def of_source(
+    name: str, make: Callable[[], data.Source], rows: Iterable[int] | None = None
+) -> Side:
+    """The images of a data source, or some of them.
+
+    Raises:
+      InputError: it cannot be read, or its examples are no images.
+    """
     source = data.load(make)
-    examples = [source.examples[i] for i in range(len(source.examples))]
+    rows = range(len(source.examples)) if rows is None else rows
+    examples = [source.examples[int(i)] for i in rows]
+    if np.ndim(examples[0]["x"]) != 3:
+        raise InputError(f"{name} holds no images; got arrays {np.shape(examples[0]['x'])}.")
     images = np.stack([np.asarray(example["x"]) for example in examples])
     if images.dtype != np.uint8:
         _refuse_nan(name, images)
         images = to_uint8(images)
     labelled = source.num_classes > 0 and "label" in examples[0]
-    return _side(name, images, np.array([e["label"] for e in examples]) if labelled else None)
+    return side(name, images, np.array([e["label"] for e in examples]) if labelled else None)
 
 
 def read_npz(path: Path) -> Side:
@@ -156,7 +113,7 @@ def read_npz(path: Path) -> Side:
         _refuse_nan(path, images)
         raise InputError(f"{path}: expected images of uint8; got {images.dtype}; convert them.")
     labels = next((arrays[name] for name in LABELS if name in arrays), None)
-    return _side(str(path), images, labels)
+    return side(str(path), images, labels)
 
 
 def read_folder(path: Path) -> Side:
@@ -194,7 +151,7 @@ def read_folder(path: Path) -> Side:
     labels = None
     if classes and all(f.parent != path for f in files):
         labels = np.array([classes.index(f.relative_to(path).parts[0]) for f in files])
-    return _side(str(path), np.stack(images), labels)
+    return side(str(path), np.stack(images), labels)
 
 
 def check_pair(samples: Side, reference: Side) -> None:
@@ -208,10 +165,17 @@ def check_pair(samples: Side, reference: Side) -> None:
             raise InputError(f"{side.name} holds one image; a comparison needs at least two.")
     if samples.moments is not None:
         raise InputError(f"{samples.name} holds statistics alone; give the samples' images.")
-    a, b = samples.images.shape[1:], reference.images.shape[1:]
-    if reference.moments is None and a != b:
+    check_shapes(samples.name, samples.images.shape[1:], reference)
+
+
+def check_shapes(name: str, a: tuple[int, ...], reference: Side) -> None:
+    """Refuse samples of another size than the reference, or grey against colour."""
+    b = reference.images.shape[1:]
+    if reference.moments is None and tuple(a) != b:
+        if len(a) != 3:
+            raise InputError(f"images (H, W, C) are evaluated; {name} draws {tuple(a)}.")
         raise InputError(
-            f"{samples.name} is {_size(a)} and {reference.name} {_size(b)}; a metric of two "
+            f"{name} is {_size(a)} and {reference.name} {_size(b)}; a metric of two "
             "sizes says how they were resized: make them alike."
         )
 
@@ -226,7 +190,12 @@ def _refuse_nan(name: str | Path, images: np.ndarray) -> None:
         raise InputError(f"{name} holds NaN or infinite values; look at how it was made.")
 
 
-def _side(name: str, images: np.ndarray, labels: np.ndarray | None) -> Side:
+def side(name: str, images: np.ndarray, labels: np.ndarray | None) -> Side:
+    """Images and their labels, checked.
+
+    Raises:
+      InputError: labels of another number, or channels that are not 1 or 3.
+    """
     if labels is not None and (len(labels) != len(images) or np.asarray(labels).ndim != 1):
         raise InputError(f"{name} holds {len(images)} images and labels {np.shape(labels)}.")
     if images.shape[-1] not in (1, 3):

@@ -7,6 +7,7 @@ import jax
 import optax
 
 from diffjax.training import ema
+from diffjax.training.posthoc_ema import power_averages
 from diffjax.types import Array, Params
 
 
@@ -37,6 +38,7 @@ def cosine_adam(
     ema_decay: float = 0.998,
     accumulate: int = 1,
     seed: int = 0,
+    ema_lengths: tuple[float, ...] = (),
 ) -> Training:
     """Adam, with a learning rate that rises, and falls to 0 along a cosine.
 
@@ -49,10 +51,13 @@ def cosine_adam(
       ema_decay: limit of the moving average of the parameters.
       accumulate: microbatches of a batch, one gradient at a time.
       seed: of everything random in training.
+      ema_lengths: of power-function averages that are kept too, such as 0.05 0.10, with
+        snapshots at every checkpoint; sample.py --ema then rebuilds any length.
     """
     rate = cosine_rate(lr, warmup, steps)
     optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(rate))
-    return Training(optimizer, {"ema": ema(ema_decay)}, rate, steps, batch_size, accumulate, seed)
+    averages = {"ema": ema(ema_decay), **power_averages(ema_lengths)}
+    return Training(optimizer, averages, rate, steps, batch_size, accumulate, seed)
 
 
 def warmup_adam(
@@ -65,6 +70,7 @@ def warmup_adam(
     ema_decay: float = 0.9999,
     accumulate: int = 1,
     seed: int = 0,
+    ema_lengths: tuple[float, ...] = (),
 ) -> Training:
     """Adam, with a learning rate that rises and stays.
 
@@ -78,12 +84,15 @@ def warmup_adam(
       ema_decay: limit of the moving average of the parameters.
       accumulate: microbatches of a batch, one gradient at a time.
       seed: of everything random in training.
+      ema_lengths: of power-function averages that are kept too, such as 0.05 0.10, with
+        snapshots at every checkpoint; sample.py --ema then rebuilds any length.
     """
     rate = optax.linear_schedule(0.0, lr, warmup) if warmup else optax.constant_schedule(lr)
     adam = optax.adamw(rate, weight_decay=weight_decay) if weight_decay else optax.adam(rate)
     clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
     optimizer = optax.chain(clip, adam)
-    return Training(optimizer, {"ema": ema(ema_decay)}, rate, steps, batch_size, accumulate, seed)
+    averages = {"ema": ema(ema_decay), **power_averages(ema_lengths)}
+    return Training(optimizer, averages, rate, steps, batch_size, accumulate, seed)
 
 
 def cosine_muon(
@@ -95,6 +104,7 @@ def cosine_muon(
     ema_decay: float = 0.998,
     accumulate: int = 1,
     seed: int = 0,
+    ema_lengths: tuple[float, ...] = (),
 ) -> Training:
     """Muon on the kernels within layers and Adam on the rest (Jordan et al. 2024), along a cosine.
 
@@ -107,13 +117,16 @@ def cosine_muon(
       ema_decay: limit of the moving average of the parameters.
       accumulate: microbatches of a batch, one gradient at a time.
       seed: of everything random in training.
+      ema_lengths: of power-function averages that are kept too, such as 0.05 0.10, with
+        snapshots at every checkpoint; sample.py --ema then rebuilds any length.
     """
     rate = cosine_rate(lr, warmup, steps)
     muon = optax.contrib.muon(
         rate, adam_learning_rate=rate, muon_weight_dimension_numbers=matrices, consistent_rms=0.2
     )
     optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), muon)
-    return Training(optimizer, {"ema": ema(ema_decay)}, rate, steps, batch_size, accumulate, seed)
+    averages = {"ema": ema(ema_decay), **power_averages(ema_lengths)}
+    return Training(optimizer, averages, rate, steps, batch_size, accumulate, seed)
 
 
 def matrices(params: Params) -> Params:

@@ -15,7 +15,7 @@ def open_model(
     autoencoder_at: str | None,
     form: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[Model | None, Callable | None]:
-    """The model to draw from, and (mesh, step, say) -> its weights and what to call them.
+    """The model to draw from, and (mesh, step, ema, say) -> its weights and what to call them.
 
     Args:
       workdir: of train.py, or None.
@@ -48,12 +48,18 @@ def open_model(
 
 def of_workdir(workdir: Path) -> tuple[Model, Callable]:
     """What `open_model` gives, of a workdir of train.py."""
+    from diffjax.run.snapshots import restore_length
     from diffjax.run.weights import restore_average
     from diffjax.run.workdir import load_experiment
 
     experiment = load_experiment(workdir)
 
-    def weights(mesh, step, say):
+    def weights(mesh, step, ema, say):
+        if ema is not None:
+            found = restore_length(workdir, experiment, mesh, ema, step)
+            for sentence in found.damaged:
+                say(f"warning: {sentence}")
+            return found.params, f"EMA length {ema:g} at step {found.step}"
         found = restore_average(workdir, experiment, mesh, step)
         for sentence in found.damaged:
             say(f"warning: {sentence}; using {found.step}")
@@ -69,7 +75,9 @@ def of_published(folder: str, form: Mapping[str, Any]) -> tuple[Model, Callable]
 
     model, leaves = open_published(folder, **form)
 
-    def weights(mesh, step, say):
+    def weights(mesh, step, ema, say):
+        if ema is not None:
+            raise InputError("--ema is of a workdir; published weights are one average.")
         return placed(leaves, mesh), f"weights of {folder}"
 
     return model, weights

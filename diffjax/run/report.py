@@ -6,7 +6,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from diffjax import checkpoint, parallel
+from diffjax import parallel
 from diffjax.experiment import Experiment
 from diffjax.training import MetricsLog
 
@@ -28,7 +28,7 @@ def reporters(
     experiment: Experiment,
     run: Mapping[str, Any],
     workdir: Path,
-    manager: Any,
+    keep: Callable,
     log: MetricsLog,
     bar: tqdm,
     picture: Callable,
@@ -39,7 +39,7 @@ def reporters(
       experiment: its steps, batch size and learning rate.
       run: `log_every`, `checkpoint_every` and `sample_every` steps.
       workdir: where pictures go.
-      manager: of checkpoints.
+      keep: (step, state) -> None, which saves a checkpoint.
       log: of metrics.
       bar: from `progress_bar`.
       picture: (step, state, path) -> None, which draws and writes a sheet.
@@ -59,7 +59,7 @@ def reporters(
 
     def save(step, state, metrics):
         if step % run["checkpoint_every"] == 0 or step == steps:
-            checkpoint.save(manager, step, state)
+            keep(step, state)
 
     def pictures(step, state, metrics):
         if run["sample_every"] and step % run["sample_every"] == 0 and step != steps:

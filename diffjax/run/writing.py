@@ -76,7 +76,7 @@ def draw_and_write(
         raise InputError("this model has no guidance; leave --guidance-scale at 1.")
     model, frozen, given = encode_once(model, load_frozen(model.frozen, mesh), raw, mesh)
     draw = d.make_draw(model, constructor, options, guide, loop, mesh)
-    params, named = weights(mesh, asked["step"], say)
+    params, named = weights(mesh, asked["step"], asked.get("ema"), say)
     key = parallel.init_sharded(jax.random.key, mesh, np.uint32(asked["seed"]))
 
     def part(first, size):

@@ -6,11 +6,13 @@ on every scale of t. Snapshots of two averages span a space in which the average
 length, which nobody kept, is found by least squares.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from diffjax.errors import InputError
+from diffjax.training.averages import Averages
 from diffjax.types import Array, Scalar
 
 Numbers = np.ndarray | Sequence | float | int
@@ -59,17 +61,58 @@ def power_decay(step: Scalar | Array | int, gamma: float | int):
     return (1 - 1 / step) ** (gamma + 1)
 
 
-def power_ema(length: float | int) -> Callable[[Array | int], Array]:
-    """Decays of a power-function average, for `Averages`.
+class PowerEma(NamedTuple):
+    """step -> decay of a power-function average, where the first step is 0; for `Averages`.
+
+    Attributes:
+      length: sigma of `gamma_of`.
+    """
+
+    length: float
+
+    def __call__(self, step: Scalar | Array | int):
+        return power_decay(step + 1, gamma_of(self.length))
+
+
+def power_ema(length: float | int) -> PowerEma:
+    """Decays of a power-function average.
 
     Args:
       length: sigma of `gamma_of`, such as 0.05 or 0.10.
 
     Returns:
       step -> decay, where the first step is 0.
+
+    Raises:
+      InputError: there is no average of that length.
     """
-    gamma = gamma_of(length)
-    return lambda step: power_decay(step + 1, gamma)
+    gamma_of(length)
+    return PowerEma(float(length))
+
+
+def power_averages(lengths: Sequence[float | int]) -> Averages:
+    """Averages of which `weights` rebuilds any other: two or more, or none.
+
+    Args:
+      lengths: sigmas of `gamma_of`; the paper keeps 0.05 and 0.10.
+
+    Returns:
+      Name -> `power_ema`.
+
+    Raises:
+      InputError: one length alone, one that comes twice, or one that no average has.
+    """
+    if len(lengths) == 1 or len(set(lengths)) < len(lengths):
+        raise InputError(
+            f"--ema-lengths are two or more, such as 0.05 0.10; got {' '.join(map(str, lengths))}."
+        )
+    return {f"power_{length:g}": power_ema(length) for length in lengths}
+
+
+def lengths_of(averages: Averages) -> Mapping[str, float]:
+    """The power-function averages among others: name -> length."""
+    found = {name: decay for name, decay in averages.items() if isinstance(decay, PowerEma)}
+    return {name: decay.length for name, decay in found.items()}
 
 
 def inner_product(t1: Numbers, gamma1: Numbers, t2: Numbers, gamma2: Numbers) -> np.ndarray:
@@ -94,7 +137,19 @@ def inner_product(t1: Numbers, gamma1: Numbers, t2: Numbers, gamma2: Numbers) ->
     return np.asarray((gamma1 + 1) * (gamma2 + 1) * ratio / ((gamma1 + gamma2 + 1) * late))
 
 
-def weights(steps: Numbers, gammas: Numbers, step: float | int, gamma: float | int) -> np.ndarray:
+class Weights(NamedTuple):
+    """How an average is put together.
+
+    Attributes:
+      weights: (n,) float64, of each snapshot. They sum to about 1, and may be negative.
+      misfit: of the profile that they make from the wanted one, in L2 relative to the latter.
+    """
+
+    weights: np.ndarray
+    misfit: float
+
+
+def weights(steps: Numbers, gammas: Numbers, step: float | int, gamma: float | int) -> Weights:
     """Weights of snapshots whose sum is nearest to the average of another length.
 
     min_x int (sum_i x_i p_{t_i}(s) - p_t(s))^2 ds, by A x = b with the inner products (section
@@ -107,7 +162,7 @@ def weights(steps: Numbers, gammas: Numbers, step: float | int, gamma: float | i
       gamma: its exponent.
 
     Returns:
-      x, (n,) float64. They sum to about 1; single ones are large and of both signs.
+      The weights, and how far their profile is from the wanted one.
 
     Raises:
       InputError: no snapshots, two lengths, or a step after the last snapshot.
@@ -119,7 +174,10 @@ def weights(steps: Numbers, gammas: Numbers, step: float | int, gamma: float | i
         raise InputError(f"the last snapshot is of step {t.max():g}; got step {step:g}.")
     gram = inner_product(t[:, None], g[:, None], t[None], g[None])
     wanted = inner_product(t, g, np.float64(step), np.float64(gamma))
-    return np.linalg.lstsq(gram, wanted, rcond=1e-14)[0]
+    x = np.linalg.lstsq(gram, wanted, rcond=1e-14)[0]
+    square = float(inner_product(step, gamma, step, gamma))
+    rest = square - 2 * x @ wanted + x @ gram @ x
+    return Weights(x, float(np.sqrt(max(rest, 0) / square)))
 
 
 def combine(snapshots: Sequence, x: np.ndarray):
