@@ -16,6 +16,7 @@ from jax import lax
 from diffjax import grids, samplers, schedules
 from diffjax.diffusion import prior_sample
 from diffjax.run import flags
+from diffjax.samplers.info import sampler_info
 from diffjax.samplers.noise import path_noise
 from diffjax.types import Sampler
 
@@ -261,7 +262,7 @@ def test_the_spread_tends_to_that_of_the_data(x64, name, on):
 
     From 50 steps; that of `sa_solver` crosses 1 near 50, and so from 20.
     """
-    order = samplers.sampler_info(RUNS[name]).order or 1
+    order = sampler_info(RUNS[name]).order or 1
     start = 20 if name == "sa_solver" else 50
     few, many = (abs(found_ratio(name, on, n) - 1) for n in (start, 200))
     assert many < 1.5 * few * (start / 200) ** order
@@ -296,7 +297,10 @@ def test_every_stochastic_sampler_has_a_statistical_row():
 
 @EXHAUSTIVE
 def test_inner_draws_refine_with_the_grid():
-    """`dpmpp_sde` along one path: finer grids give the same sample, nearer and nearer."""
+    """`dpmpp_sde` along one path: of strong order 1/2 at least, so four times the steps halve.
+
+    With draws that do not belong to the path the distance does not fall at all.
+    """
     schedule = SCHEDULES["linear"]
     denoiser, sampler = oracles.exact_denoiser(GAUSSIAN, schedule), samplers.dpmpp_sde(schedule)
     x = prior_sample(jax.random.key(7), schedule, (256, 1))
@@ -313,7 +317,7 @@ def test_inner_draws_refine_with_the_grid():
         for n in (8, 32, 128)
     ]
     errors = [float(jnp.sqrt(jnp.mean((a - found[-1]) ** 2))) for a in found[:-1]]
-    assert errors[1] < errors[0] / 2.5
+    assert errors[1] < errors[0] / 2
 
 
 def test_path_noise_has_the_covariance_of_one_path():
