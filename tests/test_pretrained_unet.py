@@ -55,6 +55,19 @@ def agree(y, expected):
 
 
 @pytest.mark.parametrize(
+    "i", [0, *(pytest.param(i, marks=pytest.mark.exhaustive) for i in (1, 2, 3))]
+)
+def test_sizes_that_halving_does_not_divide(tmp_path, i):
+    """13 x 7, 5 x 6, 3 x 10 and 8 x 12 on three levels, where diffusers resizes on the way up."""
+    model, _, io = read(tmp_path, "diffusers_unet2d_condition_odd")
+    tokens = {"tokens": jnp.asarray(io["in_context"])}
+    x, t = jnp.asarray(io[f"in_x_{i}"]), jnp.asarray(io["in_t"], jnp.float32)
+    with jax.default_matmul_precision("highest"):
+        y = jax.jit(lambda params: model.network(params, x, t, tokens, None))(model.params)
+    agree(y, io[f"out_y_{i}"])
+
+
+@pytest.mark.parametrize(
     "name",
     [
         "adm_unet",

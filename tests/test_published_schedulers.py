@@ -3,12 +3,15 @@
 Steps and noise levels are those of diffusers 0.42.1 for the same settings.
 """
 
+from itertools import pairwise
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from diffjax import samplers, schedules
 from diffjax.errors import InputError
+from diffjax.parameterization import make_denoiser
 from diffjax.pretrained.sampling import sampling_of
 from diffjax.pretrained.scheduler import KEY, noise_of
 from diffjax.types import Prediction
@@ -171,16 +174,16 @@ def constant(value):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (config("DDIM", clip_sample=False), [4.0, -0.5, 1.0, 0.0]),
-        (config("DDIM", clip_sample_range=2.0), [2.0, -0.5, 1.0, 0.0]),
+        (config("DDPM", clip_sample=False), [4.0, -0.5, 1.0, 0.0]),
+        (config("DDPM", clip_sample_range=2.0), [2.0, -0.5, 1.0, 0.0]),
         (config("DDPM"), [1.0, -0.5, 1.0, 0.0]),
         (config("PNDM", skip_prk_steps=True, clip_sample=True), [4.0, -0.5, 1.0, 0.0]),
         (
-            config("DDIM", thresholding=True, dynamic_thresholding_ratio=1, sample_max_value=2.0),
+            config("DDPM", thresholding=True, dynamic_thresholding_ratio=1, sample_max_value=2.0),
             [1.0, -0.25, 0.5, 0.0],
         ),
         (
-            config("DDIM", thresholding=True, dynamic_thresholding_ratio=1, sample_max_value=99.0),
+            config("DDPM", thresholding=True, dynamic_thresholding_ratio=1, sample_max_value=99.0),
             [1.0, -0.125, 0.25, 0.0],
         ),
     ],
@@ -189,6 +192,44 @@ def test_clipping_and_thresholding(given, said):
     x = jnp.zeros((2, 4))
     finish = sampling_of(given).finish
     np.testing.assert_allclose(finish(constant([4.0, -0.5, 1.0, 0.0]))(x, 0.5, None).x0[1], said)
+
+
+TRAILING = {"clip_sample_range": 0.8, "timestep_spacing": "trailing"}
+IMAGEN = {"clip_sample": False, "thresholding": True}
+IMAGEN |= {"dynamic_thresholding_ratio": 0.7, "sample_max_value": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "ode", "sde"),
+    [
+        (
+            {"clip_sample": False},
+            [0.53094, 0.55381, 0.5439, 0.53932],
+            [0.53592, 0.54127, 0.53895, 0.53788],
+        ),
+        ({}, [0.55694, 0.26215, 0.48172, 0.52551], [0.53816, 0.43632, 0.53488, 0.53669]),
+        (TRAILING, [0.55907, 0.14067, 0.40977, 0.51453], [0.53161, 0.4227, 0.52679, 0.53026]),
+        (IMAGEN, [0.56305, 0.26215, 0.46947, 0.5103], [0.53816, 0.43632, 0.53488, 0.53647]),
+        (
+            {"prediction_type": "v_prediction"},
+            [0.14538, 0.28426, 0.23238, 0.21835],
+            [0.19805, 0.20393, 0.20653, 0.20743],
+        ),
+    ],
+    ids=["plain", "clipped", "range", "threshold", "v"],
+)
+def test_ddim_clips_x0_and_keeps_eps(settings, ode, sde):
+    """Four steps of diffusers' DDIM with the output 1.3 x - 0.4, and all draws 0.5 with eta 0.7."""
+    given = config("DDIM", **settings)
+    (schedule, parameterization), found = noise_of(given), sampling_of(given)
+    ts = found.grid(schedule, 4)
+    net = make_denoiser(lambda params, x, *_: 1.3 * x - 0.4, None, schedule, parameterization)
+    for eta, wanted in ((0.0, ode), (0.7, sde)):
+        x, sampler = jnp.asarray([[2.0, -1.0, 0.3, 0.9]]), found.sampler(schedule, eta=eta)
+        for t, s in pairwise(ts):
+            noise = jnp.full((1, 1, 4), 0.5)
+            x, _ = sampler.step(noise, lambda x, t: found.finish(net)(x, t, None), x, t, s, ())
+        np.testing.assert_allclose(x[0], wanted, atol=2e-5)
 
 
 def test_the_sampler_and_its_options():

@@ -160,6 +160,14 @@ def test_zero_terminal_snr(double):
         )
 
 
+@pytest.mark.parametrize("compiled", [jax.jit, lambda f: f])
+def test_the_logsnr_of_pure_noise_is_infinite_compiled_or_not(compiled):
+    """XLA turns log(exp(a)) into a: a finite log-SNR made DEIS's weights NaN."""
+    found = compiled(lambda t: logsnr(ZERO_TERMINAL_SNR, t))(jnp.asarray([0.5, 1.0]))
+    assert np.isfinite(found[0])
+    assert found[1] == -jnp.inf
+
+
 @pytest.mark.usefixtures("x64")
 def test_zero_terminal_snr_is_an_affine_map():
     """Of sqrt(alpha_bar), and one that keeps the first: Lin et al. 2024, Alg. 1."""

@@ -11,7 +11,13 @@ from diffjax import grids, samplers
 from diffjax.guidance import static_clip
 from diffjax.pretrained.scheduler import KEY, is_flow
 from diffjax.pretrained.scheduler_grids import beta_grid, flow_grid, lcm_grid, level_grid
-from diffjax.pretrained.scheduler_samplers import boundary, multistep, renoise, threshold
+from diffjax.pretrained.scheduler_samplers import (
+    boundary,
+    ddim_of,
+    multistep,
+    renoise,
+    threshold,
+)
 from diffjax.pretrained.scheduler_settings import one_of, settings_of, within
 from diffjax.types import Array, Denoiser, Sampler, Schedule
 
@@ -67,8 +73,8 @@ class SchedulerDefaults(NamedTuple):
 def sampling_of(config: dict[str, Any]) -> SchedulerDefaults:
     """The sampling defaults of a network's scheduler; the usual ones where it has none.
 
-    `ddim` and `ancestral` take eps from the clipped x0_hat, as diffusers' DDIM does under
-    use_clipped_model_output.
+    The clipping of a DDIMScheduler is its sampler's, which takes eps_hat from what the network
+    says, and is not there for another sampler; that of the others is a `finish`.
 
     Args:
       config: of the network, which may hold its scheduler's.
@@ -83,6 +89,8 @@ def sampling_of(config: dict[str, Any]) -> SchedulerDefaults:
     if is_flow(s) and s["_class_name"].startswith("FlowMatch"):
         return SchedulerDefaults(samplers.euler, flow_grid(s), 28, start_std=unit_noise)
     defaults = SAMPLERS[s["_class_name"]](s)
+    if s["_class_name"] == "DDIMScheduler":
+        return defaults._replace(grid=_grid_of(s), start_std=_start_of(s))
     return defaults._replace(grid=_grid_of(s), finish=_finish_of(s), start_std=_start_of(s))
 
 
@@ -122,6 +130,11 @@ def _finish_of(s: dict[str, Any]) -> Callable[[Denoiser], Denoiser]:
 
 
 def _ddim(s):
+    finish = _finish_of(s)
+    return SchedulerDefaults(samplers.ddim if finish is as_it_is else ddim_of(finish), steps=50)
+
+
+def _cogvideox(s):
     return SchedulerDefaults(samplers.ddim, steps=50)
 
 
@@ -189,7 +202,7 @@ def _lcm(s):
 SAMPLERS: dict[str, Callable[[dict[str, Any]], SchedulerDefaults]] = {
     "DDIMScheduler": _ddim,
     "DDPMScheduler": _ddpm,
-    "CogVideoXDDIMScheduler": _ddim,
+    "CogVideoXDDIMScheduler": _cogvideox,
     "PNDMScheduler": _pndm,
     "LCMScheduler": _lcm,
     "EulerDiscreteScheduler": _plain(samplers.euler, 30),

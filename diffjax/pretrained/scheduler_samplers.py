@@ -5,9 +5,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from diffjax import samplers
 from diffjax.diffusion import q_sample
 from diffjax.samplers import dpmpp_multistep
-from diffjax.types import Denoiser, Sampler, Schedule, per_sample
+from diffjax.samplers.info import described, per_step
+from diffjax.types import Denoiser, Sampler, Scalar, Schedule, per_sample
 
 SHORT = 15  # from this number of steps on, diffusers leaves the last steps at full order
 
@@ -46,6 +48,32 @@ def multistep(
         return state._replace(weights=weights)
 
     return Sampler(init, full.step)
+
+
+def ddim_of(finish: Callable[[Denoiser], Denoiser]) -> Callable[..., Sampler]:
+    """DDIM that clips x0_hat and not eps_hat, as diffusers' does: eps_hat is what the network says.
+
+    Args:
+      finish: clipping or thresholding.
+
+    Returns:
+      A constructor as `samplers.ddim`.
+    """
+
+    @described("Song et al. 2021 (DDIM), Eq. 12", order=1, calls=per_step(1), weak=True)
+    def ddim(schedule: Schedule, eta: Scalar = 0.0) -> Sampler:
+        plain = samplers.ddim(schedule, eta)
+
+        def step(noise, denoise, x, t, s, state):
+            said = denoise(x, t)
+            x0 = finish(lambda x, t, cond: said)(x, t, None).x0
+            x, state = plain.step(noise, lambda x, t: said, x, t, s, state)
+            return x + per_sample(schedule.alpha(s), x) * (x0 - said.x0), state
+
+        return plain._replace(step=step)
+
+    ddim.__doc__ = samplers.ddim.__doc__
+    return ddim
 
 
 def renoise(schedule: Schedule) -> Sampler:

@@ -17,7 +17,10 @@ def logsnr(schedule: Schedule, t: Anyshape | float) -> Anyshape:
       Natural logarithm, t's shape; +inf where sigma is 0, -inf where alpha is 0.
     """
     t = jnp.asarray(t)
-    return 2 * (jnp.log(schedule.alpha(t)) - jnp.log(schedule.sigma(t)))
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    # Said of alpha itself: compiled, log(exp(a)) is a, finite where exp(a) is 0.
+    signal = jnp.where(alpha == 0, -jnp.inf, jnp.log(jnp.where(alpha == 0, 1, alpha)))
+    return 2 * (signal - jnp.log(sigma))
 
 
 def clean_time(schedule: Schedule) -> Scalar:
