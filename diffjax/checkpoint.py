@@ -6,12 +6,11 @@ newest step that is whole. A state sharded over many devices and processes is sa
 of them together, and restored on any other number.
 """
 
-import asyncio
 import contextlib
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ import numpy as np
 
 from diffjax.checksums import add, as_before, from_words, parts, sums, to_words
 from diffjax.errors import InputError, sentence
+from diffjax.event_loops import loops_that_end
 from diffjax.types import PyTree
 
 
@@ -226,38 +226,6 @@ def _read_alone(folder: Path, handler: Callable, args: Any) -> PyTree:
     reading = ocp.Checkpointer(handler(), multiprocessing_options=alone)
     with contextlib.closing(reading), loops_that_end():
         return reading.restore(folder / "state", args=args)
-
-
-async def _with_siblings(main: Coroutine) -> Any:
-    """The result or error of a coroutine, once every task that it began has ended."""
-    try:
-        return await main
-    finally:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        await asyncio.gather(*others, return_exceptions=True)
-
-
-@contextlib.contextmanager
-def loops_that_end() -> Iterator[None]:
-    """While active, a failed Orbax read or write waits for its sibling tasks, so only one error
-    is printed.
-
-    Orbax ends its event loop at the first task that fails, and each of the others would print a
-    traceback later. Its own function that runs a coroutine is wrapped, in all threads; other
-    event loops are not touched. Where a version of Orbax has no such function, nothing is
-    changed and the tracebacks are printed.
-    """
-    from orbax.checkpoint._src import asyncio_utils
-
-    usual = getattr(asyncio_utils, "_run_sync_via_new_loop", None)
-    if usual is None:
-        yield
-        return
-    asyncio_utils._run_sync_via_new_loop = lambda main: usual(_with_siblings(main))
-    try:
-        yield
-    finally:
-        asyncio_utils._run_sync_via_new_loop = usual
 
 
 def _check_names(folder: Path, saved: set[str], wanted: set[str]) -> None:

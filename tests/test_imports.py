@@ -38,6 +38,7 @@ ORDER = [
     "data",
     "parallel",
     "checksums",
+    "event_loops",
     "checkpoint",
     "run",
     "inference",
