@@ -48,7 +48,7 @@ def spoilt(sd, tmp_path):
         "sd_ddim",
         *(
             pytest.param(name, marks=pytest.mark.exhaustive)
-            for name in ("sdxl_euler", "sd3_text", "flux_text", "pixart", "sd_inpaint_9ch")
+            for name in ("sdxl_euler", "sd3_text", "flux_text", "pixart", "sd_inpaint_9ch", "lcm")
         ),
     ],
 )

@@ -14,7 +14,8 @@ from diffjax.models.text.encoding import exact_gelu, quick_gelu, tanh_gelu
 from diffjax.pretrained.architecture import Architecture, Encoder, supported
 from diffjax.pretrained.arguments import typed
 from diffjax.pretrained.edm import table
-from diffjax.pretrained.naming import Layout, conv, dense, same, scalar
+from diffjax.pretrained.naming import Layout, scalar
+from diffjax.pretrained.own_names import LEAVES, layout_of
 
 ACTIVATIONS = {
     "gelu": exact_gelu,
@@ -22,7 +23,9 @@ ACTIVATIONS = {
     "relu": nn.relu,
     **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh"), tanh_gelu),
 }
-LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
+PLACES = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
+"""Tables of 0, 1, 2, ... that older files of CLIP hold."""
+
 TEXT = {
     "vocab_size": 49408,
     "max_position_embeddings": 77,
@@ -84,13 +87,13 @@ def clip_text(config: dict[str, Any], projects: bool = False) -> Architecture:
       InputError: a setting that is not built here.
     """
     c = picked(config.get("text_config") or config, TEXT, "CLIPTextModel")
-    return finished(clip_text_module(c, projects), ids(), clip_name("text_model."), _layout)
+    return finished(clip_text_module(c, projects), ids(), clip_name("text_model."))
 
 
 def clip_vision(config: dict[str, Any], projects: bool = False) -> Architecture:
     """CLIPVisionModel, or with a projection CLIPVisionModelWithProjection."""
     c = picked(config.get("vision_config") or config, VISION, "CLIPVisionModel")
-    return finished(clip_vision_module(c, projects), pixels(c), clip_name("vision_model."), _layout)
+    return finished(clip_vision_module(c, projects), pixels(c), clip_name("vision_model."))
 
 
 def clip_model(config: dict[str, Any]) -> Architecture:
@@ -109,14 +112,14 @@ def clip_model(config: dict[str, Any]) -> Architecture:
             return "logit_scale"
         return clip_name(path[0] + ".")(path[1:])
 
-    return finished(module, (*ids(), *pixels(vision)), name, _layout)
+    return finished(module, (*ids(), *pixels(vision)), name)
 
 
 def siglip_vision(config: dict[str, Any]) -> Architecture:
     """SiglipVisionModel."""
     c = picked(config.get("vision_config") or config, SIGLIP, "SiglipVisionModel")
     module = SiglipVision(**vision_sizes(c), head=c["vision_use_head"])
-    return finished(module, pixels(c), siglip_name, _layout)
+    return finished(module, pixels(c), siglip_name)
 
 
 def t5_encoder(config: dict[str, Any], own_bias: bool = False) -> Architecture:
@@ -139,8 +142,7 @@ def t5_encoder(config: dict[str, Any], own_bias: bool = False) -> Architecture:
         own_bias=own_bias,
         epsilon=float(c["layer_norm_epsilon"]),
     )
-    ignored = frozenset(("encoder.embed_tokens.weight",))
-    return finished(module, ids(), t5_name, _layout)._replace(ignored=ignored)
+    return finished(module, ids(), t5_name, ("encoder.embed_tokens.weight",))
 
 
 def bert(config: dict[str, Any]) -> Architecture:
@@ -158,10 +160,8 @@ def bert(config: dict[str, Any]) -> Architecture:
         activation=ACTIVATIONS[c["hidden_act"]],
         epsilon=float(c["layer_norm_eps"]),
     )
-    ignored = frozenset(("embeddings.position_ids",))
-    return finished(module, ids(), bert_name, _layout)._replace(
-        ignored=ignored, modern=lambda name: name.removeprefix("bert.")
-    )
+    found = finished(module, ids(), bert_name, ("embeddings.position_ids",))
+    return found._replace(modern=lambda name: name.removeprefix("bert."))
 
 
 # --- modules ----------------------------------------------------------------------------
@@ -230,26 +230,33 @@ def pixels(c: dict[str, Any]) -> tuple:
     return (jax.ShapeDtypeStruct((1, size, size, c["num_channels"]), np.float32),)
 
 
-def finished(module: nn.Module, inputs: tuple, name: Callable, layout: Callable) -> Architecture:
-    """The architecture of an encoder whose leaves are named by `name`."""
+def finished(
+    module: nn.Module, inputs: tuple, name: Callable, also: tuple[str, ...] = ()
+) -> Architecture:
+    """The architecture of an encoder whose leaves are named by `name`.
+
+    Args:
+      module: the encoder.
+      inputs: of its `__call__`, as shapes.
+      name: path of a leaf -> the file's name of it.
+      also: names that files hold and that say nothing new.
+    """
 
     def finish(params, config):
         encode = lambda params, *inputs: module.apply({"params": params}, *inputs)  # noqa: E731
         logits = encode if isinstance(module, CLIPModel) else None
         return Encoder(encode, params, module, config, logits)
 
-    old = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
-    names = table(module, inputs, name, layout)
-    return Architecture(module, inputs, names, finish, ignored=frozenset(old))
+    names = table(module, inputs, name, layout_of_encoder)
+    return Architecture(module, inputs, names, finish, ignored=frozenset((*PLACES, *also)))
 
 
 # --- names ------------------------------------------------------------------------------
 
 
-def _layout(path: tuple[str, ...], shape: tuple[int, ...]) -> Layout:
-    if path[-1] != "kernel":
-        return scalar if shape == () else same
-    return conv if len(shape) == 4 else dense
+def layout_of_encoder(path: tuple[str, ...], shape: tuple[int, ...]) -> Layout:
+    """The layout of a leaf; CLIP's one number may be a list of one."""
+    return scalar if shape == () else layout_of(path, shape)
 
 
 def clip_name(prefix: str) -> Callable[[tuple[str, ...]], str]:
