@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -12,14 +14,14 @@ import numpy as np
 import pytest
 from golden_adapter import run_pipeline
 from safetensors.numpy import load_file, save_file
-from scripts import run
+from scripts import ROOT, run
 from systems import GOLDEN, described, write_json, write_system
 
 from diffjax import parallel
 from diffjax.errors import InputError
 from diffjax.pretrained.architecture import shapes
 from diffjax.pretrained.load import architecture_of
-from diffjax.pretrained.naming import Leaf, count
+from diffjax.pretrained.naming import Leaf, count, expected_shapes
 from diffjax.pretrained.prompts import chunks_of, clip_rows, pieces_of, prompts_of
 from diffjax.pretrained.systems import is_system, open_system
 from diffjax.pretrained.tokenizer import load_tokenizer
@@ -48,7 +50,15 @@ def spoilt(sd, tmp_path):
         "sd_ddim",
         *(
             pytest.param(name, marks=pytest.mark.exhaustive)
-            for name in ("sdxl_euler", "sd3_text", "flux_text", "pixart", "sd_inpaint_9ch", "lcm")
+            for name in (
+                "sdxl_euler",
+                "sd3_text",
+                "flux_text",
+                "pixart",
+                "sd_inpaint_9ch",
+                "lcm",
+                "consistency_2step",
+            )
         ),
     ],
 )
@@ -326,6 +336,54 @@ def test_parameters_of_published_models_are_counted(name):
     """Numbers of diffusers 0.42.1 and of the models' cards; no weight is made."""
     config, wanted = COUNTS[name]
     assert count(shapes(architecture_of(config))) == wanted
+
+
+def write_sparse(folder, config):
+    """A network's folder with a file of zeros in float16 that takes no place on the disk."""
+    folder.mkdir()
+    write_json(folder / "config.json", config)
+    architecture, start, header = architecture_of(config), 0, {}
+    for name, shape in expected_shapes(architecture.names, shapes(architecture)).items():
+        stop = start + 2 * int(np.prod(shape))
+        header[name] = {"dtype": "F16", "shape": shape, "data_offsets": [start, stop]}
+        start = stop
+    text = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + start)
+    return start
+
+
+OPEN = """
+import resource, sys
+from diffjax.pretrained.systems import open_system
+system = open_system(sys.argv[1])
+leaves = [system.leaves(), *(load() for load in system.model.frozen.values())]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@LONG
+def test_a_folder_of_sdxl_size_opens_without_its_weights(sd, tmp_path):
+    """Every name and shape of 7 GB of weights is checked within 1.5 GB of memory."""
+    parts = {
+        "unet": SDXL | {"sample_size": 128},
+        "vae": VAE,
+        "text_encoder": clip("CLIPTextModel", 768, 12, 12, 768),
+        "text_encoder_2": clip("CLIPTextModelWithProjection", 1280, 20, 32, 1280),
+    }
+    size = sum(write_sparse(tmp_path / part, config) for part, config in parts.items())
+    for name in ("tokenizer", "tokenizer_2"):
+        shutil.copytree(sd / "tokenizer", tmp_path / name)
+    shutil.copytree(sd / "scheduler", tmp_path / "scheduler")
+    kinds = {part: c.get("_class_name") or c["architectures"][0] for part, c in parts.items()}
+    kinds |= {"tokenizer": "CLIPTokenizer", "tokenizer_2": "CLIPTokenizer"}
+    index = {part: ["a library", kind] for part, kind in kinds.items()}
+    write_json(tmp_path / "model_index.json", index | {"_class_name": "StableDiffusionXLPipeline"})
+    command = [sys.executable, "-c", OPEN, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert size > 6.8e9
+    assert int(done.stdout) < 1.5e9
 
 
 def test_pixart_by_its_older_name():

@@ -9,8 +9,14 @@ import jax.numpy as jnp
 
 from diffjax import grids, samplers
 from diffjax.guidance import static_clip
-from diffjax.pretrained.scheduler import KEY, is_flow
-from diffjax.pretrained.scheduler_grids import beta_grid, flow_grid, lcm_grid, level_grid
+from diffjax.pretrained.scheduler import CONSISTENCY, KEY, is_flow
+from diffjax.pretrained.scheduler_grids import (
+    beta_grid,
+    consistency_grid,
+    flow_grid,
+    lcm_grid,
+    level_grid,
+)
 from diffjax.pretrained.scheduler_samplers import (
     boundary,
     ddim_of,
@@ -88,6 +94,10 @@ def sampling_of(config: dict[str, Any]) -> SchedulerDefaults:
     one_of(s, final_sigmas_type=("zero", "sigma_min"))
     if is_flow(s) and s["_class_name"].startswith("FlowMatch"):
         return SchedulerDefaults(samplers.euler, flow_grid(s), 28, start_std=unit_noise)
+    if s["_class_name"] == CONSISTENCY:
+        finish = partial(static_clip, bound=1.0) if s["clip_denoised"] else as_it_is
+        options = {"floor": float(s["sigma_min"])}
+        return SchedulerDefaults(renoise, consistency_grid(s), 1, options, finish)
     defaults = SAMPLERS[s["_class_name"]](s)
     if s["_class_name"] == "DDIMScheduler":
         return defaults._replace(grid=_grid_of(s), start_std=_start_of(s))

@@ -37,6 +37,8 @@ ROUNDING = ("DPMSolverMultistepScheduler", "DEISMultistepScheduler", "UniPCMulti
 ALMOST_ZERO = (*ROUNDING[:1], "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")
 """Schedulers whose zero SNR is 2^-24, so that sigma/alpha is finite."""
 
+CONSISTENCY = "CMStochasticIterativeScheduler"
+
 Noise = tuple[Schedule, Parameterization]
 
 
@@ -108,6 +110,8 @@ def noise_of(
         return schedule, whole_steps(parameterization, jnp.floor) if whole else parameterization
     if s["_class_name"].startswith("EDM"):
         return _edm(s)
+    if s["_class_name"] == CONSISTENCY:
+        return _consistency(s)
     one_of(s, prediction_type=tuple(PREDICTIONS))
     schedule = schedules.from_betas(betas_of(s))
     predict = PREDICTIONS[s["prediction_type"]]
@@ -198,6 +202,21 @@ def _edm(s: dict[str, Any]) -> Noise:
     negative = s["prediction_type"] == "v_prediction"
     schedule = schedules.edm(float(s["sigma_min"]), float(s["sigma_max"]))
     return schedule, negated if negative else preconditioning
+
+
+def _consistency(s: dict[str, Any]) -> Noise:
+    """Song et al. 2023, appendix C: x0_hat is x_t at sigma_min; the time is 250 log(sigma)."""
+    check_levels(s["sigma_min"], s["sigma_max"])
+    within(s, "sigma_data", 1e-6, 1e6)
+    low, data = float(s["sigma_min"]), float(s["sigma_data"])
+
+    def coefficients(schedule, t):
+        sigma = schedule.sigma(t)
+        root = jnp.sqrt(sigma**2 + data**2)
+        c_skip = data**2 / ((sigma - low) ** 2 + data**2)
+        return Coefficients(c_skip, data * (sigma - low) / root, 1 / root, 250 * jnp.log(sigma))
+
+    return schedules.edm(low, float(s["sigma_max"])), coefficients
 
 
 def betas_of(s: dict[str, Any]) -> BetaTable:

@@ -204,3 +204,29 @@ def lcm_grid(s: dict[str, Any]) -> Make:
         return end_at(schedule, jnp.asarray((steps + 1.0) / T), False)
 
     return grid
+
+
+def consistency_levels(s: dict[str, Any], steps: np.ndarray) -> Array:
+    """Noise levels of rising steps of a consistency model's own grid, then its lowest.
+
+    Args:
+      s: the scheduler's settings.
+      steps: from 0, the highest level, to num_train_timesteps - 1.
+    """
+    ramp = np.asarray(steps) / max(s["num_train_timesteps"] - 1, 1)
+    low, high = (s[name] ** (1 / s["rho"]) for name in ("sigma_min", "sigma_max"))
+    levels = (high + ramp * (low - high)) ** s["rho"]
+    return jnp.append(jnp.asarray(levels), s["sigma_min"])
+
+
+def consistency_grid(s: dict[str, Any]) -> Make:
+    """n of the levels of Karras et al. 2022, Eq. 5, evenly: the grid of consistency models."""
+    within(s, "rho", 1e-3, 1e3)
+    within(s, "num_train_timesteps", 1, 1_000_000)
+    one_of(s, s_noise=(1.0,))
+
+    def grid(schedule: Schedule, n: int) -> Array:
+        check_steps(n, s["num_train_timesteps"])
+        return consistency_levels(s, np.arange(n) * (s["num_train_timesteps"] // n))
+
+    return grid

@@ -6,7 +6,6 @@ from typing import Any
 import jax.numpy as jnp
 
 from diffjax import samplers
-from diffjax.diffusion import q_sample
 from diffjax.samplers import dpmpp_multistep
 from diffjax.samplers.info import described, per_step
 from diffjax.types import Denoiser, Sampler, Scalar, Schedule, per_sample
@@ -76,18 +75,20 @@ def ddim_of(finish: Callable[[Denoiser], Denoiser]) -> Callable[..., Sampler]:
     return ddim
 
 
-def renoise(schedule: Schedule) -> Sampler:
-    """x_s = alpha_s x0_hat + sigma_s z: Song et al. 2023 (consistency models), Alg. 1.
+def renoise(schedule: Schedule, floor: float = 0.0) -> Sampler:
+    """x_s = alpha_s x0_hat + sqrt(sigma_s^2 - floor^2) z: Song et al. 2023, Alg. 1.
 
     Args:
       schedule: the noise schedule.
+      floor: noise that x0_hat has already: a consistency model's sigma_min.
 
     Returns:
       A sampler that wants one noise array per step; one denoiser call per step.
     """
 
     def step(noise, denoise, x, t, s, state):
-        return q_sample(schedule, denoise(x, t).x0, s, noise[0]), state
+        std = jnp.sqrt(jnp.maximum(schedule.sigma(s) ** 2 - floor**2, 0))
+        return schedule.alpha(s) * denoise(x, t).x0 + std * noise[0], state
 
     return Sampler(lambda x, ts: (), step, draws=1)
 

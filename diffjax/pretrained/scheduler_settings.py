@@ -96,7 +96,17 @@ EDM = {
     "rho": 7.0,
     "final_sigmas_type": "zero",
 }
+CONSISTENCY = {
+    "num_train_timesteps": 40,
+    "sigma_min": 0.002,
+    "sigma_max": 80.0,
+    "sigma_data": 0.5,
+    "s_noise": 1.0,
+    "rho": 7.0,
+    "clip_denoised": True,
+}
 SCHEDULERS: dict[str, dict[str, Any]] = {
+    "CMStochasticIterativeScheduler": CONSISTENCY,
     "DDIMScheduler": DDIM,
     "DDPMScheduler": DDIM | {"variance_type": "fixed_small"},
     "CogVideoXDDIMScheduler": DDIM

@@ -51,8 +51,37 @@ def _embeds(inputs):
     return cond, null
 
 
+def _consistency(root, call, inputs, noises):
+    """The image of a consistency model, which draws pixels and reads no prompt."""
+    from diffjax.experiment import unguided
+    from diffjax.pretrained.load import load
+    from diffjax.pretrained.model import published
+    from diffjax.pretrained.scheduler import KEY
+    from diffjax.pretrained.scheduler_grids import consistency_levels
+
+    (model, params), settings = published(root), load(root).config[KEY]
+    usual = model.sampling
+    if "timesteps" in call:
+        ts = consistency_levels(settings, np.asarray(call["timesteps"])[::-1])
+    else:
+        ts = usual.grid(model.schedule, call["num_inference_steps"])
+    sampler = usual.sampler(model.schedule, **usual.options)
+    x = model.schedule.sigma(ts[0]) * _nhwc(inputs["latents"])
+    noises = [_nhwc(z) for z in noises]
+    path = jax.jit(lambda x: _path(unguided(model, params), sampler, x, ts, None, noises))(x)
+    return {"image": np.clip(np.asarray(path[-1]) / 2 + 0.5, 0, 1)}
+
+
 def run_pipeline(root, call, inputs, noises):
     """The latents after each step and the image of one call."""
+    from diffjax.pretrained.pipeline import read_pipeline
+
+    is_consistency = read_pipeline(root).kind == "ConsistencyModelPipeline"
+    return (_consistency if is_consistency else _system)(root, call, inputs, noises)
+
+
+def _system(root, call, inputs, noises):
+    """`run_pipeline` of a system that reads prompts."""
     from diffjax import samplers
     from diffjax.conditioning import encode as cond_of
     from diffjax.conditioning import nulls as null_of
