@@ -365,7 +365,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 @LONG
 def test_a_folder_of_sdxl_size_opens_without_its_weights(sd, tmp_path):
-    """Every name and shape of 7 GB of weights is checked within 1.5 GB of memory."""
+    """Every name and shape of 7 GB of weights is checked within 1 GB of memory."""
     parts = {
         "unet": SDXL | {"sample_size": 128},
         "vae": VAE,
@@ -378,12 +378,13 @@ def test_a_folder_of_sdxl_size_opens_without_its_weights(sd, tmp_path):
     shutil.copytree(sd / "scheduler", tmp_path / "scheduler")
     kinds = {part: c.get("_class_name") or c["architectures"][0] for part, c in parts.items()}
     kinds |= {"tokenizer": "CLIPTokenizer", "tokenizer_2": "CLIPTokenizer"}
+    kinds["scheduler"] = "DDIMScheduler"
     index = {part: ["a library", kind] for part, kind in kinds.items()}
     write_json(tmp_path / "model_index.json", index | {"_class_name": "StableDiffusionXLPipeline"})
     command = [sys.executable, "-c", OPEN, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     assert size > 6.8e9
-    assert int(done.stdout) < 1.5e9
+    assert int(done.stdout) < 1e9
 
 
 def test_pixart_by_its_older_name():

@@ -117,7 +117,7 @@ def open_system(
         parts = {n: k for n, k in system.parts.items() if not n.startswith(("text", "token"))}
         system = system._replace(parts=parts, reader=no_reader)
     absent = [name for name in system.optional if name not in pipeline.classes]
-    scheduler = {"scheduler": (pipeline.classes.get("scheduler", "one of diffusers"),)}
+    scheduler = {"scheduler": (pipeline.classes.get("scheduler", "scheduler of diffusers"),)}
     parts = {name: kinds for name, kinds in system.parts.items() if name not in absent}
     check_parts(pipeline, parts if whole else parts | scheduler)
     check_loras(pipeline)
