@@ -1,4 +1,4 @@
-"""Guided sampling beside diffusers' guiders: `python benchmarks/guidance.py [--batch 4]`.
+"""Guided sampling beside diffusers' guiders: `python benchmarks/guidance.py [--batch 1]`.
 
     pip install -e ".[bench-torch]" && python benchmarks/guidance.py
 
@@ -100,17 +100,15 @@ def guides(schedule, ts):
     }
 
 
-def evaluations(network, schedule, guide, ts, params, x, label):
-    """Rows that the network is given for one sample, counted while it runs."""
+def counted(network):
+    """The network, and a list to which each call adds the rows that it was given."""
     rows = []
 
-    def counted(params, x, *rest):
+    def called(params, x, *rest):
         jax.debug.callback(lambda n=x.shape[0]: rows.append(n))
         return network(params, x, *rest)
 
-    jax.block_until_ready(ours(counted, schedule, guide, ts)(params, x, label))
-    jax.effects_barrier()
-    return sum(rows) / x.shape[0]
+    return called, rows
 
 
 def seconds(*runs):
@@ -132,7 +130,8 @@ def main(batch):
     with tempfile.TemporaryDirectory() as folder:
         net.save_pretrained(folder)
         found = pretrained.load(folder)
-    network, params = found.network, jax.device_put(found.params)
+    network, rows = counted(found.network)
+    params = jax.device_put(found.params)
     schedule = schedules.from_betas(schedules.linear_betas())
     ts = grids.trailing(schedule, STEPS)
     rng = np.random.default_rng(0)
@@ -145,7 +144,10 @@ def main(batch):
     print("|---|---|---|---|---|---|---|")
     for name, (guide, guider) in guides(schedule, ts).items():
         draw = ours(network, schedule, guide, ts)
+        rows.clear()
         mine = np.asarray(draw(params, x, label))
+        jax.effects_barrier()
+        own = sum(rows) / batch
         with torch.no_grad():
             yours, calls = theirs(net, guider, their_x, their_label)
             apart = np.abs(mine - yours.permute(0, 2, 3, 1).numpy()).max()
@@ -153,12 +155,11 @@ def main(batch):
                 lambda draw=draw: draw(params, x, label).block_until_ready(),
                 lambda guider=guider: theirs(net, guider, their_x, their_label),
             )
-        rows = evaluations(network, schedule, guide, ts, params, x, label)
         spent = f"{a:.2f} s | {b:.2f} s | {a / b:.2f}"
-        print(f"| {name} | {spent} | {rows:.0f} | {calls} | {apart:.1e} |", flush=True)
+        print(f"| {name} | {spent} | {own:.0f} | {calls} | {apart:.1e} |", flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=1)
     main(parser.parse_args().batch)

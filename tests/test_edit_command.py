@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from nets import reference, write_folder
 from PIL import Image
 
 from diffjax import edit
@@ -174,3 +175,20 @@ def test_every_kind_of_method(flags, trained, files, monkeypatch, capsys):
     code, out, err = run(monkeypatch, capsys, trained[0], *flags, "--steps", 4)
     assert code == 0, err
     assert "edited.png" in out
+
+
+@SLOW
+def test_published_weights_edit_and_have_no_guidance(files, monkeypatch, capsys):
+    config, tensors, _ = reference("diffusers_unet2d")
+    folder = write_folder(files / "net", config, tensors)
+    side = config["sample_size"]
+    shape = (2, side, side, config["in_channels"])
+    np.savez("own.npz", samples=RNG.integers(0, 256, shape, dtype=np.uint8))
+    flags = ("--pretrained", folder, "--init-image", "own.npz", "--steps", 2, "--strength", 0.5)
+    code, out, err = run(monkeypatch, capsys, *flags, "--out", "a.npz")
+    assert code == 0, err
+    assert "1 steps" in out
+    assert np.load("a.npz")["samples"].shape == shape
+    code, _, err = run(monkeypatch, capsys, *flags, "--guidance-scale", 2)
+    assert code == 2
+    assert "guidance needs a model with a null" in err

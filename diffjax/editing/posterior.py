@@ -128,8 +128,7 @@ def pigdm(
     def guided(x, t, cond):
         check_measurement(operator.apply, x, y)
         t = jnp.asarray(t)
-        score = pigdm_score(denoiser, schedule, operator, y, noise_std, x, t, cond, variance)
-        x0 = denoiser(x, t, cond).x0
+        x0, score = _x0_and_score(denoiser, schedule, operator, y, noise_std, x, t, cond, variance)
         return Prediction(x0 + per_sample(schedule.sigma(t) ** 2 / schedule.alpha(t), x) * score)
 
     return guided
@@ -147,12 +146,17 @@ def pigdm_score(
     variance: Callable[[Schedule, Array], Array] = guided_variance,
 ) -> Samples:
     """The score of y given x_t under PiGDM's normal law, for one t of the batch; see `pigdm`."""
+    return _x0_and_score(denoiser, schedule, operator, y, noise_std, x, t, cond, variance)[1]
+
+
+def _x0_and_score(denoiser, schedule, operator, y, noise_std, x, t, cond, variance):
+    """x0_hat and the score, of one call of the denoiser and its gradient."""
     x0, pull = jax.vjp(lambda x: denoiser(x, t, cond).x0, x)
     r2 = variance(schedule, t)
     rest = y - operator.apply(x0)
     solved = operator.function(lambda e: 1 / (r2 * e + noise_std**2 + 1e-30), rest)
     # Where nothing is measured (eigenvalue and noise 0) the residual is 0 as well.
-    return pull(operator.adjoint(solved))[0]
+    return x0, pull(operator.adjoint(solved))[0]
 
 
 def pigdm_steps(

@@ -49,6 +49,12 @@ from diffjax.models.unet_presets import (
 from diffjax.models.uvit import UViT
 from diffjax.models.vae import VAE
 from diffjax.models.vq import VQModel
+from diffjax.models.weakened import (
+    by_name,
+    perturbed_attention,
+    skip_layers,
+    smoothed_attention,
+)
 from diffjax.models.winograd import winograd
 
 __all__ = [
@@ -75,6 +81,7 @@ __all__ = [
     "adm_imagenet64",
     "adm_imagenet256",
     "adm_unet",
+    "by_name",
     "ddpm_celebahq256",
     "ddpm_cifar10",
     "ddpm_unet",
@@ -102,7 +109,10 @@ __all__ = [
     "latent_unet",
     "ncsnpp_cifar10",
     "network",
+    "perturbed_attention",
+    "skip_layers",
     "skip_tuning",
+    "smoothed_attention",
     "stable_diffusion_v1",
     "stack_blocks",
     "unstack_blocks",

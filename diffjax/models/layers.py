@@ -5,6 +5,9 @@ type, and norms and softmax are at least float32 whatever it is.
 """
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -81,6 +84,23 @@ class GroupNorm(nn.Module):
         return y.astype(x.dtype).reshape(x.shape)
 
 
+_RULE: ContextVar[Callable | None] = ContextVar("attention", default=None)
+
+
+@contextmanager
+def attending(rule: Callable[..., Array]) -> Iterator[None]:
+    """Attention in another way while a network is called: see `models.weakened`.
+
+    Args:
+      rule: (attend, q, k, v, mask) -> what `attention` returns; `attend` is the usual way.
+    """
+    token = _RULE.set(rule)
+    try:
+        yield
+    finally:
+        _RULE.reset(token)
+
+
 def attention(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
     """softmax(q k' / sqrt(D)) v: Vaswani et al. 2017, Eq. 1.
 
@@ -93,6 +113,11 @@ def attention(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
     Returns:
       (B, T, heads D).
     """
+    rule = _RULE.get()
+    return rule(_attention, q, k, v, mask) if rule else _attention(q, k, v, mask)
+
+
+def _attention(q, k, v, mask):
     if mask is not None:
         mask = mask[:, None, None, :]
     attend = float64_attention if q.dtype == jnp.float64 else jax.nn.dot_product_attention
