@@ -81,6 +81,7 @@ def test_what_takes_residuals_adds_them_where_diffusers_does(tmp_path):
         run(model, io["in_x"], io["in_t"], cond | {"residuals": wrong})
 
 
+@pytest.mark.exhaustive
 def test_before_training_a_controlnet_of_dit_changes_no_bit():
     module = models.DiT(width=8, depth=3, heads=2, num_classes=3, learn_sigma=False)
     check_zero(module, *tiny.inputs())
