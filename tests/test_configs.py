@@ -19,7 +19,7 @@ SHRUNK = {
     "edges_controlnet": UNET,
     "images": ("--size", 8, "--width", 8, "--blocks", 1, "--conditional"),
 }
-LINES = {"images": 75}  # others 45
+LINES = {"images": 75, "edges_controlnet": 65}  # others 45
 
 
 def sources(name, tmp_path):

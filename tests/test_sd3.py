@@ -18,7 +18,12 @@ from diffjax.pretrained.load import architecture_of
 from diffjax.pretrained.model import published
 from diffjax.pretrained.naming import count
 
-GOLDEN = ("diffusers_sd3", "diffusers_sd3_plain")  # with and without norms of queries and keys
+# With and without norms of queries and keys, and with a second attention.
+GOLDEN = (
+    "diffusers_sd3",
+    "diffusers_sd3_plain",
+    pytest.param("diffusers_sd3_dual", marks=pytest.mark.exhaustive),
+)
 KIND = {"_class_name": "SD3Transformer2DModel"}
 
 
@@ -55,19 +60,21 @@ def test_the_denoiser_goes_back_along_the_velocity(tmp_path):
 
 
 SIZES = {
-    "3 medium": (24, 24, None, 2_028_328_000),
-    "3.5 large": (38, 38, "rms_norm", 8_056_627_520),
+    "3 medium": (24, 24, None, 0, 2_028_328_000),
+    "3.5 large": (38, 38, "rms_norm", 0, 8_056_627_520),
+    "3.5 medium": (24, 24, "rms_norm", 13, 2_243_171_520),
 }
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("size", SIZES)
 def test_number_of_parameters(size):
-    depth, heads, qk_norm, expected = SIZES[size]
+    depth, heads, qk_norm, dual, expected = SIZES[size]
     sizes = {
         "num_layers": depth,
         "num_attention_heads": heads,
         "caption_projection_dim": 64 * heads,
+        "dual_attention_layers": list(range(dual)),
     }
     config = KIND | sizes | {"qk_norm": qk_norm, "pos_embed_max_size": 192}
     assert count(shapes(architecture_of(config))) == expected
@@ -83,8 +90,8 @@ def test_positions_of_the_whole_grid_and_of_its_middle():
 
 
 def test_what_is_not_built_is_refused(tmp_path):
-    with pytest.raises(InputError, match="dual_attention_layers"):
-        architecture_of(KIND | {"dual_attention_layers": [0, 1]})
+    with pytest.raises(InputError, match=r"dual_attention_layers = \(0, 2\)"):
+        architecture_of(KIND | {"dual_attention_layers": [0, 2]})
     with pytest.raises(InputError, match=r"num_layer'; did you mean 'num_layers'"):
         architecture_of(KIND | {"num_layer": 2})
     model, _, (x, t, cond, _), _ = golden("diffusers_sd3_plain", tmp_path)

@@ -15,6 +15,9 @@ from diffjax.models import network
 from diffjax.models.controlnet import controlled, from_zero, upon
 from diffjax.models.stacking import stack_blocks, unstack_blocks
 from diffjax.models.transformer_control import transformer_controlnet
+from diffjax.pretrained.architecture import shapes
+from diffjax.pretrained.load import architecture_of
+from diffjax.pretrained.naming import count
 
 
 def read(folder, name):
@@ -78,6 +81,7 @@ def test_what_takes_residuals_adds_them_where_diffusers_does(tmp_path):
         run(model, io["in_x"], io["in_t"], cond | {"residuals": wrong})
 
 
+@pytest.mark.exhaustive
 def test_before_training_a_controlnet_of_dit_changes_no_bit():
     module = models.DiT(width=8, depth=3, heads=2, num_classes=3, learn_sigma=False)
     check_zero(module, *tiny.inputs())
@@ -124,3 +128,11 @@ def test_residuals_under_scanned_and_recomputed_blocks():
     # Each of the two is read by two of the four blocks, one after the other.
     twice = tiny.apply(module, base, x, t, cond | {"residuals": list(residuals.repeat(2, 0))})
     np.testing.assert_allclose(twice, plain, atol=1e-6)
+
+
+@pytest.mark.exhaustive
+def test_number_of_parameters():
+    """A ControlNet of half of Stable Diffusion 3 medium's blocks, as diffusers counts it."""
+    config = {"_class_name": "SD3ControlNetModel", "num_layers": 12, "num_attention_heads": 24}
+    config |= {"caption_projection_dim": 1536, "pos_embed_max_size": 192}
+    assert count(shapes(architecture_of(config))) == 1_062_855_168

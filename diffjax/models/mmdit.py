@@ -69,6 +69,8 @@ class JointBlock(nn.Module):
       mlp: makes the MLPs.
       norm: makes the norms.
       last: whether the text ends here, and only its keys and values are made.
+      dual: whether the image also attends to itself alone, beside the joint attention (Stable
+        Diffusion 3.5 medium).
       dtype: type of the computation.
     """
 
@@ -77,6 +79,7 @@ class JointBlock(nn.Module):
     mlp: Callable[..., nn.Module] = MLP
     norm: Callable[..., nn.Module] = LayerNorm
     last: bool = False
+    dual: bool = False
     dtype: Dtype = jnp.float32
 
     @nn.compact
@@ -85,16 +88,26 @@ class JointBlock(nn.Module):
         image, text = streams
         enter = partial(StreamIn, heads=self.heads, norm=self.norm, dtype=self.dtype)
         leave = partial(StreamOut, self.mlp, self.norm, self.dtype)
-        ours, parts = enter(6, qkv=self.qkv, name="image_in")(image, context)
+        pieces = 9 if self.dual else 6
+        ours, parts = enter(pieces, qkv=self.qkv, name="image_in")(image, context)
         plain = partial(self.qkv, rotate=no_rotation)
         theirs, text_parts = enter(2 if self.last else 6, qkv=plain, name="text_in")(text, context)
         joined = (jnp.concatenate(pair, axis=1) for pair in zip(ours, theirs, strict=True))
         h = attention(*joined, context.mask)
         attended, text_attended = jnp.split(h, [image.shape[1]], axis=1)
-        image = leave(name="image_out")(image, attended, parts)
+        if self.dual:
+            image = image + self.alone(image, parts[4:], context)
+        image = leave(name="image_out")(image, attended, parts[:4])
         if not self.last:
             text = leave(name="text_out")(text, text_attended, text_parts)
         return image, text
+
+    def alone(self, image: Array, parts: list[Array], context: BlockContext) -> Array:
+        """What the image adds by attention to itself alone; in a compact method."""
+        shift, scale, gate = parts
+        x = self.norm(name="norm_alone")(image) * (1 + scale) + shift
+        qkv = self.qkv(heads=self.heads, dtype=self.dtype, name="qkv_alone")(x, context.where)
+        return gate * dense(image.shape[-1], self.dtype, name="out_alone")(attention(*qkv))
 
 
 class MMDiT(nn.Module):
@@ -112,6 +125,7 @@ class MMDiT(nn.Module):
       vector: whether a vector (B, V) is taken as a condition.
       out_channels: None for as many as the input.
       block: makes a block, see `JointBlock`.
+      dual: number of blocks at the beginning with a second attention, see `JointBlock`.
       position: (cells, width) -> table (T, width) that is added to the patches.
       remat: recompute blocks in the backward pass to save memory.
       scan_blocks: compile one block for all but the last; see `stack_blocks`.
@@ -126,6 +140,7 @@ class MMDiT(nn.Module):
     vector: bool = False
     out_channels: int | None = None
     block: Callable[..., nn.Module] = JointBlock
+    dual: int = 0
     position: Callable[[Cells, int], Array] = sincos_2d
     remat: bool = False
     scan_blocks: bool = False
@@ -147,7 +162,8 @@ class MMDiT(nn.Module):
             return (plus(image, residual), text), None
 
         streams, _ = self.repeat(step, (image, text), self.depth - 1, cond)
-        make = partial(self.block, heads=self.heads, dtype=self.dtype)
+        options = {"dual": True} if self.dual >= self.depth else {}
+        make = partial(self.block, heads=self.heads, dtype=self.dtype, **options)
         image, _ = make(last=True, name="last")(streams, context)
         features = self.patch_size**2 * (self.out_channels or channels)
         h = Final(features, dtype=self.dtype, name="final")(image, context.embedding)
@@ -159,8 +175,15 @@ class MMDiT(nn.Module):
         """`stacking.repeat` of blocks, with this network's options and the residuals of cond."""
         residuals = spread(cond, streams[0], self.depth, blocks, self.scan_blocks)
         make = partial(self.block, heads=self.heads, dtype=self.dtype)
-        options = {"remat": self.remat, "scan": self.scan_blocks, "inputs": residuals}
-        return repeat(make, step, streams, blocks, **options)
+        options = {"remat": self.remat, "scan": self.scan_blocks}
+        dual, outputs = min(self.dual, blocks), []
+        for first, last, own in ((0, dual, {"dual": True}), (dual, blocks, {})):
+            if first < last:
+                inputs = None if residuals is None else residuals[first:last]
+                run = partial(repeat, partial(make, **own), step, first=first, inputs=inputs)
+                streams, more = run(carry=streams, depth=last - first, **options)
+                outputs.append(more)
+        return streams, outputs[0] if len(outputs) == 1 else [*outputs[0], *outputs[1]]
 
     def enter(self, x: Array, t: Array, cond: Cond) -> tuple[Array, Array, BlockContext]:
         """(image tokens (B, T, D), text tokens (B, L, D), what blocks see); in a compact method."""

@@ -14,6 +14,7 @@ from diffjax.errors import InputError, sentence
 from diffjax.pretrained.adm import adm, adm_classifier
 from diffjax.pretrained.architecture import Architecture, Loaded, shapes
 from diffjax.pretrained.autoencoder import asymmetric_kl, autoencoder_kl, vq_model
+from diffjax.pretrained.cascade import stable_cascade_unet
 from diffjax.pretrained.controlnet import controlnet
 from diffjax.pretrained.diffusers_unet import unet2d, unet2d_condition
 from diffjax.pretrained.dit import dit, dit_transformer_2d, transformer_2d
@@ -64,6 +65,7 @@ ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {
     "uvit_text": uvit_text,
     "UNet2DModel": unet2d,
     "UNet2DConditionModel": unet2d_condition,
+    "StableCascadeUNet": stable_cascade_unet,
     "ControlNetModel": controlnet,
     "SD3ControlNetModel": sd3_controlnet,
     "FluxControlNetModel": flux_controlnet,

@@ -47,15 +47,14 @@ QK_NORMS = {None: no_norm, "rms_norm": RMSNorm}
 
 
 def sd3_transformer(config: dict) -> Architecture:
-    """diffusers' SD3Transformer2DModel (Stable Diffusion 3 medium, 3.5 large), by its config.json.
+    """diffusers' SD3Transformer2DModel (Stable Diffusion 3 and 3.5), by its config.json.
 
     Its conditions are tokens (B, L, joint_attention_dim) and a vector (B, pooled_projection_dim).
     The schedule is `rectified_flow()`; the shift of the released scheduler is in the grid of
     `sampling`.
 
     Raises:
-      InputError: an argument that it does not have, or a setting that is not built here, such
-        as the second attention of Stable Diffusion 3.5 medium.
+      InputError: an argument that it does not have, or a setting that is not built here.
     """
     c = known_arguments(config, DEFAULTS, "SD3Transformer2DModel")
     module, conditions, fixed = _module(c, "SD3Transformer2DModel")
@@ -90,6 +89,7 @@ def sd3_controlnet(config: dict) -> Architecture:
     for i in range(module.depth):
         names |= _block(f"transformer_blocks.{i}.", (f"block_{i}",), c["qk_norm"])
         names |= dense_names(f"controlnet_blocks.{i}", (f"zero_{i}",))
+    names |= _dual(c, module.depth)
     return Architecture(
         module, image_inputs(size, c["in_channels"], conditions), names, finish, fixed
     )
@@ -101,7 +101,7 @@ def _module(c: dict, where: str) -> tuple[MMDiT, dict, dict]:
     supported(
         c | {"dual_attention_layers": tuple(c["dual_attention_layers"])},
         where,
-        dual_attention_layers=((),),
+        dual_attention_layers=(tuple(range(len(c["dual_attention_layers"]))),),
         qk_norm=tuple(QK_NORMS),
         caption_projection_dim=(width,),
     )
@@ -114,6 +114,7 @@ def _module(c: dict, where: str) -> tuple[MMDiT, dict, dict]:
         patch_size=c["patch_size"],
         out_channels=c["out_channels"] or c["in_channels"],
         vector=True,
+        dual=len(c["dual_attention_layers"]),
         block=partial(JointBlock, qkv=partial(QKV, qk_norm=QK_NORMS[c["qk_norm"]])),
         position=partial(centred_sincos_2d, side=side, scale=scale),
     )
@@ -138,6 +139,21 @@ def _ends(c: dict) -> Names:
     return names
 
 
+def _dual(c: dict, last: int) -> Names:
+    """The second attention of the first blocks."""
+    names: Names = {}
+    for i in range(len(c["dual_attention_layers"])):
+        theirs = f"transformer_blocks.{i}.attn2"
+        ours = (f"block_{i}" if i < last else "last",)
+        for j, layer in enumerate("qkv"):
+            names |= dense_names(f"{theirs}.to_{layer}", (*ours, "qkv_alone", "dense"), (j, 3))
+        for which in "qk" if c["qk_norm"] else "":
+            path = (*ours, "qkv_alone", f"norm_{which}", "norm", "scale")
+            names[f"{theirs}.norm_{which}.weight"] = Entry(path)
+        names |= dense_names(f"{theirs}.to_out.0", (*ours, "out_alone"))
+    return names
+
+
 def _block(theirs: str, ours: tuple[str, ...], qk_norm: str | None) -> Names:
     """A block after which the text goes on."""
     names = _entering(theirs, ours, qk_norm)
@@ -150,6 +166,7 @@ def _names(c: dict, width: int) -> Names:
     names, last = _ends(c), c["num_layers"] - 1
     for i in range(last):
         names |= _block(f"transformer_blocks.{i}.", (f"block_{i}",), c["qk_norm"])
+    names |= _dual(c, last)
     theirs = f"transformer_blocks.{last}."
     names |= _entering(theirs, ("last",), c["qk_norm"])
     names |= _scale_first(theirs + "norm1_context.linear", ("last", "text_in"), width)

@@ -123,6 +123,13 @@ def _flux_controlnet(p, io, config):
 
 
 CALLS = {
+    "StableCascadeUNet": _denoise(
+        vector="clip_text_pooled",
+        tokens="clip_text",
+        image_embedding="clip_img",
+        sca="sca",
+        crp="crp",
+    ),
     "SD3ControlNetModel": _sd3_controlnet,
     "FluxControlNetModel": _flux_controlnet,
     "AsymmetricAutoencoderKL": _asymmetric,
