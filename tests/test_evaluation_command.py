@@ -215,6 +215,29 @@ def test_jackknife_of_a_mean_is_its_standard_error():
     np.testing.assert_allclose(got, x.features.std(ddof=1) / 20)
 
 
+def test_pairs_are_of_few_rows_and_always_the_same():
+    a, b = (compare.Sets(rng.standard_normal((n, 2))) for n in (50, 30))
+    seen = []
+    metric = compare.few(lambda a, b: seen.append((a.features, b.features)) or 0.0, 40)
+    assert metric(a, b) == metric(a, b) == 0
+    assert [len(side) for side in seen[0]] == [40, 30]
+    assert len(np.unique(seen[0][0], axis=0)) == 40
+    np.testing.assert_array_equal(seen[0][0], seen[1][0])
+    assert compare.few(_agreement_stand_in, 0) is _agreement_stand_in
+
+
+def _agreement_stand_in(a, b):
+    return 0.0
+
+
+def test_shares_of_all_have_an_interval():
+    x = compare.Sets(rng.standard_normal((40, 1)))
+    table = {compare.AGREEMENT: (lambda a, b: 1.0, "higher")}
+    (figure,) = compare.compare(table, x, x, 2)[0].values()
+    assert figure.high == pytest.approx(1)
+    assert figure.low == pytest.approx(1 / (1 + 1.96**2 / 40), abs=1e-4)  # p = 1 in Wilson's
+
+
 def test_wilsons_interval():
     rate, low, high = judging.win_rate([True] * 5 + [False] * 5)
     np.testing.assert_allclose([rate, low, high], [0.5, 0.2366, 0.7634], atol=1e-4)
