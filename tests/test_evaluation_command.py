@@ -4,7 +4,9 @@ import html
 import json
 import re
 import shutil
+import socket
 import subprocess
+import sys
 import types
 
 import numpy as np
@@ -131,6 +133,34 @@ def test_features_are_computed_once(files, monkeypatch):
         lambda *a: extractors.choose_features(*a)._replace(function=again, logits=None),
     )
     assert run(files, "fake.npz", "real.npz", "--features", "pca", "--groups", "0") == first
+
+
+@pytest.mark.exhaustive
+def test_two_processes_share_the_features(files, monkeypatch):
+    alone = run(files, "fake.npz", "unlabelled.npz", "--groups", "0")
+    shutil.rmtree(files / "evaluation")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    given = [files / "fake.npz", "--reference", files / "unlabelled.npz", "--groups", "0"]
+    given += ["--no-report", "--distributed", "--coordinator", f"localhost:{port}"]
+    # pieces of 50, so that each process has some of both sides
+    code = "import diffjax.evaluation.comparison as c; c.PIECE = 50; import diffjax.evaluate as e; "
+    code += "from diffjax.run import start; start.run(e.main)"
+    processes = []
+    for number in range(2):
+        more = ["--num-processes", "2", "--process-id", number]
+        command = [sys.executable, "-c", code, *map(str, [*given, *more])]
+        pipe = subprocess.PIPE
+        processes.append(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True))
+    said = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert "Frechet distance" in said[0][0]
+    lines = [line for line in said[1][0].splitlines() if "Gloo" not in line]
+    assert lines == [], "the main process speaks"
+    record = json.loads((files / "evaluation" / "metrics.json").read_text())
+    assert record["metrics"] == alone["metrics"]
+    assert len([*(files / "evaluation" / "evaluation").glob("features-*.npz")]) == 5
 
 
 def test_published_statistics_are_read(files):

@@ -258,4 +258,4 @@ def wilson(share: float, num: int) -> tuple[float, float]:
     middle = (share + Z * Z / (2 * num)) / (1 + Z * Z / num)
     reach = np.sqrt(share * (1 - share) / num + Z * Z / (4 * num * num))
     reach *= Z / (1 + Z * Z / num)
-    return max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
+    return min(share, float(middle - reach)), max(share, float(middle + reach))
