@@ -30,6 +30,8 @@ INTERVAL = (
     "95% interval from a jackknife over {groups} groups, each of which leaves out a share of both "
     "sets; of copies and of classifier agreement, Wilson's"
 )
+SHARES = ("precision", "recall", "coverage", "authenticity")
+"""Shares, whose intervals end at 0 and 1."""
 AGREEMENT, COPIES = (
     "classifier agreement",
     f"share with nearest-neighbour ratio below {COPY_RATIO:.2f}",
@@ -236,6 +238,8 @@ def compare(
             value = interval(metric, reference, samples, with_interval)
             if with_interval and name in (AGREEMENT, COPIES):
                 value = value[0], *wilson(value[0], len(samples.features))
+            if name in SHARES:
+                value = value[0], *np.clip(value[1:], 0, 1).tolist()
         notes += [str(m.message) for m in met if issubclass(m.category, UserWarning)]
         found[name] = Figure(*value, floor, better)
         progress(name)
