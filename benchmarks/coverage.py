@@ -31,12 +31,11 @@ def main(argv):
     for seed in range(SEEDS):
         rng = np.random.default_rng((1, seed))
         real, other = points(rng, middles), points(rng, middles)
-        for name, (metric, _) in compare.metrics_of("Frechet distance", real, other).items():
-            if "extrapolated" in name:
-                continue
-            value, low, high = compare.interval(metric, real, other, GROUPS)
-            values.setdefault(name, []).append(value)
-            ends.setdefault(name, []).append((low, high))
+        table = compare.metrics_of("Frechet distance", real, other)
+        table = {name: row for name, row in table.items() if "extrapolated" not in name}
+        for name, figure in compare.compare(table, real, other, GROUPS)[0].items():
+            values.setdefault(name, []).append(figure.value)
+            ends.setdefault(name, []).append((figure.low, figure.high))
         print(f"seed {seed + 1} of {SEEDS}", file=sys.stderr, end="\r")
     lines = [
         "| metric | mean | spread over seeds | mean half width | held |",

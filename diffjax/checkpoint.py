@@ -98,17 +98,15 @@ def manager(
     """
     import orbax.checkpoint as ocp
 
-    policies = ocp.checkpoint_managers
-    newest = policies.LatestN(keep)
+    policies, newest = ocp.checkpoint_managers, ocp.checkpoint_managers.LatestN(keep)
 
     class Chosen(policies.PreservationPolicy):
         def should_preserve(self, checkpoints, *, context):
             kept = newest.should_preserve(checkpoints, context=context)
             return [k or also(c.step) for k, c in zip(kept, checkpoints, strict=True)]
 
-    options = ocp.CheckpointManagerOptions(
-        preservation_policy=Chosen(), cleanup_tmp_directories=True
-    )
+    kinds = {"preservation_policy": Chosen(), "cleanup_tmp_directories": True}
+    options = ocp.CheckpointManagerOptions(**kinds)
     return ocp.CheckpointManager(Path(folder).resolve(), options=options)
 
 

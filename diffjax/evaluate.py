@@ -11,7 +11,7 @@ from pathlib import Path
 
 from diffjax import parallel
 from diffjax.errors import InputError
-from diffjax.evaluation import drawn, judging, record, sides, sweeps
+from diffjax.evaluation import compare, drawn, judging, record, sides, sweeps
 from diffjax.evaluation.comparison import Comparison
 from diffjax.evaluation.extractors import choose_features
 from diffjax.run import best as kept
@@ -34,6 +34,7 @@ def flags(
     likelihood: int = 0,
     out: Path | None = None,
     groups: int = 10,
+    pairwise: int = compare.FEW,
     export: Path | None = None,
     paired: bool = False,
     against: str | None = None,
@@ -59,6 +60,8 @@ def flags(
       out: folder for metrics.json, report.html and the cache; default the workdir, or
         evaluation beside the samples.
       groups: of the jackknife that intervals come from; 0 for none.
+      pairwise: images of each side that KID and the metrics of neighbours use at most, since
+        their work grows with its square; 0 for all.
       export: npz for the reference's statistics, mu and sigma, as other evaluators read them.
       paired: sample i is the reconstruction of reference image i: PSNR and SSIM as well, and
         the Frechet distance is that of reconstructions, rFID.

@@ -4,7 +4,9 @@ import html
 import json
 import re
 import shutil
+import socket
 import subprocess
+import sys
 import types
 
 import numpy as np
@@ -133,6 +135,34 @@ def test_features_are_computed_once(files, monkeypatch):
     assert run(files, "fake.npz", "real.npz", "--features", "pca", "--groups", "0") == first
 
 
+@pytest.mark.exhaustive
+def test_two_processes_share_the_features(files, monkeypatch):
+    alone = run(files, "fake.npz", "unlabelled.npz", "--groups", "0")
+    shutil.rmtree(files / "evaluation")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    given = [files / "fake.npz", "--reference", files / "unlabelled.npz", "--groups", "0"]
+    given += ["--no-report", "--distributed", "--coordinator", f"localhost:{port}"]
+    # pieces of 50, so that each process has some of both sides
+    code = "import diffjax.evaluation.comparison as c; c.PIECE = 50; import diffjax.evaluate as e; "
+    code += "from diffjax.run import start; start.run(e.main)"
+    processes = []
+    for number in range(2):
+        more = ["--num-processes", "2", "--process-id", number]
+        command = [sys.executable, "-c", code, *map(str, [*given, *more])]
+        pipe = subprocess.PIPE
+        processes.append(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True))
+    said = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert "Frechet distance" in said[0][0]
+    lines = [line for line in said[1][0].splitlines() if "Gloo" not in line]
+    assert lines == [], "the main process speaks"
+    record = json.loads((files / "evaluation" / "metrics.json").read_text())
+    assert record["metrics"] == alone["metrics"]
+    assert len([*(files / "evaluation" / "evaluation").glob("features-*.npz")]) == 5
+
+
 def test_published_statistics_are_read(files):
     flat = REAL.reshape(120, -1) / 127.5 - 1
     mu, sigma = evaluation.moments(flat)
@@ -213,6 +243,29 @@ def test_jackknife_of_a_mean_is_its_standard_error():
     x = compare.Sets(rng.standard_normal((400, 1)))
     got = compare.jackknife(lambda a, b: float(b.features.mean()), x, x, 400)
     np.testing.assert_allclose(got, x.features.std(ddof=1) / 20)
+
+
+def test_pairs_are_of_few_rows_and_always_the_same():
+    a, b = (compare.Sets(rng.standard_normal((n, 2))) for n in (50, 30))
+    seen = []
+    metric = compare.few(lambda a, b: seen.append((a.features, b.features)) or 0.0, 40)
+    assert metric(a, b) == metric(a, b) == 0
+    assert [len(side) for side in seen[0]] == [40, 30]
+    assert len(np.unique(seen[0][0], axis=0)) == 40
+    np.testing.assert_array_equal(seen[0][0], seen[1][0])
+    assert compare.few(_agreement_stand_in, 0) is _agreement_stand_in
+
+
+def _agreement_stand_in(a, b):
+    return 0.0
+
+
+def test_shares_of_all_have_an_interval():
+    x = compare.Sets(rng.standard_normal((40, 1)))
+    table = {compare.AGREEMENT: (lambda a, b: 1.0, "higher")}
+    (figure,) = compare.compare(table, x, x, 2)[0].values()
+    assert figure.high == pytest.approx(1)
+    assert figure.low == pytest.approx(1 / (1 + 1.96**2 / 40), abs=1e-4)  # p = 1 in Wilson's
 
 
 def test_wilsons_interval():

@@ -11,6 +11,8 @@ from diffjax.evaluation.sweeps import Line
 COLOURS = ("#3b82f6", "#f59e0b", "#10b981", "#e5484d", "#8b5cf6")
 INK = "#808080"
 SHARES = ("precision", "recall", "density", "coverage", "authenticity", "classifier agreement")
+CURVES = ("frechet_distance", "kid", "precision", "recall", "coverage", "classifier_agreement")
+CURVES += ("authenticity",)
 
 
 def _axes(width: float, height: float, count: int = 1):
@@ -64,8 +66,8 @@ def shares(metrics: Mapping[str, Mapping[str, Any]]) -> str:
 
 def training(rows: Sequence[Mapping[str, float]], prefix: str) -> str:
     """Curves over training: the loss, and every metric of samples that was logged."""
-    names = sorted({k for row in rows for k in row if k.startswith(prefix)})
-    shown = [name for name in ("loss", *names) if sum(name in row for row in rows) > 1][:8]
+    names = ("loss", *(prefix + name for name in CURVES))
+    shown = [name for name in names if sum(name in row for row in rows) > 1]
     if not shown:
         return ""
     figure, grid = _axes(7.2, 2.1 * -(-len(shown) // 2) + 0.4, len(shown))
@@ -73,7 +75,8 @@ def training(rows: Sequence[Mapping[str, float]], prefix: str) -> str:
         points = np.array([(row["step"], row[name]) for row in rows if name in row])
         marker = "." if len(points) < 40 else None
         axes.plot(*points.T, color=COLOURS[0], marker=marker)
-        axes.set_title(name.removeprefix(prefix).replace("_", " "), color=INK, fontsize=11)
+        title = name.removeprefix(prefix).replace("_", " ").replace("kid", "KID")
+        axes.set_title(title, color=INK, fontsize=11)
         if name == "loss":
             axes.set_yscale("log")
             axes.tick_params(which="both", colors=INK)
@@ -92,9 +95,13 @@ def sweep(lines: Sequence[Line], x: str, y: str, log: bool = False) -> str:
         axes.plot(at, values, "o-", color=colour, ms=4, label=line.name)
     if log:
         axes.set_xscale("log")
-        ticks = sorted({point.at for line in lines for point in line.points})
+        ticks = [point.at for point in lines[0].points]
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
+        values = [point.value for line in lines for point in line.points]
+        if min(values) > 0 and max(values) > 5 * min(values):
+            axes.set_yscale("log")
+            axes.tick_params(which="both", colors=INK)
     axes.set_xlabel(x, color=INK)
     axes.set_ylabel(y, color=INK)
     if any(line.name for line in lines):

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,12 +20,23 @@ from diffjax.evaluation.transport import directions, mind
 
 Metric = Callable[["Sets", "Sets"], float]
 """(reference, samples) -> value."""
+FEW = 5000
+"""Rows of each side that metrics of all pairs use at most, unless more are asked for."""
 ENOUGH = 10_000
 """Samples from which FID's bias counts as small."""
 LEVEL = 0.95
+Z = 1.959964
 INTERVAL = (
-    "95% interval from a jackknife over {groups} groups: each leaves out a share of both sets"
+    "95% interval from a jackknife over {groups} groups, each of which leaves out a share of both "
+    "sets; of copies and of classifier agreement, Wilson's"
 )
+SHARES = ("precision", "recall", "coverage", "authenticity")
+"""Shares, whose intervals end at 0 and 1."""
+AGREEMENT, COPIES = (
+    "classifier agreement",
+    f"share with nearest-neighbour ratio below {COPY_RATIO:.2f}",
+)
+"""Shares of samples that may be all or none, which a jackknife cannot bound."""
 
 
 class Sets(NamedTuple):
@@ -77,8 +89,42 @@ def _agreement(a: Sets, b: Sets) -> float:
     return float(np.mean(b.logits.argmax(axis=1) == b.labels))
 
 
+def few(metric: Metric, most: int) -> Metric:
+    """The metric of at most `most` rows of each side, the same ones at every call; 0 is all."""
+
+    def of_few(a: Sets, b: Sets) -> float:
+        return metric(*(_some(side, most) for side in (a, b)))
+
+    return of_few if most else metric
+
+
+def _some(side: Sets, most: int) -> Sets:
+    n = len(side.features)
+    return side if n <= most else side.rows(np.random.default_rng(0).permutation(n)[:most])
+
+
+PAIRWISE: dict[str, tuple[Callable[..., float], str]] = {
+    "KID": (lambda a, b, k: kid(a.features, b.features), "lower"),
+    "precision": (lambda a, b, k: precision_recall(a.features, b.features, k)[0], "higher"),
+    "recall": (lambda a, b, k: precision_recall(a.features, b.features, k)[1], "higher"),
+    "density": (lambda a, b, k: density_coverage(a.features, b.features, k)[0], "higher"),
+    "coverage": (lambda a, b, k: density_coverage(a.features, b.features, k)[1], "higher"),
+    "authenticity": (lambda a, b, k: authenticity(a.features, b.features), "floor"),
+    COPIES: (
+        lambda a, b, k: float(np.mean(nearest_ratio(a.features, b.features) < COPY_RATIO)),
+        "floor",
+    ),
+}
+"""Metrics whose work grows with the square of the sizes: (reference, samples, k) -> value."""
+
+
 def metrics_of(
-    frechet: str, reference: Sets, samples: Sets, k: int = 5, clip: bool = False
+    frechet: str,
+    reference: Sets,
+    samples: Sets,
+    k: int = 5,
+    clip: bool = False,
+    most: int = FEW,
 ) -> dict:
     """The metrics that the two sides allow, by name: a function and what is better.
 
@@ -88,6 +134,7 @@ def metrics_of(
       samples: the other.
       k: neighbours.
       clip: the features are CLIP's, of which CMMD is defined.
+      most: rows of each side that the metrics of all pairs use at most; 0 for all.
 
     Returns:
       Name to (function, better).
@@ -95,26 +142,16 @@ def metrics_of(
     table = {frechet: (lambda a, b: fid(a.features, b.features), "lower")}
     if len(samples.features) < ENOUGH and len(samples.features) >= 40:
         table[f"{frechet}, extrapolated"] = (_fid_infinity, "lower")
-    table |= {
-        "KID": (lambda a, b: kid(a.features, b.features), "lower"),
-        "MIND": (_mind, "lower"),
-        "precision": (lambda a, b: precision_recall(a.features, b.features, k)[0], "higher"),
-        "recall": (lambda a, b: precision_recall(a.features, b.features, k)[1], "higher"),
-        "density": (lambda a, b: density_coverage(a.features, b.features, k)[0], "higher"),
-        "coverage": (lambda a, b: density_coverage(a.features, b.features, k)[1], "higher"),
-        "Vendi score": (lambda a, b: vendi(b.features), "floor"),
-        "authenticity": (lambda a, b: authenticity(a.features, b.features), "floor"),
-        f"share with nearest-neighbour ratio below {COPY_RATIO:.2f}": (
-            lambda a, b: float(np.mean(nearest_ratio(a.features, b.features) < COPY_RATIO)),
-            "floor",
-        ),
-    }
+    table["MIND"] = (_mind, "lower")
+    for name, (metric, better) in PAIRWISE.items():
+        table[name] = (few(partial(metric, k=k), most), better)
     if clip:
-        table["CMMD"] = (lambda a, b: cmmd(a.features, b.features), "lower")
+        table["CMMD"] = (few(lambda a, b: cmmd(a.features, b.features), most), "lower")
+    table["Vendi score"] = (lambda a, b: vendi(b.features), "floor")
     if samples.logits is not None and reference.logits is not None:
         table["inception score"] = (lambda a, b: inception_score(b.logits, 1)[0], "higher")
     if samples.logits is not None and samples.labels is not None:
-        table["classifier agreement"] = (_agreement, "higher")
+        table[AGREEMENT] = (_agreement, "higher")
     return table
 
 
@@ -199,6 +236,10 @@ def compare(
             floor = metric(rest, part) if len(part.features) > 10 else np.nan
             with_interval = groups if "extrapolated" not in name else 0
             value = interval(metric, reference, samples, with_interval)
+            if with_interval and name in (AGREEMENT, COPIES):
+                value = value[0], *wilson(value[0], len(samples.features))
+            if name in SHARES:
+                value = value[0], *np.clip(value[1:], 0, 1).tolist()
         notes += [str(m.message) for m in met if issubclass(m.category, UserWarning)]
         found[name] = Figure(*value, floor, better)
         progress(name)
@@ -214,3 +255,11 @@ def interval(
         reach = jackknife(metric, reference, samples, groups)
         reach *= scipy.stats.t.ppf((1 + LEVEL) / 2, groups - 1)
     return value, value - reach, value + reach
+
+
+def wilson(share: float, num: int) -> tuple[float, float]:
+    """The 95% interval of a share of `num` independent cases: Wilson 1927."""
+    middle = (share + Z * Z / (2 * num)) / (1 + Z * Z / num)
+    reach = np.sqrt(share * (1 - share) / num + Z * Z / (4 * num * num))
+    reach *= Z / (1 + Z * Z / num)
+    return min(share, float(middle - reach)), max(share, float(middle + reach))

@@ -63,7 +63,8 @@ class Comparison:
     def table(self, judged: compare.Sets) -> dict:
         """The metrics of samples against the reference, as `compare.metrics_of`."""
         clip = (self.asked["features"] or "").startswith(CLIP)
-        return compare.metrics_of(self.frechet, self.real, judged, clip=clip)
+        most = self.asked["pairwise"]
+        return compare.metrics_of(self.frechet, self.real, judged, clip=clip, most=most)
 
     def judge(self, name: str, side: sides.Side) -> tuple[float, float, float]:
         """One metric of a side, with its interval."""
@@ -114,6 +115,11 @@ class Comparison:
                 figures, notes = compare.compare(
                     table, real, judged, asked["groups"], lambda name: bar.update()
                 )
+        sizes = [len(side.features) for side in (real, judged) if side is not None]
+        if real is not None and 0 < asked["pairwise"] < max(sizes):
+            notes.append(
+                f"{', '.join(compare.PAIRWISE)} are of {asked['pairwise']:,} rows of a side at most"
+            )
         if asked["paired"]:
             figures |= compare.reconstruction(samples.images, self.reference.images)
         if len(judged.features) < compare.ENOUGH:

@@ -11,8 +11,8 @@ from diffjax.pretrained import load
 from diffjax.pretrained.architecture import Encoder
 
 CLIP = "clip:"
-MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
-STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
+MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)[None, None, None]
+STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)[None, None, None]
 """Of the pictures that CLIP was trained on, Radford et al. 2021."""
 
 

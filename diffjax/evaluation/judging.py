@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffjax.errors import InputError
+from diffjax.evaluation.compare import wilson
 from diffjax.evaluation.pictures import uri
 from diffjax.evaluation.sides import Side
 
 PAIRS = 40
-Z = 1.959964
 
 
 def blind_pairs(samples: Side, other: Side, seed: int) -> list[dict]:
@@ -78,11 +78,8 @@ def win_rate(choices: Iterable[bool]) -> tuple[float, float, float]:
     choices = [*choices]
     if not choices:
         raise InputError("there are no judgements yet; open judge.html.")
-    n = len(choices)
-    p = sum(choices) / n
-    centre = (p + Z * Z / (2 * n)) / (1 + Z * Z / n)
-    reach = Z / (1 + Z * Z / n) * np.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
-    return p, float(centre - reach), float(centre + reach)
+    share = sum(choices) / len(choices)
+    return share, *wilson(share, len(choices))
 
 
 class Judged(NamedTuple):

@@ -1,6 +1,6 @@
 """The two sides of a comparison: images from a folder, an npz, tfds:NAME or a workdir."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,7 +66,7 @@ def training_data(workdir: Path) -> Side:
 
 
 def of_source(
-    name: str, make: Callable[[], data.Source], rows: Iterable[int] | None = None
+    name: str, make: Callable[[], data.Source], rows: Sequence[int] | np.ndarray | None = None
 ) -> Side:
     """The images of a data source, or some of them.
 
