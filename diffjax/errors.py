@@ -2,6 +2,8 @@
 
 from typing import Any
 
+INFINITY = float("inf")
+
 
 class InputError(ValueError):
     """Bad input from a user: the scripts print its sentence and exit with code 2."""
@@ -14,7 +16,7 @@ def sentence(error: BaseException) -> str:
 
 
 def check_positive(where: str, **values: Any) -> None:
-    """Refuse numbers that are not positive.
+    """Refuse numbers that are not positive and finite.
 
     Args:
       where: the function that is given them.
@@ -26,5 +28,22 @@ def check_positive(where: str, **values: Any) -> None:
     import jax  # here, since a script reads this file before it is ready for an interrupt
 
     for name, value in values.items():
-        if not isinstance(value, jax.core.Tracer) and not value > 0:
+        if not isinstance(value, jax.core.Tracer) and not 0 < value < INFINITY:
             raise InputError(f"{where} needs a positive {name}; got {value}.")
+
+
+def check_finite(where: str, **values: Any) -> None:
+    """Refuse numbers that are infinite or no numbers.
+
+    Args:
+      where: the function that is given them.
+      **values: by name; traced ones are not looked at.
+
+    Raises:
+      InputError: says which and what came.
+    """
+    import jax
+
+    for name, value in values.items():
+        if not isinstance(value, jax.core.Tracer) and not -INFINITY < value < INFINITY:
+            raise InputError(f"{where} needs a finite {name}; got {value}.")

@@ -205,6 +205,15 @@ def test_pigdm_with_the_right_variance_is_exact(x64):
     assert abs(float(usual.std()) - np.sqrt(variance)) > 0.02  # PiGDM's own r^2 is not
 
 
+def test_replacement_keeps_the_path_of_a_sampler_s_draws():
+    """`dpmpp_sde` draws twice along one path, and the known part's draw is another."""
+    sampler = samplers.dpmpp_sde(CIRCLE)
+    held = editing.replacement(CIRCLE, sampler, jnp.zeros((1, 2)), jnp.zeros(2))
+    t, s = jnp.asarray(0.5), jnp.asarray(0.25)
+    assert held.draws == 3
+    np.testing.assert_array_equal(held.inner(t, s), sampler.inner(t, s))
+
+
 @SLOW
 def test_replacement_ends_near_the_image():
     known, mask = jnp.ones((3, 2)), jnp.asarray([1.0, 0.0])

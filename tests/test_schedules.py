@@ -10,6 +10,7 @@ import pytest
 from oracles import SCHEDULES, ZERO_TERMINAL_SNR
 
 from diffjax import schedules
+from diffjax.errors import InputError
 from diffjax.schedules import clean_time, logsnr
 
 ALL = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
@@ -186,3 +187,26 @@ def test_precision_is_that_of_the_moment():
     with jax.enable_x64(True):
         first = schedule.alpha(jnp.asarray(0.1)) ** 2
         np.testing.assert_allclose(first, 1 - betas[0], rtol=1e-12)
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("make", "numbers"),
+    [
+        (schedules.vp_linear, {"t_min": (1.0, 2.5, -1.0, NAN), "beta_max": (INF, 1e9, NAN)}),
+        (schedules.sub_vp, {"t_min": (1.0, INF), "beta_min": (0.0, NAN), "beta_max": (INF,)}),
+        (schedules.vp_cosine, {"t_min": (1.0, NAN), "t_max": (1.5, 0.0), "offset": (-1.0, NAN)}),
+        (schedules.gvp, {"t_min": (1.0, NAN, -INF)}),
+        (schedules.rectified_flow, {"t_min": (-1.0, 1.0, 2.5, NAN)}),
+        (schedules.laplace, {"t_min": (1.0, INF), "mean": (NAN, INF), "scale": (0.0, INF)}),
+        (schedules.ve, {"sigma_max": (INF, NAN, 0.001), "sigma_min": (0.0, NAN)}),
+        (schedules.edm, {"sigma_max": (INF, NAN, 0.001), "sigma_min": (0.0, NAN)}),
+    ],
+)
+def test_numbers_that_are_no_schedule_are_refused(make, numbers):
+    for name, values in numbers.items():
+        for value in values:
+            with pytest.raises(InputError, match=str(value)):
+                make(**{name: value})

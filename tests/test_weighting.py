@@ -205,9 +205,15 @@ def test_a_learned_schedule_is_not_looked_at():
         (lambda: weighting.edm_weight(float("nan")), "a positive sigma_data; got nan"),
         (lambda: weighting.edm_lognormal(SCHEDULE, 0.0, 0.0), "edm_lognormal needs a positive std"),
         (lambda: weighting.logit_normal(SCHEDULE, 0.0, -1.0), "logit_normal needs a positive std"),
-        (lambda: weighting.second_moment(SCHEDULE, 0), "second_moment needs a positive bins"),
+        (
+            lambda: weighting.second_moment(SCHEDULE, 0),
+            "second_moment needs a whole number of bins",
+        ),
         (lambda: weighting.second_moment(SCHEDULE, uniform_share=0.0), "uniform_share in .0, 1."),
-        (lambda: weighting.on_steps(weighting.uniform(SCHEDULE), SCHEDULE, 0), "a positive T"),
+        (
+            lambda: weighting.on_steps(weighting.uniform(SCHEDULE), SCHEDULE, 0),
+            "a whole number T of steps",
+        ),
         (
             lambda: weighting.second_moment(SCHEDULE).draw(jax.random.key(0), 2, ()),
             "second_moment keeps a state",

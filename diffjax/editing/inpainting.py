@@ -29,7 +29,7 @@ def replacement(schedule: Schedule, sampler: Sampler, known: Samples, mask: Arra
         x = fill(x, q_sample(schedule, known, t, noise[-1]), mask)
         return sampler.step(noise[:-1], denoise, x, t, s, state)
 
-    return Sampler(sampler.init, step, draws=sampler.draws + 1)
+    return sampler._replace(step=step, draws=sampler.draws + 1, stochastic=True)
 
 
 def fill(x: Samples, known: Samples, mask: Array) -> Samples:

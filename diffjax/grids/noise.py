@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax.errors import InputError
+from diffjax.errors import InputError, check_positive
 from diffjax.grids.steps import check_steps, grid_maker
 from diffjax.schedules import clean_time, logsnr
 from diffjax.types import Array, Grid, Scalar, Schedule
@@ -151,9 +151,10 @@ def vp_uniform(
       n + 1 decreasing times, the last clean.
 
     Raises:
-      InputError: no steps, or a terminal SNR of zero.
+      InputError: no steps, a number that is not positive, or a terminal SNR of zero.
     """
     check_steps(n)
+    check_positive("vp_uniform", beta_d=beta_d, beta_min=beta_min, eps_s=eps_s)
     noisiest = jax.nn.softplus(-logsnr_range(schedule)[0])  # log(1 + sigma^2)
     first = 2 * noisiest / (beta_min + jnp.sqrt(beta_min**2 + 2 * beta_d * noisiest))
     first = jnp.minimum(first, 1.0)

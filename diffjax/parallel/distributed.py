@@ -88,13 +88,13 @@ def on_main(action: Callable[[], None], refused: str) -> None:
       refused: what the others say, such as "could not take the workdir".
 
     Raises:
-      InputError: of the action.
+      InputError: of the action; the main process raises any other error of it too.
     """
     problem = None
     try:
         if is_main():
             action()
-    except InputError as error:
+    except Exception as error:  # whatever it is, the others must not wait for this process
         problem = error
     if jax.process_count() > 1:
         from jax.experimental.multihost_utils import process_allgather

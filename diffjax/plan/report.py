@@ -59,12 +59,13 @@ def report(
 
 
 def _introduction(name: str, experiment: Experiment) -> str:
-    params = jax.eval_shape(experiment.init, jax.random.key(0))
+    params = jax.eval_shape(experiment.model.init, jax.random.key(0))
+    shapes = ", ".join(str(leaf.shape) for leaf in jax.tree.leaves(experiment.model.example))
     count = sum(leaf.size for leaf in jax.tree.leaves(params))
     return (
         f"# The training step of {name} on TPU slices\n\n"
         f"{count:,} parameters, batch {experiment.batch_size} in {experiment.accumulate} "
-        f"piece(s), x {experiment.shape}. Compiled by the TPU compiler of this machine's libtpu; "
+        f"piece(s), x {shapes}. Compiled by the TPU compiler of this machine's libtpu; "
         "nothing was run. All figures are per chip and step: FLOPs of matrix products and "
         "convolutions, bytes read and written in HBM, bytes sent to other chips (ring "
         "algorithms). Each time is the work over the chip's published peak, bandwidth or total "

@@ -88,8 +88,8 @@ def draw_and_write(
     bar = tqdm(total=num, unit=" samples", desc="compiling", leave=False, disable=not main_process)
     draw.compile(*part(0, batch))
     bar.set_description("sampling")
-    sinks = [writer.open(path, num, raw) for path, writer in writers if not writer.frames]
-    sinks = sinks if main_process else []
+    still = [pair for pair in writers if main_process and not pair[1].frames]
+    sinks = [writer.open(path, num, raw) for path, writer in still]
     for first in range(0, num, batch):
         began = time.perf_counter()
         samples, spent = draw.samples(*part(first, batch))

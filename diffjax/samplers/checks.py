@@ -45,9 +45,9 @@ def warn_unless(good: Array, message: str) -> None:
 
 
 def at_least(name: str, value: Any, least: float = 0.0) -> None:
-    """Raise an InputError where a known value is below `least`."""
-    if not isinstance(value, jax.core.Tracer) and not value >= least:
-        raise InputError(f"{name} must be at least {least:g}; got {value}.")
+    """Raise an InputError where a known value is below `least`, infinite or no number."""
+    if known(value) and not least <= value < np.inf:
+        raise InputError(f"{name} must be at least {least:g} and finite; got {value}.")
 
 
 def count(name: str, value: Any, least: int = 1) -> None:

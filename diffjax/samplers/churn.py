@@ -45,7 +45,7 @@ def edm_stochastic(
     for name, value in named.items():
         at_least(name, value)
     bounds = (noise_min, noise_max)
-    if not any(isinstance(b, jax.core.Tracer) for b in bounds) and noise_min > noise_max:
+    if not any(isinstance(b, jax.core.Tracer) for b in bounds) and not noise_min <= noise_max:
         raise InputError(f"noise_min must be at most noise_max; got {noise_min} and {noise_max}.")
     solver = heun(schedule)
 

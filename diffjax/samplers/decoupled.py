@@ -3,9 +3,10 @@
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from diffjax.errors import InputError
-from diffjax.samplers.checks import SamplerOf, as_sampler
+from diffjax.samplers.checks import SamplerOf, as_sampler, known
 from diffjax.samplers.dpm_solver import dpmpp_2m
 from diffjax.samplers.info import described, sampler_info
 from diffjax.schedules import logsnr
@@ -40,9 +41,11 @@ def decoupled(
       The sampler with another denoiser: of its order and its denoiser calls.
 
     Raises:
-      InputError: when sampling, offsets do not have one number per step.
+      InputError: offsets are not finite; when sampling, they do not have one number per step.
     """
     sampler = as_sampler(schedule, sampler)
+    if known(offsets) and not np.isfinite(offsets).all():
+        raise InputError(f"offsets of decoupled must be finite; got {offsets}.")
 
     def init(x, ts):
         steps = ts.shape[0] - 1

@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from diffjax.diffusion import q_step
-from diffjax.errors import InputError
+from diffjax.errors import InputError, check_positive
 from diffjax.samplers.checks import SamplerOf, as_sampler, count
 from diffjax.samplers.info import described, sampler_info
 from diffjax.samplers.noise import draw_noise
@@ -153,6 +153,7 @@ def restart(
     """
     sampler = as_sampler(schedule, sampler)
     if intervals is None:
+        check_positive("restart", noise_min=noise_min, noise_max=noise_max)
         ends = (schedule.t_from_logsnr(-2 * jnp.log(r)) for r in (noise_min, noise_max))
         intervals = [(*ends, steps, repeats)]
     intervals = [RestartInterval(*interval) for interval in intervals]

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from diffjax.diffusion import eps_from_x0, q_sample
+from diffjax.errors import InputError, check_finite
+from diffjax.samplers.checks import known
 from diffjax.samplers.info import but_last, described, per_step
 from diffjax.schedules import logsnr
 from diffjax.types import Anyshape, Array, BoundDenoiser, Sampler, Samples, Scalar, Schedule
@@ -140,7 +142,13 @@ def midpoint(schedule: Schedule, fraction: Scalar = 0.5, scale: Scalar = 1.0) ->
 
     Returns:
       A deterministic sampler of order 2, two denoiser calls per step and one in the last.
+
+    Raises:
+      InputError: fraction is not in [0, 1], or scale is not finite.
     """
+    if known(fraction) and not 0 <= fraction <= 1:
+        raise InputError(f"fraction, the place of the slope, must be in [0, 1]; got {fraction}.")
+    check_finite("midpoint", scale=scale)
 
     def correction(denoise, x, t, s, eps):
         m = between(schedule, t, s, fraction)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax.errors import InputError, check_positive
+from diffjax.errors import InputError, check_finite, check_positive
 from diffjax.types import Array, Schedule
 
 
@@ -25,10 +25,22 @@ def _linear_rate(
     return integral, time_of
 
 
-def _check_rates(beta_min: float, beta_max: float) -> None:
-    if not 0 < beta_min <= beta_max:
+MOST_RATE = 1e3  # at a higher one alpha is 0 in float32 long before t = 1
+
+
+def _check_times(t_min: float, t_max: float = 1.0, most: float = 1.0) -> None:
+    """Refuse ends of time that are not 0 <= t_min < t_max <= most."""
+    if not 0 <= t_min < t_max <= most:
         raise InputError(
-            f"expected 0 < beta_min <= beta_max, rates of noise; got {beta_min} and {beta_max}."
+            f"expected times 0 <= t_min < t_max <= {most:g}; got t_min {t_min} and t_max {t_max}."
+        )
+
+
+def _check_rates(beta_min: float, beta_max: float) -> None:
+    if not 0 < beta_min <= beta_max < MOST_RATE:
+        raise InputError(
+            "expected 0 < beta_min <= beta_max, rates of noise, and below "
+            f"{MOST_RATE:g}; got {beta_min} and {beta_max}."
         )
 
 
@@ -46,9 +58,10 @@ def vp_linear(beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-3
       Schedule with t in [t_min, 1].
 
     Raises:
-      InputError: the rates are not positive and increasing.
+      InputError: the rates are not positive and increasing, or t_min is not in [0, 1).
     """
     _check_rates(beta_min, beta_max)
+    _check_times(t_min)
     minus_log_alpha_bar, time_of = _linear_rate(beta_min, beta_max)
     return Schedule(
         alpha=lambda t: jnp.exp(-minus_log_alpha_bar(t) / 2),
@@ -73,9 +86,10 @@ def sub_vp(beta_min: float = 0.1, beta_max: float = 20.0, t_min: float = 1e-3) -
       Schedule with t in [t_min, 1].
 
     Raises:
-      InputError: the rates are not positive and increasing.
+      InputError: the rates are not positive and increasing, or t_min is not in [0, 1).
     """
     _check_rates(beta_min, beta_max)
+    _check_times(t_min)
     minus_log_alpha_bar, time_of = _linear_rate(beta_min, beta_max)
     return Schedule(
         alpha=lambda t: jnp.exp(-minus_log_alpha_bar(t) / 2),
@@ -100,7 +114,13 @@ def vp_cosine(offset: float = 0.008, t_min: float = 1e-3, t_max: float = 0.9946)
 
     Returns:
       Schedule with t in [t_min, t_max].
+
+    Raises:
+      InputError: offset is not in [0, 1], or not 0 <= t_min < t_max <= 1.
     """
+    if not 0 <= offset <= 1:
+        raise InputError(f"vp_cosine needs an offset from 0 to 1; got {offset}.")
+    _check_times(t_min, t_max)
     quarter = np.pi / 2 / (1 + offset)
     b = offset * quarter
 
@@ -132,7 +152,11 @@ def gvp(t_min: float = 1e-3) -> Schedule:
 
     Returns:
       A variance-preserving schedule with t in [t_min, 1] and a terminal SNR of zero.
+
+    Raises:
+      InputError: t_min is not in [0, 1).
     """
+    _check_times(t_min)
     quarter = np.pi / 2
     return Schedule(
         alpha=lambda t: jnp.sin((1 - t) * quarter),  # cos(pi / 2) is not 0 in floating point
@@ -154,7 +178,11 @@ def rectified_flow(t_min: float = 1e-3) -> Schedule:
 
     Returns:
       Schedule with t in [t_min, 1].
+
+    Raises:
+      InputError: t_min is not in [0, 1).
     """
+    _check_times(t_min)
     return Schedule(
         alpha=lambda t: 1 - t,
         sigma=lambda t: t,
@@ -181,9 +209,11 @@ def laplace(mean: float = 0.0, scale: float = 0.5, t_min: float = 1e-4) -> Sched
       alpha is 0 with no finite slope, so that an SDE sampler starts a little below it.
 
     Raises:
-      InputError: scale or t_min is not positive.
+      InputError: scale is not positive, mean is not finite, or t_min is not in [0, 1).
     """
-    check_positive("laplace", scale=scale, t_min=t_min)
+    check_positive("laplace", scale=scale)
+    check_finite("laplace", mean=mean)
+    _check_times(t_min)
 
     def logsnr_of(t):
         # One logarithm, of the distance to the nearer end.
@@ -219,7 +249,7 @@ def ve(sigma_min: float = 0.01, sigma_max: float = 50.0) -> Schedule:
     Raises:
       InputError: the noise levels are not increasing and positive.
     """
-    if not 0 < sigma_min < sigma_max:
+    if not 0 < sigma_min < sigma_max < np.inf:
         raise InputError(
             f"ve needs 0 < sigma_min < sigma_max; got {sigma_min} and {sigma_max}. For a "
             "schedule that reaches sigma 0 at a finite time use edm."
@@ -247,7 +277,7 @@ def edm(sigma_min: float = 0.002, sigma_max: float = 80.0) -> Schedule:
     Raises:
       InputError: the noise levels are not increasing and positive.
     """
-    if not 0 < sigma_min < sigma_max:
+    if not 0 < sigma_min < sigma_max < np.inf:
         raise InputError(f"edm needs 0 < sigma_min < sigma_max; got {sigma_min} and {sigma_max}.")
     return Schedule(
         alpha=jnp.ones_like,

@@ -61,7 +61,7 @@ def shifted(schedule: Schedule, ratio: Scalar, norm: Norm | None = None) -> Sche
     Raises:
       InputError: ratio is not positive, or the base keeps to no known structure.
     """
-    if not isinstance(ratio, jax.core.Tracer) and not ratio > 0:
+    if not isinstance(ratio, jax.core.Tracer) and not 0 < ratio < float("inf"):
         raise InputError(f"shifted needs a positive ratio; got {ratio}. 1 is no shift.")
     norm = _find_norm(schedule) if norm is None else norm
 

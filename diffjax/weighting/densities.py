@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from diffjax.errors import InputError, check_positive
+from diffjax.errors import InputError, check_finite, check_positive
 from diffjax.schedules import logsnr
 from diffjax.types import Array, Schedule, TimeDensity
 
@@ -66,9 +66,10 @@ def edm_lognormal(schedule: Schedule, mean: float = -1.2, std: float = 1.2) -> T
       A time density without state; of importance 1, for it is a part of the loss.
 
     Raises:
-      InputError: std is not positive.
+      InputError: std is not positive, or mean is not finite.
     """
     check_positive("edm_lognormal", std=std)
+    check_finite("edm_lognormal", mean=mean)
 
     def draw(key, batch):
         level = mean + std * jax.random.normal(key, (batch,))
@@ -89,9 +90,10 @@ def logit_normal(schedule: Schedule, mean: float = 0.0, std: float = 1.0) -> Tim
       A time density without state; of importance 1, for it is a part of the loss.
 
     Raises:
-      InputError: std is not positive.
+      InputError: std is not positive, or mean is not finite.
     """
     check_positive("logit_normal", std=std)
+    check_finite("logit_normal", mean=mean)
     low, high = schedule.t_min, schedule.t_max
 
     def draw(key, batch):
@@ -178,7 +180,9 @@ def _by_bins(name, schedule, numbers, remember, size) -> TimeDensity:
     remember(t, losses) -> numbers (B,), of which size((bins, history)) -> p (bins,) up to a factor.
     """
     bins, history, uniform_share = numbers
-    check_positive(name, bins=bins, history=history)
+    for what, value in (("bins", bins), ("history", history)):
+        if not isinstance(value, int) or value < 1:
+            raise InputError(f"{name} needs a whole number of {what} above 0; got {value}.")
     if not 0 < uniform_share <= 1:
         raise InputError(f"{name} needs a uniform_share in (0, 1]; got {uniform_share}.")
     low, width = schedule.t_min, schedule.t_max - schedule.t_min
@@ -232,9 +236,10 @@ def on_steps(density: TimeDensity, schedule: Schedule, T: int) -> TimeDensity:
       The density with times on the grid, as DDPM trains (Ho et al. 2020, Alg. 1).
 
     Raises:
-      InputError: T is not positive.
+      InputError: T is no whole number above 0.
     """
-    check_positive("on_steps", T=T)
+    if not isinstance(T, int) or T < 1:
+        raise InputError(f"on_steps needs a whole number T of steps above 0; got {T}.")
     low, width = schedule.t_min, schedule.t_max - schedule.t_min
 
     def draw(key, batch, state):

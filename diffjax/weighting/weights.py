@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from diffjax.diffusion import value_and_rate
-from diffjax.errors import check_positive
+from diffjax.errors import check_finite, check_positive
 from diffjax.schedules import zero_terminal_snr
 from diffjax.types import Anyshape, Schedule
 
@@ -69,9 +69,10 @@ def p2(k: float = 1.0, gamma: float = 1.0):
       A weight of logsnr.
 
     Raises:
-      InputError: k is not positive.
+      InputError: k is not positive, or gamma is not finite.
     """
     check_positive("p2", k=k)
+    check_finite("p2", gamma=gamma)
     # SNR/(k + SNR) is a sigmoid, which has its limits at both ends.
     return lambda logsnr: jax.nn.sigmoid(logsnr - jnp.log(k)) * (k + jnp.exp(logsnr)) ** (1 - gamma)
 
@@ -105,7 +106,11 @@ def sigmoid_weight(bias: float = 2.0):
 
     Returns:
       A weight of logsnr.
+
+    Raises:
+      InputError: bias is not finite.
     """
+    check_finite("sigmoid_weight", bias=bias)
     return lambda logsnr: jnp.exp(bias) * jax.nn.sigmoid(logsnr - bias)
 
 

@@ -7,12 +7,15 @@ import resource
 import signal
 import socket
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
 import storm
 from scripts import start
+
+from diffjax.run.workdir import lock_workdir
 
 SHORT = ("--checkpoint-every", 10, "--log-every", 10, "--sample-every", 0)
 
@@ -156,6 +159,43 @@ def test_a_dead_or_hung_process_ends_the_others(number, victim, tmp_path):
     assert "another process died or did not answer for 10 s" in err
     processes[victim].kill()
     processes[victim].communicate()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.slow
+@pytest.mark.parametrize("refusal", ["another width", "a lock", "no record", "a file"])
+def test_the_others_end_at_once_where_the_main_process_refuses_a_workdir(refusal, tmp_path):
+    """Long before the 300 s after which a silent process counts as dead."""
+    workdir, arguments = tmp_path / "w", ("--steps", 4)
+    finish(train(workdir, *arguments))
+    with ExitStack() as stack:
+        if refusal == "another width":
+            arguments += ("--width", 8)
+        elif refusal == "a lock":
+            stack.enter_context(lock_workdir(workdir))
+        elif refusal == "no record":
+            (workdir / "config.json").write_text("")
+        else:
+            workdir = workdir / "config.py"
+        began = time.monotonic()
+        processes = pair("train", storm.CONFIG, "--workdir", workdir, *arguments, timeout=300)
+        said = [finish(process, 2)[1] for process in processes]
+        assert time.monotonic() - began < 150
+    assert "the main process could not take the workdir" in said[1]
+    assert said[0].splitlines()[-1].startswith("train.py: error: ")
+    assert "main process" not in said[0]
+
+
+@pytest.mark.exhaustive
+@pytest.mark.slow
+def test_the_others_end_at_once_where_the_main_process_cannot_write_its_samples(tmp_path):
+    finish(train(tmp_path, "--steps", 4))
+    (tmp_path / "a.png").mkdir()
+    began = time.monotonic()
+    processes = pair("sample", tmp_path, "--num", 2, "--out", tmp_path / "a.png", timeout=300)
+    said = [finish(process, 2)[1] for process in processes]
+    assert time.monotonic() - began < 150
+    assert "is a folder" in said[0]
 
 
 @pytest.mark.exhaustive
