@@ -112,6 +112,11 @@ def main(argv: Sequence[str]) -> None:
     edit_and_write(model, weights, request, argv)
 
 
+def flag_names() -> Sequence[str]:
+    """The flags of every edit."""
+    return [*inspect.signature(flags).parameters]
+
+
 def nothing():
     """No operator: no flags."""
 
@@ -145,6 +150,10 @@ def read_flags(argv: Sequence[str], model, prog: str) -> Request | None:
     from diffjax.types import Grid, Sampler
 
     usual, conditions = model.sampling if model else Sampling(), model.conditions if model else ()
+    if clash := {n for c in conditions for n in f.keywords_of(c.flags)} & {*flag_names()}:
+        raise InputError(
+            f"this model is given --{clash.pop()} as a condition of its own; draw with sample.py."
+        )
     methods, operators = f.constructors(m, Edit), edits.operator_makers()
     steppers, makers = f.constructors(samplers, Sampler), f.constructors(grids, Grid)
     shared = [flags, start.compiled, *(f.flags_of(c.flags) for c in conditions)]

@@ -8,7 +8,9 @@ import pytest
 from nets import reference, write_folder
 from PIL import Image
 
-from diffjax import edit
+from diffjax import conditioning, edit
+from diffjax.errors import InputError
+from diffjax.experiment import Model
 from diffjax.run import start
 
 SLOW = pytest.mark.exhaustive
@@ -106,6 +108,12 @@ def test_a_workdir_is_asked_for(monkeypatch, capsys):
     code, _, err = run(monkeypatch, capsys)
     assert code == 2
     assert "give the workdir of a trained model" in err
+
+
+def test_a_model_with_a_mask_of_its_own_is_refused():
+    model = Model(None, None, None, None, conditions=(conditioning.mask((8, 8)),))
+    with pytest.raises(InputError, match=r"given --mask as a condition of its own"):
+        edit.read_flags([], model, "edit")
 
 
 @pytest.mark.parametrize("name", ["methods", "operators"])

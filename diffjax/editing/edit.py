@@ -83,7 +83,7 @@ def editable(model: Model, conditions: tuple[Condition, ...]) -> Model:
     Returns:
       The model; encoded conditions reach an `Edit`, and only the model's own its denoiser.
     """
-    names = {name for c in conditions for name in c.example} | set(GIVEN)
+    names = {name for c in conditions for name in c.example}
 
     def own(cond: Cond) -> Cond:
         kept = {k: v for k, v in (cond or {}).items() if k not in names}
