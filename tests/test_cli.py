@@ -65,7 +65,7 @@ COUNTED = list(SAMPLERS.values()) + OPTIONS
 @pytest.mark.parametrize(
     "make",
     [
-        *OPTIONS[1:2],
+        samplers.heun,
         *(pytest.param(make, marks=pytest.mark.exhaustive) for make in COUNTED),
     ],
 )

@@ -207,6 +207,7 @@ def test_without_labels():
     assert apply(module, randomised(module, x, t, None), x, t, None).shape == x.shape
 
 
+@pytest.mark.exhaustive
 def test_imagenet_config_trains_a_tiny_step():
     e = config.build(
         config.load(CONFIG), {"width": 16, "depth": 1, "heads": 2, "size": 4, "batch_size": 2}

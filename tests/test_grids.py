@@ -258,6 +258,7 @@ def test_a_learned_grid_is_never_worse_than_its_start(learn):
     assert not np.any(offsets)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_learned_times_of_ddim_improve():
     schedule, denoiser, _ = problem("edm")

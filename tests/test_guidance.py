@@ -51,6 +51,7 @@ def test_scale_1_is_conditional_and_0_is_not():
     np.testing.assert_array_equal(guide(3.0).variance_fraction, conditional.variance_fraction)
 
 
+@pytest.mark.exhaustive
 def test_one_call_of_twice_the_batch():
     calls = []
     guide(2.0, calls=calls)

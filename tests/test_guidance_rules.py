@@ -181,6 +181,7 @@ def independent(x, t, cond):
     return Prediction(jnp.concatenate(columns, axis=1))
 
 
+@pytest.mark.exhaustive
 def test_composition_of_independent_conditions_is_the_denoiser_of_all():
     """And of a negative weight it is "not": the mean moves away by as much."""
     x, none = jnp.asarray([[0.3, -1.0], [2.0, 0.5], [0.0, 0.1]]), jnp.ones(3, int)

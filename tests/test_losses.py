@@ -182,6 +182,7 @@ def test_hybrid_loss_is_the_sum_of_its_parts():
     np.testing.assert_allclose(plain(PARAMS, jax.random.key(1), BATCH)[0], aux["mse"], rtol=1e-4)
 
 
+@pytest.mark.exhaustive
 def test_hybrid_loss_rounds_times_to_the_steps_of_its_table():
     """A continuous density and the rounded one are the same loss: both see the steps k/T."""
     seen = []

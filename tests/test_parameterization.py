@@ -117,15 +117,15 @@ def test_an_output_of_another_shape_is_refused(shape):
 @pytest.mark.parametrize(
     ("unused", "names"),
     [
-        ("'features', 'tokens'", ("label", "tokens", "features")),
+        ("'pooled', 'tokens'", ("label", "tokens", "pooled")),
         ("'token_mask', 'tokens'", ("label", "tokens", "token_mask")),
-        ("'features'", ("label", "features")),
+        ("'pooled'", ("label", "pooled")),
     ],
 )
 def test_a_condition_that_the_network_does_not_use_is_refused_by_name(unused, names):
     """Read or not: a U-Net without cross-attention reads the tokens and leaves them."""
     module = adm_unet(channels=8, multipliers=(1,), blocks=1, attention_levels=(), num_classes=4)
-    arrays = {"label": jnp.zeros(2, int), "tokens": jnp.ones((2, 3, 5)), "features": jnp.ones(2)}
+    arrays = {"label": jnp.zeros(2, int), "tokens": jnp.ones((2, 3, 5)), "pooled": jnp.ones(2)}
     cond = {name: arrays.get(name, jnp.ones((2, 3), bool)) for name in names}
     x, t = jnp.ones((2, 4, 4, 1)), jnp.ones(2)
     params = jax.eval_shape(module.init, jax.random.key(0), x, t, cond)["params"]

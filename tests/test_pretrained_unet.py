@@ -54,6 +54,7 @@ def agree(y, expected):
     np.testing.assert_allclose(y, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "i", [0, *(pytest.param(i, marks=pytest.mark.exhaustive) for i in (1, 2, 3))]
 )

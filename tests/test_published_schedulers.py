@@ -110,6 +110,7 @@ def ends(**settings):
     return times_and_levels(config("EulerDiscrete", **SD, **settings), 8)[1]
 
 
+@pytest.mark.exhaustive
 def test_where_a_grid_ends():
     """At clean data, or at the first step: the setting decides, and no step is of no length."""
     first = np.sqrt(0.00085 / (1 - 0.00085))
@@ -252,7 +253,9 @@ def test_the_sampler_and_its_options():
         found.sampler(noise_of(given)[0], **found.options)
 
 
-@pytest.mark.parametrize("n", [2, 3, 5, 15])
+@pytest.mark.parametrize(
+    "n", [3, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in (2, 5, 15))]
+)
 def test_the_last_steps_of_short_runs_are_of_lower_order(n):
     """Of an infinitely smooth x0_hat: the weights of the past vanish in a step of order 1."""
     given = config(

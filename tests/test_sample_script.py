@@ -170,6 +170,7 @@ def programs(cache):
     return {path.name for path in cache.glob("jit_run-*-cache")}
 
 
+@pytest.mark.exhaustive
 def test_the_second_process_finds_what_the_first_compiled(trained, tmp_path):
     cache = tmp_path / "cache"
     flags = ("--num", 1, "--steps", 1, "--out", tmp_path / "a.png", "--compilation-cache", cache)

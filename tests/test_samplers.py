@@ -98,6 +98,7 @@ def test_order_of_convergence(make, expected, schedule):
         assert errors[-1] < 2 * 16.0**-expected, errors
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(("make", "expected"), ODE.values(), ids=ODE)
 def test_encode_and_back(make, expected):

@@ -139,7 +139,14 @@ def test_last_step_is_the_prediction(schedule, make):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize(
-    "make", [samplers.ddim, samplers.euler_ancestral, samplers.dpmpp_2m_sde, samplers.sa_solver]
+    "make",
+    [
+        samplers.ddim,
+        *(
+            pytest.param(make, marks=pytest.mark.exhaustive)
+            for make in (samplers.euler_ancestral, samplers.dpmpp_2m_sde, samplers.sa_solver)
+        ),
+    ],
 )
 def test_gradients_by_eta_and_times_are_differences(make, eta):
     """At eta 0, at eta 1 and to clean data, where the roots are of exactly 0."""

@@ -100,6 +100,7 @@ def test_sliced_is_half_of_denoising_less_a_constant(make):
     np.testing.assert_allclose(denoising[0] / 2, sliced[0] + 0.5, atol=0.04)
 
 
+@pytest.mark.exhaustive
 def test_the_default_weight_is_the_loss_of_eps():
     """sigma^2 |s + eps/sigma|^2 is L_simple: the same number from the same key."""
 

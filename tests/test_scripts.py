@@ -94,9 +94,14 @@ def test_seed_label_and_batch_size(trained, monkeypatch, capsys, tmp_path):
     "flags",
     [
         ("--sampler", "ancestral", "--variance", "large"),
-        ("--sampler", "ddim", "--eta", "0.5"),
         ("--sampler", "heun", "--grid", "karras"),
-        ("--sampler", "dpmpp_2m", "--grid", "uniform_logsnr", "--guidance-scale", "1"),
+        *(
+            pytest.param(flags, marks=pytest.mark.exhaustive)
+            for flags in (
+                ("--sampler", "ddim", "--eta", "0.5"),
+                ("--sampler", "dpmpp_2m", "--grid", "uniform_logsnr", "--guidance-scale", "1"),
+            )
+        ),
     ],
 )
 def test_every_kind_of_sampler(flags, trained, monkeypatch, capsys, tmp_path):
@@ -108,7 +113,10 @@ def test_every_kind_of_sampler(flags, trained, monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize(
     "flags",
     [
-        ("--sampler", "adaptive_ode", "--relative", "0.1", "--absolute", "0.1"),
+        pytest.param(
+            ("--sampler", "adaptive_ode", "--relative", "0.1", "--absolute", "0.1"),
+            marks=pytest.mark.exhaustive,
+        ),
         ("--sampler", "adaptive_sde", "--relative", "0.5", "--absolute", "0.5"),
     ],
 )

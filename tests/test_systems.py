@@ -47,10 +47,10 @@ def spoilt(sd, tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        "sd_ddim",
         *(
             pytest.param(name, marks=pytest.mark.exhaustive)
             for name in (
+                "sd_ddim",
                 "sdxl_euler",
                 "sd3_text",
                 "flux_text",
@@ -156,6 +156,7 @@ def write_one_file(folder, path, more=None):
     return path
 
 
+@pytest.mark.exhaustive
 def test_one_file_of_the_latent_diffusion_code_is_the_same_system(sd, spoilt):
     for part in ("unet", "vae", "text_encoder"):
         (spoilt / part / "model.safetensors").unlink()

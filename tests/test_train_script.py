@@ -98,6 +98,7 @@ def _wait_for(workdir, lines, process):
         time.sleep(0.01)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_killed_and_resumed_equals_undisturbed(tmp_path):
     undisturbed = start("train", "--workdir", tmp_path / "a", *LONG)

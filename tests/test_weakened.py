@@ -59,6 +59,7 @@ def test_smoothed_attention_is_of_the_mean_query(x64):
     np.testing.assert_allclose(weaker(params, x, None, None, None), wanted, atol=1e-6)
 
 
+@pytest.mark.exhaustive
 def test_a_skipped_block_is_one_whose_gates_are_closed(x64):
     x, t, cond = inputs(dtype=np.float64)
     module = DiT(patch_size=2, width=8, depth=2, heads=2, num_classes=3)

@@ -49,6 +49,7 @@ def test_is_the_direct_convolution_to_rounding(batch, height, width, taps, seed)
         assert largest_gap(ours(x, kernel, *window), direct(x, kernel, *window)) < 1e-13
 
 
+@pytest.mark.exhaustive
 def test_derivatives_of_both_kinds_are_the_direct_ones(x64):
     x, kernel = problem()
     dx, dkernel = problem(seed=1)
@@ -63,6 +64,7 @@ def test_derivatives_of_both_kinds_are_the_direct_ones(x64):
     assert largest_gap(a, b) < 1e-13
 
 
+@pytest.mark.exhaustive
 def test_float32_loses_a_digit_at_most(x64):
     x, kernel = problem((1, 32, 32, 256), (3, 3, 256, 64), np.float32)
     exact = direct(x.astype(jnp.float64), kernel.astype(jnp.float64))

@@ -128,6 +128,7 @@ def test_a_finished_run_is_made_longer_and_other_changes_are_insisted_on(
     assert "lr was 0.002, now 0.1" in out
 
 
+@pytest.mark.exhaustive
 def test_a_run_begins_from_the_weights_of_another(trained, monkeypatch, capsys, tmp_path):
     flags = (*TINY, "--steps", 1, "--lr", 0, "--init-from", trained[0])
     code, out, err = run(monkeypatch, capsys, "train", "--workdir", tmp_path / "w", *flags)

@@ -81,6 +81,7 @@ class ControlNet(UNet):
         def add(h):
             return h + Hint(self.style, h.shape[-1], self.hint, name="hint")(picture)
 
+        self.check(x, t)
         _, h, skips = self.lower(x, t, cond, train, self.embed(t, cond), hint=add)
         residuals = []
         for i, skip in enumerate([*skips, h]):

@@ -129,6 +129,7 @@ class UNet(nn.Module):
         Returns:
           (B, H, W, out_channels), float32.
         """
+        self.check(x, t)
         style, embedding = self.style, self.embed(t, cond)
         backbone, h, skips = self.lower(x, t, cond, train, embedding, joined(skip))
         h, skips = with_residuals(h, skips, (cond or {}).get("residuals"))
@@ -163,8 +164,6 @@ class UNet(nn.Module):
         Returns:
           (what runs the way up, h after the middle, the skips).
         """
-        multiple = 1 if self.resize else 2 ** (len(self.down) - 1)
-        check_images(self, x, t, layer="conv_in", multiple=multiple)
         context, features = token_context(cond), feature_table(cond, len(self.down))
         call = lambda layer, h: layer(h, embedding, context, train)  # noqa: E731
         backbone = UNetBackbone(call, join, self.remat, self.scan_blocks)
@@ -179,6 +178,11 @@ class UNet(nn.Module):
             backbone.through(stages_middle(self.middle, self.style, h.shape[-1]), h),
             skips,
         )
+
+    def check(self, x: Array, t: Array) -> None:
+        """Refuse images or times that this U-Net cannot take; to be called first."""
+        multiple = 1 if self.resize else 2 ** (len(self.down) - 1)
+        check_images(self, x, t, layer="conv_in", multiple=multiple)
 
     def embed(self, t: Array, cond: Cond) -> Array:
         """Embedding of all that is one per image, (B, embedding channels)."""

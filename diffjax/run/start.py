@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from diffjax.cpu import xla_flags
@@ -18,12 +17,14 @@ def choose_platform() -> None:
 
     Call it before JAX starts. Without it JAX tries the TPU first, and libtpu complains at length.
     """
+    import jaxlib  # here, since a script reads this file before it is ready for an interrupt
+
     accelerators = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin")
     no_tpu = not glob.glob("/dev/accel*") and not glob.glob("/dev/vfio/[0-9]*")
     others = any(importlib.util.find_spec(name) for name in accelerators)
     if importlib.util.find_spec("libtpu") and no_tpu and not others:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    if flags := xla_flags(os.environ, version("jaxlib")):
+    if flags := xla_flags(os.environ, jaxlib.__version__):
         os.environ["XLA_FLAGS"] = flags
 
 
