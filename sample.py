@@ -32,6 +32,7 @@ def flags(
     height: int | None = None,
     width: int | None = None,
     lora: list[str] = [],  # noqa: B006
+    controlnet: str | None = None,
     mesh: str = "",
 ):
     """Flags of every draw; what can be asked for, and the options of sampler and grid, come after.
@@ -61,6 +62,8 @@ def flags(
       width: likewise.
       lora: LoRA file that is merged into the weights of --pretrained, with its scale after a
         colon, as in style.safetensors:0.7; may be given several times.
+      controlnet: folder of a ControlNet for --pretrained, with its scale after a colon, as in
+        canny:0.8; it reads --control-image.
       mesh: sizes of the axes data, fsdp and tensor, such as data=4,fsdp=2; default all
         devices along data. It does not change the samples.
     """
@@ -86,6 +89,8 @@ def main(argv):
     start.check_platform()
     form = {flag: f.early_size(argv, f"--{flag}") for flag in ("height", "width")}
     form["loras"] = [f.file_and_scale(text) for text in f.early_flags(argv, "--lora")]
+    given_adapter = f.early_flag(argv, "--controlnet")
+    form["controlnet"] = f.file_and_scale(given_adapter) if given_adapter else None
     model, weights = open_model(workdir, published_at, f.early_flag(argv, "--autoencoder"), form)
     usual = model.sampling if model else Sampling()
     stepped = f.constructors(samplers, Sampler)

@@ -56,6 +56,7 @@ def spoilt(sd, tmp_path):
                 "flux_text",
                 "pixart",
                 "sd_inpaint_9ch",
+                "sd_controlnet",
                 "lcm",
                 "consistency_2step",
             )

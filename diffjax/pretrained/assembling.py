@@ -1,6 +1,6 @@
 """The model of a pipeline's parts: its latents, its network under prompts, its defaults."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from diffjax.media import decoded
 from diffjax.models.flux import Flux
 from diffjax.models.pixart import PixArt
 from diffjax.parameterization import make_denoiser
+from diffjax.pretrained.adapters import Adapter
 from diffjax.pretrained.architecture import Autoencoder, Pretrained
 from diffjax.pretrained.flux_latents import packed
 from diffjax.pretrained.inpainting import inpainting, with_picture
@@ -75,18 +76,25 @@ def assemble(
     part: Part,
     asked: tuple[int | None, int | None],
     text_length: int | None,
+    adapters: Sequence[Adapter] = (),
 ) -> Opened:
     """The model of a pipeline's parts. Arguments and errors as for `open_system`."""
-    found, vae = part.network, open_part(pipeline, "vae")
-    assert isinstance(found, Pretrained)
+    vae = open_part(pipeline, "vae")
     assert isinstance(vae.network, Autoencoder)
-    usual, by, scale = found.sampling, shrinking(vae.config), latent_scale(vae.config)
+    by, scale = shrinking(vae.config), latent_scale(vae.config)
     channels = vae.config.get("latent_channels", 4)
     size = latents_of(pipeline, system, part.config, asked, by)
     image = size[0] * by, size[1] * by
     reader = system.reader(pipeline, part.config, text_length)
     extra = sizes_of(part.config, image)
     conditions: tuple[Condition, ...] = (prompt(reader, extra),)
+    frozen = {name: text.leaves for name, text in reader.parts.items()} | {"vae": vae.leaves}
+    for adapter in adapters:
+        part, condition, own = adapter(part, image, by)
+        conditions, frozen = (*conditions, condition), {**frozen, **own}
+    found = part.network
+    assert isinstance(found, Pretrained)
+    usual = found.sampling
     network, guide = network_of(part, image)
     if system.picture and part.config.get("in_channels") == 2 * channels + 1:
         network = with_picture(network)
@@ -101,7 +109,6 @@ def assemble(
     def decode(frozen, x):
         return vae.network.decode(frozen["vae"], scale.to_autoencoder(x))
 
-    frozen = {name: text.leaves for name, text in reader.parts.items()} | {"vae": vae.leaves}
     model = Model(
         init=lambda key: jax.tree.map(np.asarray, part.leaves()),
         denoiser=denoiser,

@@ -36,6 +36,7 @@ def open_published(
     height: int | None = None,
     width: int | None = None,
     loras: Sequence[tuple[str | Path, float]] = (),
+    controlnet: tuple[str | Path, float] | None = None,
 ) -> tuple[Model, Params]:
     """A network of `pretrained.load` that draws images, or a whole system, and its parameters.
 
@@ -45,6 +46,7 @@ def open_published(
       height: of the images; None is that of the folder's own.
       width: likewise.
       loras: LoRA files and their scales, of a system.
+      controlnet: folder of a ControlNet and its scale, of a system.
 
     Returns:
       The model and the denoiser's parameters, a tree of `naming.Leaf`s: none is read before
@@ -56,10 +58,12 @@ def open_published(
     """
     path = local_folder(path)
     if is_system(path):
-        system = open_system(path, height, width, loras=loras)
+        system = open_system(path, height, width, loras=loras, controlnet=controlnet)
         return system.model, system.leaves()
-    if loras:
-        raise InputError(f"{path} is no system with model_index.json, which a LoRA file is for.")
+    if loras or controlnet:
+        raise InputError(
+            f"{path} is no system with model_index.json, which LoRA files and adapters are for."
+        )
     return published_network(path, height, width)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffjax.errors import InputError
+from diffjax.pretrained.adapters import with_controlnet
 from diffjax.pretrained.assembling import Opened, System, assemble
 from diffjax.pretrained.ldm import is_ldm
 from diffjax.pretrained.pipeline import (
@@ -30,6 +31,7 @@ PROJECTED = ("CLIPTextModelWithProjection",)
 T5, T5_TOKENS = ("T5EncoderModel",), ("T5Tokenizer", "T5TokenizerFast")
 ONE_CLIP = {"text_encoder": CLIP, "tokenizer": CLIP_TOKENS}
 SD = UNET | VAE | ONE_CLIP
+CONTROLNET = {"controlnet": ("ControlNetModel",)}
 SDXL = SD | {"text_encoder_2": PROJECTED, "tokenizer_2": CLIP_TOKENS}
 SD3 = {
     "transformer": ("SD3Transformer2DModel",),
@@ -55,10 +57,12 @@ SYSTEMS: dict[str, System] = {
     "StableDiffusionPipeline": System(SD, sd_reader, 7.5),
     "StableDiffusionImg2ImgPipeline": System(SD, sd_reader, 7.5),
     "StableDiffusionInpaintPipeline": System(SD, sd_reader, 7.5, picture=True),
+    "StableDiffusionControlNetPipeline": System(SD | CONTROLNET, sd_reader, 7.5),
     "LatentConsistencyModelPipeline": System(SD, sd_reader, 8.5),
     "StableDiffusionXLPipeline": System(SDXL, sdxl_reader, 5.0),
     "StableDiffusionXLImg2ImgPipeline": System(SDXL, sdxl_reader, 5.0),
     "StableDiffusionXLInpaintPipeline": System(SDXL, sdxl_reader, 5.0, picture=True),
+    "StableDiffusionXLControlNetPipeline": System(SDXL | CONTROLNET, sdxl_reader, 5.0),
     "StableDiffusion3Pipeline": System(
         SD3, sd3_reader, 7.0, cell=2, optional=("text_encoder_3", "tokenizer_3")
     ),
@@ -85,6 +89,7 @@ def open_system(
     width: int | None = None,
     text_length: int | None = None,
     loras: Sequence[tuple[str | Path, float]] = (),
+    controlnet: tuple[str | Path, float] | None = None,
 ) -> Opened:
     """A published system by its configurations; no weight is read.
 
@@ -94,13 +99,14 @@ def open_system(
       width: likewise.
       text_length: T5's tokens of a prompt; None is the pipeline's own.
       loras: LoRA files and their scales.
+      controlnet: folder of a ControlNet and its scale; None is the pipeline's own, if it has one.
 
     Returns:
       The system.
 
     Raises:
       InputError: a kind of pipeline, a part or a class that is not known, a part that is
-        missing, or a size that the system cannot draw.
+        missing, a size that the system cannot draw, or an adapter for another network.
     """
     given = tuple((Path(path), scale) for path, scale in loras)
     whole = Path(folder).is_file()
@@ -122,4 +128,8 @@ def open_system(
     check_parts(pipeline, parts if whole else parts | scheduler)
     check_loras(pipeline)
     name = "unet" if "unet" in system.parts else "transformer"
-    return assemble(pipeline, system, open_part(pipeline, name), (height, width), text_length)
+    if controlnet is None and "controlnet" in system.parts:
+        controlnet = pipeline.folder / "controlnet", 1.0
+    adapters = [] if controlnet is None else [with_controlnet(*controlnet)]
+    part = open_part(pipeline, name)
+    return assemble(pipeline, system, part, (height, width), text_length, adapters)
