@@ -33,6 +33,7 @@ def flags(
     width: int | None = None,
     lora: list[str] = [],  # noqa: B006
     controlnet: str | None = None,
+    ip_adapter: str | None = None,
     mesh: str = "",
 ):
     """Flags of every draw; what can be asked for, and the options of sampler and grid, come after.
@@ -64,6 +65,8 @@ def flags(
         colon, as in style.safetensors:0.7; may be given several times.
       controlnet: folder of a ControlNet for --pretrained, with its scale after a colon, as in
         canny:0.8; it reads --control-image.
+      ip_adapter: safetensors file of an IP-Adapter for --pretrained, likewise; its vision encoder
+        is the folder image_encoder beside it. It reads --ip-image.
       mesh: sizes of the axes data, fsdp and tensor, such as data=4,fsdp=2; default all
         devices along data. It does not change the samples.
     """
@@ -89,8 +92,9 @@ def main(argv):
     start.check_platform()
     form = {flag: f.early_size(argv, f"--{flag}") for flag in ("height", "width")}
     form["loras"] = [f.file_and_scale(text) for text in f.early_flags(argv, "--lora")]
-    given_adapter = f.early_flag(argv, "--controlnet")
-    form["controlnet"] = f.file_and_scale(given_adapter) if given_adapter else None
+    for name in ("controlnet", "ip_adapter"):
+        text = f.early_flag(argv, f"--{name.replace('_', '-')}")
+        form[name] = f.file_and_scale(text) if text else None
     model, weights = open_model(workdir, published_at, f.early_flag(argv, "--autoencoder"), form)
     usual = model.sampling if model else Sampling()
     stepped = f.constructors(samplers, Sampler)

@@ -6,11 +6,13 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from scripts import run
-from systems import write_json, write_network, write_system
+from systems import GOLDEN, write_json, write_network, write_system
 
 from diffjax.errors import InputError
 from diffjax.media.image import save_png
+from diffjax.pretrained.image_prompt import clip_pixels
 from diffjax.pretrained.systems import open_system
 
 LONG = pytest.mark.exhaustive
@@ -80,10 +82,12 @@ def changed(folder, **entries):
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
-        ({"block_out_channels": [32, 96]}, "is for another U-Net: its down_"),
+        pytest.param(
+            {"block_out_channels": [32, 96]}, "is for another U-Net: its down_", marks=LONG
+        ),
         ({"cross_attention_dim": 40}, r"is for another U-Net: its .*kv.* \(40, "),
         ({"conditioning_embedding_out_channels": [8, 8, 8]}, "for 4 pixels a latent; .* has 2"),
-        ({"conditioning_embedding": 1}, "no argument 'conditioning_embedding'"),
+        pytest.param({"conditioning_embedding": 1}, "no argument 'conditioning_em", marks=LONG),
     ],
 )
 def test_a_controlnet_for_another_network_is_refused(sd, control, entries, words):
@@ -109,6 +113,7 @@ def test_a_controlnet_for_a_workdir_or_a_network_alone(sd, control, tmp_path, mo
     assert "adapters are for" in said
 
 
+@LONG
 def test_a_controlnet_reads_none_of_what_its_unet_alone_reads(sd, control):
     """Its network is called without the tokens of an IP-Adapter, which it would refuse."""
     from diffjax.pretrained.adapters import of_shared, open_alone
@@ -123,3 +128,79 @@ def test_a_controlnet_reads_none_of_what_its_unet_alone_reads(sd, control):
     with pytest.raises(InputError, match="does not use"):
         call(own.network.network, more)
     assert len(call(of_shared(own.network.network), more)) == len(call(own.network.network, {}))
+
+
+# --- IP-Adapter -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pictured(tmp_path):
+    """The folder of an IP-Adapter's file and its vision encoder."""
+    return write_system(tmp_path / "pictured", "sd_ip_adapter")
+
+
+@LONG
+def test_sample_draws_for_two_pictures(sd, control, pictured, tmp_path, monkeypatch, capsys):
+    """The IP-Adapter of another folder, with a ControlNet; at the scale 0 neither is there."""
+    draw = lambda *flags: drawn(sd, tmp_path, monkeypatch, capsys, *flags)  # noqa: E731
+    file = pictured / "ip_adapter.safetensors"
+    images = ("--ip-image", picture(tmp_path / "a.png"))
+    images += "--control-image", picture(tmp_path / "b.png")
+    off = draw("--ip-adapter", f"{file}:0", "--controlnet", f"{control}:0", *images)
+    led = draw("--ip-adapter", file, "--controlnet", f"{control}:0", *images)
+    both = draw("--ip-adapter", file, "--controlnet", control, *images)
+    assert np.abs(off - draw()).max() <= 1
+    assert np.abs(led - off).max() > 5 < np.abs(both - led).max()
+
+
+@LONG
+def test_the_null_of_a_picture_is_an_embedding_of_zeros(sd, pictured):
+    model = open_system(sd, ip_adapter=(pictured / "ip_adapter.safetensors", 0.6)).model
+    condition = model.conditions[1]
+    frozen = {k: jax.tree.map(np.asarray, model.frozen[k]()) for k in condition.own}
+    null = {k: a[None] for k, a in condition.null.items()}
+    tokens = condition.encode(frozen, null)["image_tokens"]
+    proj, norm = (frozen["image_projection"][name] for name in ("proj", "norm"))
+    rows = proj["bias"].reshape(4, 32)
+    rows = (rows - rows.mean(1, keepdims=True)) / np.sqrt(rows.var(1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(tokens[0], rows * norm["scale"] + norm["bias"], atol=1e-4)
+    with pytest.raises(InputError, match="give --ip-image FILE"):
+        condition.flags(1)
+
+
+@pytest.mark.parametrize("name", ["wide", "tall", "small"])
+def test_pictures_as_clip_is_given_them(name, tmp_path):
+    """transformers 4.57.6's CLIPImageProcessor."""
+    with np.load(GOLDEN / "clip_pixels.npz") as file:
+        save_png(tmp_path / "a.png", file[f"{name}/picture"])
+        found = clip_pixels(tmp_path / "a.png", 16)
+        np.testing.assert_allclose(found, file[f"{name}/pixels"], atol=1e-6)
+
+
+def without_encoder(folder):
+    shutil.rmtree(folder / "image_encoder")
+
+
+def another_encoder(folder):
+    without_encoder(folder)
+    shutil.copytree(folder / "text_encoder", folder / "image_encoder")
+
+
+def wider_embedding(folder):
+    file = folder / "ip_adapter.safetensors"
+    weight = {"image_proj.proj.weight": np.zeros((128, 24), np.float32)}
+    save_file(load_file(file) | weight, file)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (without_encoder, "needs the vision encoder"),
+        pytest.param(another_encoder, "is not a CLIP vision encoder", marks=LONG),
+        pytest.param(wider_embedding, "embedding of width 24; its .* makes 20", marks=LONG),
+    ],
+)
+def test_a_spoilt_ip_adapter_is_refused(sd, pictured, spoil, words):
+    spoil(pictured)
+    with pytest.raises(InputError, match=words):
+        open_system(sd, ip_adapter=(pictured / "ip_adapter.safetensors", 1.0))

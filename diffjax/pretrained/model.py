@@ -37,6 +37,7 @@ def open_published(
     width: int | None = None,
     loras: Sequence[tuple[str | Path, float]] = (),
     controlnet: tuple[str | Path, float] | None = None,
+    ip_adapter: tuple[str | Path, float] | None = None,
 ) -> tuple[Model, Params]:
     """A network of `pretrained.load` that draws images, or a whole system, and its parameters.
 
@@ -47,6 +48,7 @@ def open_published(
       width: likewise.
       loras: LoRA files and their scales, of a system.
       controlnet: folder of a ControlNet and its scale, of a system.
+      ip_adapter: file of an IP-Adapter and its scale, of a system.
 
     Returns:
       The model and the denoiser's parameters, a tree of `naming.Leaf`s: none is read before
@@ -58,9 +60,10 @@ def open_published(
     """
     path = local_folder(path)
     if is_system(path):
-        system = open_system(path, height, width, loras=loras, controlnet=controlnet)
+        adapters = {"loras": loras, "controlnet": controlnet, "ip_adapter": ip_adapter}
+        system = open_system(path, height, width, **adapters)
         return system.model, system.leaves()
-    if loras or controlnet:
+    if loras or controlnet or ip_adapter:
         raise InputError(
             f"{path} is no system with model_index.json, which LoRA files and adapters are for."
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 from diffjax.errors import InputError
 from diffjax.pretrained.adapters import with_controlnet
 from diffjax.pretrained.assembling import Opened, System, assemble
+from diffjax.pretrained.image_prompt import with_ip_adapter
 from diffjax.pretrained.ldm import is_ldm
 from diffjax.pretrained.pipeline import (
     check_loras,
@@ -90,6 +91,7 @@ def open_system(
     text_length: int | None = None,
     loras: Sequence[tuple[str | Path, float]] = (),
     controlnet: tuple[str | Path, float] | None = None,
+    ip_adapter: tuple[str | Path, float] | None = None,
 ) -> Opened:
     """A published system by its configurations; no weight is read.
 
@@ -100,6 +102,7 @@ def open_system(
       text_length: T5's tokens of a prompt; None is the pipeline's own.
       loras: LoRA files and their scales.
       controlnet: folder of a ControlNet and its scale; None is the pipeline's own, if it has one.
+      ip_adapter: file of an IP-Adapter and its scale, see `with_ip_adapter`.
 
     Returns:
       The system.
@@ -130,6 +133,7 @@ def open_system(
     name = "unet" if "unet" in system.parts else "transformer"
     if controlnet is None and "controlnet" in system.parts:
         controlnet = pipeline.folder / "controlnet", 1.0
-    adapters = [] if controlnet is None else [with_controlnet(*controlnet)]
+    adapters = [] if ip_adapter is None else [with_ip_adapter(*ip_adapter, pipeline.folder)]
+    adapters += [] if controlnet is None else [with_controlnet(*controlnet)]
     part = open_part(pipeline, name)
     return assemble(pipeline, system, part, (height, width), text_length, adapters)

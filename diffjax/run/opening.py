@@ -32,7 +32,8 @@ def open_model(
     if workdir and published_at:
         raise InputError(f"give a workdir or --pretrained; got {workdir} and {published_at}.")
     if workdir and any(form.values()):
-        flags = ", ".join(f"--{name.removesuffix('s')}" for name, value in form.items() if value)
+        given = [name.removesuffix("s").replace("_", "-") for name in form if form[name]]
+        flags = ", ".join(f"--{name}" for name in given)
         raise InputError(f"{flags}: only with --pretrained; leave them out.")
     if workdir:
         model, weights = of_workdir(workdir)

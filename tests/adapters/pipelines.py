@@ -40,13 +40,18 @@ def _raw(system, call, inputs, num):
         }
     elif "image" in inputs and "control_image" in examples(system.model.conditions):
         raw["control_image"] = 2 * _nhwc(inputs["image"]) - 1
+    if "pixel_values" in inputs:
+        raw |= {"ip_image": _nhwc(inputs["pixel_values"]), "ip_given": jnp.ones(num)}
     return raw
 
 
 def _adapters(root, call):
     """The adapters of a call and their scales, as keywords of `open_system`."""
-    scale = call.get("controlnet_conditioning_scale")
-    return {} if scale is None else {"controlnet": (f"{root}/controlnet", scale)}
+    control = call.get("controlnet_conditioning_scale")
+    found = {} if control is None else {"controlnet": (f"{root}/controlnet", control)}
+    if "ip_adapter_scale" in call:
+        found["ip_adapter"] = f"{root}/ip_adapter.safetensors", call["ip_adapter_scale"]
+    return found
 
 
 def _embeds(inputs):
