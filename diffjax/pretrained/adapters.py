@@ -12,8 +12,10 @@ from diffjax.conditioning import Condition
 from diffjax.errors import InputError
 from diffjax.experiment import NOTHING, Loaders
 from diffjax.models.controlnet import ControlNet, controlled
+from diffjax.models.layers import Dtype
 from diffjax.pretrained.architecture import Module, Pretrained
 from diffjax.pretrained.pipeline import Part, Pipeline, open_part
+from diffjax.pretrained.precision import computing
 from diffjax.types import Network, Params
 
 
@@ -35,7 +37,7 @@ Adapter = Callable[[Part, tuple[int, int], int], Adapted]
 """(denoiser, (H, W) of an image in pixels, pixels for each latent) -> both."""
 
 
-def with_controlnet(folder: str | Path, scale: float) -> Adapter:
+def with_controlnet(folder: str | Path, scale: float, dtype: Dtype = jnp.float32) -> Adapter:
     """A ControlNet for the U-Nets of Stable Diffusion (Zhang et al. 2023, Eq. 4).
 
     Its picture is kept under guidance.
@@ -43,6 +45,7 @@ def with_controlnet(folder: str | Path, scale: float) -> Adapter:
     Args:
       folder: of diffusers' ControlNetModel.
       scale: of what the ControlNet adds; 0 is the U-Net without it.
+      dtype: of its computation.
 
     Returns:
       The adapter. It raises InputError where the folder holds no ControlNet, or one for another
@@ -51,7 +54,7 @@ def with_controlnet(folder: str | Path, scale: float) -> Adapter:
     folder = Path(folder)
 
     def adapter(part, image, by):
-        own = open_alone(folder)
+        own = computing(open_alone(folder), dtype)
         check_fits(folder, own, part, by)
         base, control = part.network, own.network
         assert isinstance(base, Pretrained)

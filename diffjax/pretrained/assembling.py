@@ -13,6 +13,7 @@ from diffjax.errors import InputError
 from diffjax.experiment import Model, Sampling, classifier_free
 from diffjax.media import decoded
 from diffjax.models.flux import Flux
+from diffjax.models.layers import Dtype
 from diffjax.models.pixart import PixArt
 from diffjax.parameterization import make_denoiser
 from diffjax.pretrained.adapters import Adapter
@@ -21,6 +22,7 @@ from diffjax.pretrained.flux_latents import packed
 from diffjax.pretrained.inpainting import inpainting, with_picture
 from diffjax.pretrained.latents import latent_scale, prior_of, shrinking
 from diffjax.pretrained.pipeline import Part, Pipeline, open_part
+from diffjax.pretrained.precision import stored
 from diffjax.pretrained.prompt_condition import prompt, raw_prompts
 from diffjax.pretrained.reading import Reader
 from diffjax.pretrained.sampling import SchedulerDefaults
@@ -77,6 +79,7 @@ def assemble(
     asked: tuple[int | None, int | None],
     text_length: int | None,
     adapters: Sequence[Adapter] = (),
+    dtype: Dtype = jnp.float32,
 ) -> Opened:
     """The model of a pipeline's parts. Arguments and errors as for `open_system`."""
     vae = open_part(pipeline, "vae")
@@ -94,7 +97,8 @@ def assemble(
         conditions, frozen = (*conditions, condition), {**frozen, **own}
     found = part.network
     assert isinstance(found, Pretrained)
-    usual = found.sampling
+    usual, leaves = found.sampling, stored(part.leaves, dtype)
+    frozen = {name: stored(load, dtype) for name, load in frozen.items()}
     network, guide = network_of(part, image)
     if system.picture and part.config.get("in_channels") == 2 * channels + 1:
         network = with_picture(network)
@@ -110,7 +114,7 @@ def assemble(
         return vae.network.decode(frozen["vae"], scale.to_autoencoder(x))
 
     model = Model(
-        init=lambda key: jax.tree.map(np.asarray, part.leaves()),
+        init=lambda key: jax.tree.map(np.asarray, leaves()),
         denoiser=denoiser,
         example=jax.ShapeDtypeStruct((*size, channels), jnp.float32),
         schedule=found.schedule,
@@ -131,7 +135,7 @@ def assemble(
         ),
     )
     raw = partial(raw_prompts, reader, extra)
-    return Opened(model, part.leaves, raw, vae, part.config.get(SCHEDULER) or {}, usual.start_std)
+    return Opened(model, leaves, raw, vae, part.config.get(SCHEDULER) or {}, usual.start_std)
 
 
 def latents_of(

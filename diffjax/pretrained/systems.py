@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax.numpy as jnp
+
 from diffjax.errors import InputError
+from diffjax.models.layers import Dtype
 from diffjax.pretrained.adapters import with_controlnet
 from diffjax.pretrained.assembling import Opened, System, assemble
 from diffjax.pretrained.image_prompt import with_ip_adapter
@@ -16,6 +19,7 @@ from diffjax.pretrained.pipeline import (
     open_part,
     read_pipeline,
 )
+from diffjax.pretrained.precision import computing, known
 from diffjax.pretrained.prompt_condition import no_reader
 from diffjax.pretrained.reading import (
     flux_reader,
@@ -92,6 +96,7 @@ def open_system(
     loras: Sequence[tuple[str | Path, float]] = (),
     controlnet: tuple[str | Path, float] | None = None,
     ip_adapter: tuple[str | Path, float] | None = None,
+    dtype: Dtype = jnp.float32,
 ) -> Opened:
     """A published system by its configurations; no weight is read.
 
@@ -103,6 +108,7 @@ def open_system(
       loras: LoRA files and their scales.
       controlnet: folder of a ControlNet and its scale; None is the pipeline's own, if it has one.
       ip_adapter: file of an IP-Adapter and its scale, see `with_ip_adapter`.
+      dtype: of weights and computation, float32 or bfloat16, see `precision`.
 
     Returns:
       The system.
@@ -111,7 +117,7 @@ def open_system(
       InputError: a kind of pipeline, a part or a class that is not known, a part that is
         missing, a size that the system cannot draw, or an adapter for another network.
     """
-    given = tuple((Path(path), scale) for path, scale in loras)
+    given, dtype = tuple((Path(path), scale) for path, scale in loras), known(dtype)
     whole = Path(folder).is_file()
     pipeline = one_file(Path(folder)) if whole else read_pipeline(folder)
     pipeline = pipeline._replace(loras=given)
@@ -134,6 +140,6 @@ def open_system(
     if controlnet is None and "controlnet" in system.parts:
         controlnet = pipeline.folder / "controlnet", 1.0
     adapters = [] if ip_adapter is None else [with_ip_adapter(*ip_adapter, pipeline.folder)]
-    adapters += [] if controlnet is None else [with_controlnet(*controlnet)]
-    part = open_part(pipeline, name)
-    return assemble(pipeline, system, part, (height, width), text_length, adapters)
+    adapters += [] if controlnet is None else [with_controlnet(*controlnet, dtype)]
+    part = computing(open_part(pipeline, name), dtype)
+    return assemble(pipeline, system, part, (height, width), text_length, adapters, dtype)

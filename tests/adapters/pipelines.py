@@ -46,9 +46,11 @@ def _raw(system, call, inputs, num):
 
 
 def _adapters(root, call):
-    """The adapters of a call and their scales, as keywords of `open_system`."""
+    """The adapters of a call, their scales and the type, as keywords of `open_system`."""
     control = call.get("controlnet_conditioning_scale")
     found = {} if control is None else {"controlnet": (f"{root}/controlnet", control)}
+    if "dtype" in call:
+        found["dtype"] = call["dtype"]
     if "ip_adapter_scale" in call:
         found["ip_adapter"] = f"{root}/ip_adapter.safetensors", call["ip_adapter_scale"]
     return found
