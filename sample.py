@@ -32,6 +32,9 @@ def flags(
     height: int | None = None,
     width: int | None = None,
     lora: list[str] = [],  # noqa: B006
+    controlnet: str | None = None,
+    ip_adapter: str | None = None,
+    dtype: Literal["float32", "bfloat16"] = "float32",
     mesh: str = "",
 ):
     """Flags of every draw; what can be asked for, and the options of sampler and grid, come after.
@@ -61,6 +64,12 @@ def flags(
       width: likewise.
       lora: LoRA file that is merged into the weights of --pretrained, with its scale after a
         colon, as in style.safetensors:0.7; may be given several times.
+      controlnet: folder of a ControlNet for --pretrained, with its scale after a colon, as in
+        canny:0.8; it reads --control-image.
+      ip_adapter: safetensors file of an IP-Adapter for --pretrained, likewise; its vision encoder
+        is the folder image_encoder beside it. It reads --ip-image.
+      dtype: of the weights and the computation of --pretrained, a whole system; norms, softmax and
+        the autoencoder compute in float32 always.
       mesh: sizes of the axes data, fsdp and tensor, such as data=4,fsdp=2; default all
         devices along data. It does not change the samples.
     """
@@ -86,6 +95,11 @@ def main(argv):
     start.check_platform()
     form = {flag: f.early_size(argv, f"--{flag}") for flag in ("height", "width")}
     form["loras"] = [f.file_and_scale(text) for text in f.early_flags(argv, "--lora")]
+    for name in ("controlnet", "ip_adapter"):
+        text = f.early_flag(argv, f"--{name.replace('_', '-')}")
+        form[name] = f.file_and_scale(text) if text else None
+    if f.early_flag(argv, "--dtype") == "bfloat16":
+        form["dtype"] = "bfloat16"
     model, weights = open_model(workdir, published_at, f.early_flag(argv, "--autoencoder"), form)
     usual = model.sampling if model else Sampling()
     stepped = f.constructors(samplers, Sampler)

@@ -91,7 +91,8 @@ def image(name: str, shape: tuple[int, int, int], help: str = "") -> Condition:
     def flags(num: int, **given: Path | None):
         path = given.get(name)
         if path is None:
-            raise InputError(f"give --{name} FILE: this model draws for a given picture.")
+            flag = name.replace("_", "-")
+            raise InputError(f"give --{flag} FILE: this model draws for a given picture.")
         picture = load_image(path, (height, width), channels)
         return {name: np.broadcast_to(picture, (num, *picture.shape))}
 

@@ -32,6 +32,9 @@ def write_system(folder, name):
     for part, component in spec["components"].items():
         if part.startswith("tokenizer"):
             index[part] = ["transformers", write_tokenizer(folder / part, component)]
+        elif part == "ip_adapter":
+            tensors = {name: weight(name, shape) for name, shape in component.items()}
+            save_file(tensors, folder / "ip_adapter.safetensors")
         else:
             index[part] = ["a library", write_network(folder / part, component)]
     (folder / "scheduler").mkdir()

@@ -56,6 +56,8 @@ def spoilt(sd, tmp_path):
                 "flux_text",
                 "pixart",
                 "sd_inpaint_9ch",
+                "sd_controlnet",
+                "sd_ip_adapter",
                 "lcm",
                 "consistency_2step",
             )
@@ -66,7 +68,10 @@ def test_a_prompt_draws_what_diffusers_draws(name, tmp_path):
     folder, (spec, io) = write_system(tmp_path / name, name), described(name)
     inputs = {key[3:]: io[key] for key in io if key.startswith("in_")}
     noises = [io[key] for key in sorted(io) if key.startswith("out_noise_")]
-    out = run_pipeline(folder, spec["call"], inputs, noises)
+    call = spec["call"]
+    if "out_pixel_values" in io:  # the picture of an IP-Adapter, at the scale of its notes
+        call, inputs["pixel_values"] = call | {"ip_adapter_scale": 0.6}, io["out_pixel_values"]
+    out = run_pipeline(folder, call, inputs, noises)
     for got, want in (("image", "out_image"), ("trace", "out_trace")):
         if want in io:
             np.testing.assert_allclose(out[got], io[want], atol=1e-3 * np.abs(io[want]).max())

@@ -3,17 +3,14 @@
 from pathlib import Path
 
 import jax.numpy as jnp
-import numpy as np
 
 from diffjax.errors import InputError
 from diffjax.evaluation import classifier, features, sides
 from diffjax.pretrained import load
 from diffjax.pretrained.architecture import Encoder
+from diffjax.pretrained.image_prompt import MEAN, STD
 
 CLIP = "clip:"
-MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)[None, None, None]
-STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)[None, None, None]
-"""Of the pictures that CLIP was trained on, Radford et al. 2021."""
 
 
 def choose_features(name: str | None, reference: sides.Side, cache: Path) -> features.Features:

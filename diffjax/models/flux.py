@@ -161,7 +161,7 @@ class Flux(nn.Module):
         text = dense(width, x.dtype, name="context_embedder")(needed(cond, "tokens", "FLUX"))
         ids = cond["image_ids"] if "image_ids" in cond else square(x.shape[1], len(self.axes))
         ids = jnp.concatenate([jnp.zeros((text.shape[1], len(self.axes))), ids])
-        wave, embedding = rotary(ids, self.axes), self.embed(t, cond, width)
+        wave, embedding = rotary(ids, self.axes), self.embed(t, cond, width).astype(x.dtype)
         outputs, length = ([], []), text.shape[1]
         for i in range(self.depth):
             block = FluxBlock(self.heads, name=f"transformer_blocks.{i}")

@@ -85,11 +85,12 @@ class PixArt(nn.Module):
         text = needed(cond, "tokens", "PixArt")
         if self.captioned:
             text = TwoLayers(self.width, tanh_gelu, name="caption_projection")(text)
-        bias, embedding = mask_bias(cond.get("token_mask")), self.embed(t, cond)
+        bias, embedding = mask_bias(cond.get("token_mask")), self.embed(t, cond).astype(x.dtype)
         six = dense(6 * self.width, x.dtype, name="adaln_single.linear")(nn.silu(embedding))
         six = six.reshape(-1, 6, self.width)
         h = nn.Conv(self.width, (p, p), p, "VALID", name="pos_embed.proj")(x)
-        h = h.reshape(h.shape[0], -1, self.width) + self.positions(height // p, width // p)[None]
+        places = self.positions(height // p, width // p).astype(h.dtype)
+        h = h.reshape(h.shape[0], -1, self.width) + places[None]
         for i in range(self.depth):
             h = PixArtBlock(self.heads, name=f"transformer_blocks.{i}")(h, six, text, bias)
         own = self.param("scale_shift_table", nn.initializers.normal(0.02), (2, self.width))

@@ -86,4 +86,5 @@ def rotate_pairs(x: Array, wave: tuple[Array, Array]) -> Array:
     """x (B, T, heads, D) with channels (0, 1), (2, 3), ... turned by angles (T, D/2)."""
     cos, sin = (a[None, :, None, :] for a in wave)
     a, b = x[..., 0::2], x[..., 1::2]
-    return jnp.stack([a * cos - b * sin, a * sin + b * cos], axis=-1).reshape(x.shape)
+    turned = jnp.stack([a * cos - b * sin, a * sin + b * cos], axis=-1)
+    return turned.reshape(x.shape).astype(x.dtype)

@@ -1,6 +1,6 @@
 """The model of a pipeline's parts: its latents, its network under prompts, its defaults."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,13 +13,16 @@ from diffjax.errors import InputError
 from diffjax.experiment import Model, Sampling, classifier_free
 from diffjax.media import decoded
 from diffjax.models.flux import Flux
+from diffjax.models.layers import Dtype
 from diffjax.models.pixart import PixArt
 from diffjax.parameterization import make_denoiser
+from diffjax.pretrained.adapters import Adapter
 from diffjax.pretrained.architecture import Autoencoder, Pretrained
 from diffjax.pretrained.flux_latents import packed
 from diffjax.pretrained.inpainting import inpainting, with_picture
 from diffjax.pretrained.latents import latent_scale, prior_of, shrinking
 from diffjax.pretrained.pipeline import Part, Pipeline, open_part
+from diffjax.pretrained.precision import stored
 from diffjax.pretrained.prompt_condition import prompt, raw_prompts
 from diffjax.pretrained.reading import Reader
 from diffjax.pretrained.sampling import SchedulerDefaults
@@ -75,18 +78,27 @@ def assemble(
     part: Part,
     asked: tuple[int | None, int | None],
     text_length: int | None,
+    adapters: Sequence[Adapter] = (),
+    dtype: Dtype = jnp.float32,
 ) -> Opened:
     """The model of a pipeline's parts. Arguments and errors as for `open_system`."""
-    found, vae = part.network, open_part(pipeline, "vae")
-    assert isinstance(found, Pretrained)
+    vae = open_part(pipeline, "vae")
     assert isinstance(vae.network, Autoencoder)
-    usual, by, scale = found.sampling, shrinking(vae.config), latent_scale(vae.config)
+    by, scale = shrinking(vae.config), latent_scale(vae.config)
     channels = vae.config.get("latent_channels", 4)
     size = latents_of(pipeline, system, part.config, asked, by)
     image = size[0] * by, size[1] * by
     reader = system.reader(pipeline, part.config, text_length)
     extra = sizes_of(part.config, image)
     conditions: tuple[Condition, ...] = (prompt(reader, extra),)
+    frozen = {name: text.leaves for name, text in reader.parts.items()} | {"vae": vae.leaves}
+    for adapter in adapters:
+        part, condition, own = adapter(part, image, by)
+        conditions, frozen = (*conditions, condition), {**frozen, **own}
+    found = part.network
+    assert isinstance(found, Pretrained)
+    usual, leaves = found.sampling, stored(part.leaves, dtype)
+    frozen = {name: stored(load, dtype) for name, load in frozen.items()}
     network, guide = network_of(part, image)
     if system.picture and part.config.get("in_channels") == 2 * channels + 1:
         network = with_picture(network)
@@ -101,9 +113,8 @@ def assemble(
     def decode(frozen, x):
         return vae.network.decode(frozen["vae"], scale.to_autoencoder(x))
 
-    frozen = {name: text.leaves for name, text in reader.parts.items()} | {"vae": vae.leaves}
     model = Model(
-        init=lambda key: jax.tree.map(np.asarray, part.leaves()),
+        init=lambda key: jax.tree.map(np.asarray, leaves()),
         denoiser=denoiser,
         example=jax.ShapeDtypeStruct((*size, channels), jnp.float32),
         schedule=found.schedule,
@@ -124,7 +135,7 @@ def assemble(
         ),
     )
     raw = partial(raw_prompts, reader, extra)
-    return Opened(model, part.leaves, raw, vae, part.config.get(SCHEDULER) or {}, usual.start_std)
+    return Opened(model, leaves, raw, vae, part.config.get(SCHEDULER) or {}, usual.start_std)
 
 
 def latents_of(

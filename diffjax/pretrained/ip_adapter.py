@@ -92,8 +92,8 @@ def ip_adapter(unet: Pretrained, path: str | Path, scale: Scalar = 1.0) -> IPAda
             f"{other[0] if other else 'none'}."
         )
     c = known_arguments(unet.config, CONDITION, where)
-    plain, cond = condition_module(c, where)
-    module = reading_images(plain)
+    _, cond = condition_module(c, where)
+    module = reading_images(unet.module)
     cond["image_tokens"] = cond["tokens"]
     like = jax.eval_shape(module.init, jax.random.key(0), *smallest_inputs(module, c, cond))
     names = numbered_names(module, c)

@@ -11,11 +11,13 @@ from diffjax import conditioning
 from diffjax.errors import InputError
 from diffjax.experiment import Model, Sampling, classifier_free
 from diffjax.media import decoded
+from diffjax.models.layers import Dtype
 from diffjax.parameterization import make_denoiser
 from diffjax.pretrained import Autoencoder, Pretrained
 from diffjax.pretrained.hub import local_folder
 from diffjax.pretrained.latents import latent_scale, prior_of
 from diffjax.pretrained.load import leaves_of, open_network
+from diffjax.pretrained.precision import known
 from diffjax.pretrained.systems import is_system, open_system
 from diffjax.types import Params
 
@@ -36,6 +38,9 @@ def open_published(
     height: int | None = None,
     width: int | None = None,
     loras: Sequence[tuple[str | Path, float]] = (),
+    controlnet: tuple[str | Path, float] | None = None,
+    ip_adapter: tuple[str | Path, float] | None = None,
+    dtype: Dtype = jnp.float32,
 ) -> tuple[Model, Params]:
     """A network of `pretrained.load` that draws images, or a whole system, and its parameters.
 
@@ -45,6 +50,9 @@ def open_published(
       height: of the images; None is that of the folder's own.
       width: likewise.
       loras: LoRA files and their scales, of a system.
+      controlnet: folder of a ControlNet and its scale, of a system.
+      ip_adapter: file of an IP-Adapter and its scale, of a system.
+      dtype: of a system's weights and computation, float32 or bfloat16.
 
     Returns:
       The model and the denoiser's parameters, a tree of `naming.Leaf`s: none is read before
@@ -56,10 +64,15 @@ def open_published(
     """
     path = local_folder(path)
     if is_system(path):
-        system = open_system(path, height, width, loras=loras)
+        adapters = {"loras": loras, "controlnet": controlnet, "ip_adapter": ip_adapter}
+        adapters["dtype"] = dtype
+        system = open_system(path, height, width, **adapters)
         return system.model, system.leaves()
-    if loras:
-        raise InputError(f"{path} is no system with model_index.json, which a LoRA file is for.")
+    if loras or controlnet or ip_adapter or known(dtype) != jnp.float32:
+        raise InputError(
+            f"{path} is no system with model_index.json, which LoRA files, adapters and bfloat16 "
+            "are for."
+        )
     return published_network(path, height, width)
 
 

@@ -86,13 +86,16 @@ class Leaf:
 
     Attributes:
       shape: of the array.
-      dtype: float32.
+      dtype: of the array; float32 where it is not said.
     """
 
-    dtype = np.dtype(np.float32)
-
-    def __init__(self, shape: tuple[int, ...], read: Callable[[], np.ndarray]):
-        self.shape, self._read = shape, read
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        read: Callable[[], np.ndarray],
+        dtype: np.dtype = np.dtype(np.float32),  # noqa: B008
+    ):
+        self.shape, self._read, self.dtype = shape, read, dtype
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         found = self._read()

@@ -3,8 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax.numpy as jnp
+
 from diffjax.errors import InputError
+from diffjax.models.layers import Dtype
+from diffjax.pretrained.adapters import with_controlnet
 from diffjax.pretrained.assembling import Opened, System, assemble
+from diffjax.pretrained.image_prompt import with_ip_adapter
 from diffjax.pretrained.ldm import is_ldm
 from diffjax.pretrained.pipeline import (
     check_loras,
@@ -14,6 +19,7 @@ from diffjax.pretrained.pipeline import (
     open_part,
     read_pipeline,
 )
+from diffjax.pretrained.precision import computing, known
 from diffjax.pretrained.prompt_condition import no_reader
 from diffjax.pretrained.reading import (
     flux_reader,
@@ -30,6 +36,7 @@ PROJECTED = ("CLIPTextModelWithProjection",)
 T5, T5_TOKENS = ("T5EncoderModel",), ("T5Tokenizer", "T5TokenizerFast")
 ONE_CLIP = {"text_encoder": CLIP, "tokenizer": CLIP_TOKENS}
 SD = UNET | VAE | ONE_CLIP
+CONTROLNET = {"controlnet": ("ControlNetModel",)}
 SDXL = SD | {"text_encoder_2": PROJECTED, "tokenizer_2": CLIP_TOKENS}
 SD3 = {
     "transformer": ("SD3Transformer2DModel",),
@@ -55,10 +62,12 @@ SYSTEMS: dict[str, System] = {
     "StableDiffusionPipeline": System(SD, sd_reader, 7.5),
     "StableDiffusionImg2ImgPipeline": System(SD, sd_reader, 7.5),
     "StableDiffusionInpaintPipeline": System(SD, sd_reader, 7.5, picture=True),
+    "StableDiffusionControlNetPipeline": System(SD | CONTROLNET, sd_reader, 7.5),
     "LatentConsistencyModelPipeline": System(SD, sd_reader, 8.5),
     "StableDiffusionXLPipeline": System(SDXL, sdxl_reader, 5.0),
     "StableDiffusionXLImg2ImgPipeline": System(SDXL, sdxl_reader, 5.0),
     "StableDiffusionXLInpaintPipeline": System(SDXL, sdxl_reader, 5.0, picture=True),
+    "StableDiffusionXLControlNetPipeline": System(SDXL | CONTROLNET, sdxl_reader, 5.0),
     "StableDiffusion3Pipeline": System(
         SD3, sd3_reader, 7.0, cell=2, optional=("text_encoder_3", "tokenizer_3")
     ),
@@ -85,6 +94,9 @@ def open_system(
     width: int | None = None,
     text_length: int | None = None,
     loras: Sequence[tuple[str | Path, float]] = (),
+    controlnet: tuple[str | Path, float] | None = None,
+    ip_adapter: tuple[str | Path, float] | None = None,
+    dtype: Dtype = jnp.float32,
 ) -> Opened:
     """A published system by its configurations; no weight is read.
 
@@ -94,15 +106,18 @@ def open_system(
       width: likewise.
       text_length: T5's tokens of a prompt; None is the pipeline's own.
       loras: LoRA files and their scales.
+      controlnet: folder of a ControlNet and its scale; None is the pipeline's own, if it has one.
+      ip_adapter: file of an IP-Adapter and its scale, see `with_ip_adapter`.
+      dtype: of weights and computation, float32 or bfloat16, see `precision`.
 
     Returns:
       The system.
 
     Raises:
       InputError: a kind of pipeline, a part or a class that is not known, a part that is
-        missing, or a size that the system cannot draw.
+        missing, a size that the system cannot draw, or an adapter for another network.
     """
-    given = tuple((Path(path), scale) for path, scale in loras)
+    given, dtype = tuple((Path(path), scale) for path, scale in loras), known(dtype)
     whole = Path(folder).is_file()
     pipeline = one_file(Path(folder)) if whole else read_pipeline(folder)
     pipeline = pipeline._replace(loras=given)
@@ -122,4 +137,9 @@ def open_system(
     check_parts(pipeline, parts if whole else parts | scheduler)
     check_loras(pipeline)
     name = "unet" if "unet" in system.parts else "transformer"
-    return assemble(pipeline, system, open_part(pipeline, name), (height, width), text_length)
+    if controlnet is None and "controlnet" in system.parts:
+        controlnet = pipeline.folder / "controlnet", 1.0
+    adapters = [] if ip_adapter is None else [with_ip_adapter(*ip_adapter, pipeline.folder)]
+    adapters += [] if controlnet is None else [with_controlnet(*controlnet, dtype)]
+    part = computing(open_part(pipeline, name), dtype)
+    return assemble(pipeline, system, part, (height, width), text_length, adapters, dtype)

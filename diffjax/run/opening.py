@@ -21,7 +21,7 @@ def open_model(
       workdir: of train.py, or None.
       published_at: folder of published weights, or None.
       autoencoder_at: folder of a published autoencoder that turns latents into pictures, or None.
-      form: height, width and loras of a published system, as of `pretrained.open_published`.
+      form: size, loras and adapters of a published system, as of `pretrained.open_published`.
 
     Returns:
       Both; None and None where neither is given.
@@ -32,7 +32,9 @@ def open_model(
     if workdir and published_at:
         raise InputError(f"give a workdir or --pretrained; got {workdir} and {published_at}.")
     if workdir and any(form.values()):
-        raise InputError("--height, --width and --lora are for --pretrained; leave them out.")
+        given = [name.removesuffix("s").replace("_", "-") for name in form if form[name]]
+        flags = ", ".join(f"--{name}" for name in given)
+        raise InputError(f"{flags}: only with --pretrained; leave them out.")
     if workdir:
         model, weights = of_workdir(workdir)
     elif published_at:

@@ -26,6 +26,8 @@ def _raw(system, call, inputs, num):
     """The raw conditions of a call's prompts, pictures and sizes."""
     if "prompt" not in call:
         return {}
+    from diffjax.conditioning import examples
+
     raw = system.raw(call["prompt"], call.get("negative_prompt"))
     names = ("original_size", "crops_coords_top_left", "target_size")
     if "time_ids" in raw and "original_size" in call:
@@ -36,7 +38,22 @@ def _raw(system, call, inputs, num):
             "picture": 2 * _nhwc(inputs["image"]) - 1,
             "mask": 2 * _nhwc(inputs["mask_image"]) - 1,
         }
+    elif "image" in inputs and "control_image" in examples(system.model.conditions):
+        raw["control_image"] = 2 * _nhwc(inputs["image"]) - 1
+    if "pixel_values" in inputs:
+        raw |= {"ip_image": _nhwc(inputs["pixel_values"]), "ip_given": jnp.ones(num)}
     return raw
+
+
+def _adapters(root, call):
+    """The adapters of a call, their scales and the type, as keywords of `open_system`."""
+    control = call.get("controlnet_conditioning_scale")
+    found = {} if control is None else {"controlnet": (f"{root}/controlnet", control)}
+    if "dtype" in call:
+        found["dtype"] = call["dtype"]
+    if "ip_adapter_scale" in call:
+        found["ip_adapter"] = f"{root}/ip_adapter.safetensors", call["ip_adapter_scale"]
+    return found
 
 
 def _embeds(inputs):
@@ -91,9 +108,9 @@ def _system(root, call, inputs, noises):
     from diffjax.pretrained.flux_latents import pack, unpack
     from diffjax.pretrained.systems import open_system
 
-    system = open_system(
-        root, call.get("height"), call.get("width"), call.get("max_sequence_length")
-    )
+    size = call.get("height"), call.get("width")
+    length = call.get("max_sequence_length")
+    system = open_system(root, *size, length, **_adapters(root, call))
     model, usual = system.model, system.model.sampling
     params = jax.tree.map(np.asarray, system.leaves())
     frozen = {name: jax.tree.map(np.asarray, load()) for name, load in model.frozen.items()}
