@@ -110,7 +110,7 @@ def test_a_controlnet_for_a_workdir_or_a_network_alone(sd, control, tmp_path, mo
     flags = ("--pretrained", tmp_path / "vae", "--controlnet", control)
     code, _, said = run(monkeypatch, capsys, "sample", *flags)
     assert code == 2
-    assert "adapters are for" in said
+    assert "which LoRA files, adapters and bfloat16" in " ".join(said.split())
 
 
 @LONG
