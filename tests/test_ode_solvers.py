@@ -387,3 +387,17 @@ def test_clustered_times_do_not_multiply_rounding(name):
     out = scan(SOLVERS[name][0](schedule), denoiser, x, ts)[-1]
     expected = 0.7 + 0.4 * (x - 0.7) / jnp.sqrt(0.16 + sigma**2)
     np.testing.assert_allclose(out, expected, atol=2e-3)
+
+
+def test_a_step_of_one_rounding_is_finite():
+    """The time at a third of the step is rounded to its first, so that h is 0 between them."""
+    schedule = SCHEDULES["betas"]
+    t = np.float32(0.7269593)
+    ts = jnp.asarray([1.0, np.nextafter(t, np.float32(1)), t])
+    denoiser = oracles.exact_denoiser(oracles.TWO_MOONS, schedule)
+    run = jax.jit(
+        lambda ts: samplers.sample(
+            KEY, denoiser, samplers.dpm_solver(schedule), jnp.ones((3, 2)), ts
+        )
+    )
+    assert np.all(np.isfinite(run(ts)))

@@ -361,11 +361,12 @@ def write_sparse(folder, config):
 
 
 OPEN = """
-import resource, sys
+import re, sys
 from diffjax.pretrained.systems import open_system
 system = open_system(sys.argv[1])
 leaves = [system.leaves(), *(load() for load in system.model.frozen.values())]
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+# The peak of this program alone: ru_maxrss would be that of the process that forked it, too.
+print(1024 * int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1]))
 """
 
 

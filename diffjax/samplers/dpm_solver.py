@@ -58,9 +58,11 @@ def _dpm_solver_3(schedule: Schedule) -> Sampler:
     """
 
     def bend(t, s):
-        """sigma_s ((e^h - 1)/h - 1), with sigma_s (e^h - 1) = -width."""
+        """sigma_s ((e^h - 1)/h - 1), with sigma_s (e^h - 1) = -width; 0 where h is rounded to 0."""
         h = (logsnr(schedule, s) - logsnr(schedule, t)) / 2
-        return -width(schedule, t, s) / h - schedule.sigma(s)
+        none = h == 0
+        slope = -width(schedule, t, s) / jnp.where(none, 1, h)
+        return jnp.where(none, 0, slope - schedule.sigma(s))
 
     def correction(denoise, x, t, s, eps):
         first, second = between(schedule, t, s, 1 / 3), between(schedule, t, s, 2 / 3)
