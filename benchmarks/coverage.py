@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from tables import write_between
 
 from diffjax.evaluation import compare
 
@@ -51,9 +52,7 @@ def main(argv):
     text = "\n".join(lines)
     print(text)
     if argv[:1] == ["--write"]:
-        path = Path(argv[1])
-        before, _, rest = path.read_text().partition(BEGIN)
-        path.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
+        write_between(Path(argv[1]), BEGIN, END, text)
 
 
 if __name__ == "__main__":

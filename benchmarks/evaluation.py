@@ -18,6 +18,8 @@ import sys
 import time
 from pathlib import Path
 
+from tables import write_between
+
 NAMES = Path(__file__).parents[1] / "tests" / "golden" / "nets" / "fid_inception.json"
 BEGIN, END = "<!-- begin speed -->", "<!-- end speed -->"
 IMAGES = 64
@@ -211,9 +213,7 @@ def main(argv):
     text = table(found)
     print(text)
     if asked.write:
-        before, _, rest = asked.write.read_text().partition(BEGIN)
-        after = rest.partition(END)[2]
-        asked.write.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")
+        write_between(asked.write, BEGIN, END, text)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.ndimage
 from PIL import Image
 from sklearn.datasets import load_digits
+from tables import write_between
 
 from diffjax.evaluation import classifier, compare
 
@@ -117,9 +118,7 @@ def main(argv):
     text = rows_of(names, np.array(results))
     print(text)
     if argv[:1] == ["--write"]:
-        path = Path(argv[1])
-        before, _, rest = path.read_text().partition(BEGIN)
-        path.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
+        write_between(Path(argv[1]), BEGIN, END, text)
 
 
 if __name__ == "__main__":

@@ -156,13 +156,9 @@ def denoising(run: Run, num: int, seed: int) -> np.ndarray:
       (num, times, H, W, C) uint8, at most 10 times, the first and the last among them.
     """
     model = run.experiment.model
-    usual = model.sampling
-    guide = usual.guidance_scale != 1
-    given = (model, usual.sampler, usual.options, guide, draw.path_on_grid, run.mesh)
-    ts = usual.grid(model.schedule, usual.steps, **usual.grid_options)
+    film, ts, scale = draw.usual_draw(model, run.mesh, loop=draw.path_on_grid)
     key = parallel.init_sharded(jax.random.key, run.mesh, np.uint32(seed))
     raw = draw.conditions_of(model, num)
-    film = draw.make_draw(*given).samples
-    path, _ = film(run.params, run.frozen, key, ts, raw, num, usual.guidance_scale)
+    path, _ = film.samples(run.params, run.frozen, key, ts, raw, num, scale)
     chosen = np.unique(np.linspace(0, len(path) - 1, FRAMES).round().astype(int))
     return np.stack([images.to_images(path[i]) for i in chosen], axis=1)

@@ -72,7 +72,7 @@ def corrected(
 ) -> Corrected:
     """Draw from the law p(x0 | c)^w p(x0)^(1-w), which guidance by itself does not.
 
-    Reverse steps from t to s have one variance v and means m_c and m_u, of which the path law
+    Reverse steps from t to s have one variance v and means m_c and m_u. The path law
     K_c^w K_u^(1-w) ends in the tilted law, since the forward steps of both are the same. A step
     is N(m_u + w (m_c - m_u), v) times exp(w (w - 1) |m_c - m_u|^2/(2 v)): guidance, and a weight.
     Of another rule, with the mean m_r, the ratio of the two normal densities is a weight as well.

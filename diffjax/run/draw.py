@@ -13,10 +13,10 @@ from jax.sharding import Mesh
 from diffjax import conditioning, parallel
 from diffjax.conditioning import Raw
 from diffjax.errors import InputError
-from diffjax.experiment import Frozen, Model, guided, unguided
+from diffjax.experiment import Frozen, Model, Sampling, guided, unguided
 from diffjax.samplers import sample, sample_path
 from diffjax.samplers.checks import check_start
-from diffjax.types import AdaptiveSampler, Array, Denoiser, Params, PyTree, Sampler
+from diffjax.types import AdaptiveSampler, Array, Denoiser, Grid, Params, PyTree, Sampler
 
 
 class Loop(NamedTuple):
@@ -94,8 +94,7 @@ def make_draw(
       InputError: options that the sampler refuses, or a guide that the model lacks.
     """
     constructor(model.schedule, **options)  # refuses bad options while they are concrete
-    if guide and model.guide is None:
-        raise InputError("this model has no guidance; leave --guidance-scale at 1.")
+    check_guide(model, guide)
     numbers = {k: np.float32(v) for k, v in options.items() if isinstance(v, float)}
     choices = {k: v for k, v in options.items() if not isinstance(v, float)}
     mesh = mesh or parallel.make_mesh(devices=jax.devices()[:1])
@@ -125,6 +124,51 @@ def make_draw(
         prepared(*arguments, **named)
 
     return Draw(samples, compile)
+
+
+def check_guide(model: Model, guide: bool) -> None:
+    """Refuse guidance of a model that has none.
+
+    Raises:
+      InputError: says so.
+    """
+    if guide and model.guide is None:
+        raise InputError("this model has no guidance; leave --guidance-scale at 1.")
+
+
+class UsualDraw(NamedTuple):
+    """A draw at a model's own defaults.
+
+    Attributes:
+      draw: compiled.
+      ts: its grid.
+      scale: of its guidance.
+    """
+
+    draw: Draw
+    ts: Grid
+    scale: float
+
+
+def usual_draw(
+    model: Model, mesh: Mesh | None = None, sampling: Sampling | None = None, loop: Loop = on_grid
+) -> UsualDraw:
+    """A draw at a model's own defaults.
+
+    Args:
+      model: what is drawn from.
+      mesh: as for `make_draw`, like the loop.
+      sampling: how; default the model's own.
+      loop: `on_grid` or `path_on_grid`.
+
+    Returns:
+      The draw, its grid and its scale.
+    """
+    usual = sampling or model.sampling
+    guide = usual.guidance_scale != 1
+    draw = make_draw(model, usual.sampler, usual.options, guide, loop, mesh)
+    ts = usual.grid(model.schedule, usual.steps, **usual.grid_options)
+    return UsualDraw(draw, ts, usual.guidance_scale)
 
 
 def _guided(

@@ -12,7 +12,7 @@ from diffjax.conditioning import Raw
 from diffjax.errors import InputError
 from diffjax.experiment import Model, Sampling
 from diffjax.media import to_uint8
-from diffjax.run.draw import conditions_of, make_draw
+from diffjax.run.draw import conditions_of, usual_draw
 
 BATCH = 250
 """Samples per compiled call, as of sample.py."""
@@ -45,10 +45,7 @@ def drawer(model: Model, mesh: Mesh, sampling: Sampling | None = None) -> Callab
     Raises:
       InputError: of a call, where the model draws no images, or they are not finite.
     """
-    usual = sampling or model.sampling
-    guide = usual.guidance_scale != 1
-    draw = make_draw(model, usual.sampler, usual.options, guide, mesh=mesh)
-    ts = usual.grid(model.schedule, usual.steps, **usual.grid_options)
+    draw, ts, scale = usual_draw(model, mesh, sampling)
 
     def images(params, frozen, seed, num, first=0, batch=BATCH):
         key = parallel.init_sharded(jax.random.key, mesh, np.uint32(seed))
@@ -59,7 +56,7 @@ def drawer(model: Model, mesh: Mesh, sampling: Sampling | None = None) -> Callab
             rows = np.minimum(np.arange(begin, begin + batch), first + num - 1)
             part = {name: np.asarray(array)[rows] for name, array in raw.items()}
             given = (params, frozen, jax.random.clone(key), ts, part, batch)
-            x, _ = draw.samples(*given, usual.guidance_scale, begin)
+            x, _ = draw.samples(*given, scale, begin)
             found.append(to_images(x[:size]))
         return Images(np.concatenate(found), labels_of(raw, first))
 

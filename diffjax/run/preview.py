@@ -12,7 +12,7 @@ from diffjax.conditioning import Raw
 from diffjax.errors import InputError
 from diffjax.experiment import Frozen, Model
 from diffjax.media import save_png
-from diffjax.run.draw import conditions_of, make_draw
+from diffjax.run.draw import conditions_of, usual_draw
 from diffjax.types import Params, PRNGKeyArray
 
 MOST = 100  # samples of a preview
@@ -33,16 +33,14 @@ def preview(
       for a medium that has no sheet. The same key gives the same noise, so that sheets of one
       run can be compared.
     """
-    usual = model.sampling
-    draw = make_draw(model, usual.sampler, usual.options, usual.guidance_scale != 1, mesh=mesh)
-    ts = usual.grid(model.schedule, usual.steps, **usual.grid_options)
+    draw, ts, scale = usual_draw(model, mesh)
     raw = _conditions(model, examples)
 
     def write(params, frozen, key, path):
         if model.codec.sheet is None:
             return None
         key = jax.random.clone(key)
-        x, _ = draw.samples(params, frozen, key, ts, raw, MOST, usual.guidance_scale)
+        x, _ = draw.samples(params, frozen, key, ts, raw, MOST, scale)
         sheet = model.codec.sheet(x, raw)
         if parallel.is_main():
             path.parent.mkdir(parents=True, exist_ok=True)

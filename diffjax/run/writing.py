@@ -72,8 +72,7 @@ def draw_and_write(
     num, batch = asked["num"], min(asked["num"], asked["batch_size"])
     scale = asked["guidance_scale"]
     guide = scale != 1
-    if guide and model.guide is None:
-        raise InputError("this model has no guidance; leave --guidance-scale at 1.")
+    d.check_guide(model, guide)
     model, frozen, given = encode_once(model, load_frozen(model.frozen, mesh), raw, mesh)
     draw = d.make_draw(model, constructor, options, guide, loop, mesh)
     params, named = weights(mesh, asked["step"], asked.get("ema"), say)

@@ -8,7 +8,7 @@ from diffjax import editing, samplers
 from diffjax.editing.edit import Edit
 from diffjax.editing.methods.images import SamplerMaker
 from diffjax.editing.operators import LinearOperator, Operator
-from diffjax.types import Array, Sampler, Scalar, Schedule
+from diffjax.types import Array, Denoiser, Sampler, Scalar, Schedule
 
 
 def apply_of(operator: Operator) -> Callable[[Array], Array]:
@@ -16,14 +16,19 @@ def apply_of(operator: Operator) -> Callable[[Array], Array]:
     return operator.apply if isinstance(operator, LinearOperator) else operator
 
 
-def _by_sampler(make: Callable[[Array], Sampler], linear: bool) -> Edit:
-    """The edit of the sampler that `make` makes of the measurement."""
+def _by_sampling(make: Callable[[Denoiser, Array], tuple[Denoiser, Sampler]], linear: bool) -> Edit:
+    """The edit that samples with what `make` makes of the denoiser and the measurement."""
 
     def run(key, denoiser, x, ts, cond, first):
-        sampler = make(cond["measurement"])
+        denoiser, sampler = make(denoiser, cond["measurement"])
         return samplers.sample(key, denoiser, sampler, x, ts, cond, first), ts.shape[0] - 1
 
     return Edit(run, ("measurement",), linear=linear)
+
+
+def _by_sampler(make: Callable[[Array], Sampler], linear: bool) -> Edit:
+    """The edit of the sampler that `make` makes of the measurement."""
+    return _by_sampling(lambda denoiser, y: (denoiser, make(y)), linear)
 
 
 def dps(schedule: Schedule, operator: Operator | None = None, scale: Scalar = 1.0) -> Edit:
@@ -52,12 +57,10 @@ def pigdm(
       sampler: name of the sampler.
     """
 
-    def run(key, denoiser, x, ts, cond, first):
-        y = cond["measurement"]
-        guided = editing.pigdm(denoiser, schedule, operator, y, noise_std)
-        return samplers.sample(key, guided, sampler(schedule), x, ts, cond, first), ts.shape[0] - 1
+    def make(denoiser, y):
+        return editing.pigdm(denoiser, schedule, operator, y, noise_std), sampler(schedule)
 
-    return Edit(run, ("measurement",), linear=True)
+    return _by_sampling(make, True)
 
 
 def ddnm(
