@@ -262,8 +262,8 @@ def _agreement_stand_in(a, b):
 
 def test_shares_of_all_have_an_interval():
     x = compare.Sets(rng.standard_normal((40, 1)))
-    table = {compare.AGREEMENT: (lambda a, b: 1.0, "higher")}
-    (figure,) = compare.compare(table, x, x, 2)[0].values()
+    family = compare.Family({compare.AGREEMENT: "higher"}, lambda a, b: (1.0,))
+    (figure,) = compare.compare([family], x, x, 2)[0].values()
     assert figure.high == pytest.approx(1)
     assert figure.low == pytest.approx(1 / (1 + 1.96**2 / 40), abs=1e-4)  # p = 1 in Wilson's
 
