@@ -19,6 +19,8 @@ from diffjax.pretrained.torch_legacy import read_legacy_torch_file
 from diffjax.types import Array
 
 BATCH = 64
+PART = 2**24
+"""Bytes of an array that are hashed at a time."""
 CANONICAL = "6726825d"
 """First digits of the SHA-256 of the weights that FID is defined by, as in their file's name."""
 SOURCE = (
@@ -60,8 +62,10 @@ def fingerprint(*parts: str | bytes | np.ndarray) -> str:
     for part in parts:
         if isinstance(part, np.ndarray):
             digest.update(f"{part.shape}{part.dtype}".encode())
-            part = np.ascontiguousarray(part).tobytes()
-        digest.update(part.encode() if isinstance(part, str) else part)
+            for rows in np.array_split(part, 1 + part.nbytes // PART) if part.ndim else (part,):
+                digest.update(np.ascontiguousarray(rows).tobytes())
+        else:
+            digest.update(part.encode() if isinstance(part, str) else part)
         digest.update(b"\0")
     return digest.hexdigest()[:16]
 
