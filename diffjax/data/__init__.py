@@ -2,6 +2,7 @@
 
 from diffjax.data.augment import flip, random_crop, random_shift
 from diffjax.data.check import check
+from diffjax.data.emoji import emoji, one_caption
 from diffjax.data.folder import folder
 from diffjax.data.npz import array, latents
 from diffjax.data.own import images
@@ -27,11 +28,13 @@ __all__ = [
     "cache_in_memory",
     "check",
     "digits",
+    "emoji",
     "flip",
     "folder",
     "images",
     "latents",
     "load",
+    "one_caption",
     "random_crop",
     "random_shift",
     "tfds",
