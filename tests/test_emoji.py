@@ -15,7 +15,7 @@ from diffjax.errors import InputError
 e = importlib.import_module("diffjax.data.emoji")  # diffjax.data.emoji is its function
 
 prepared = pytest.mark.skipif(
-    not (e.folder_of() / e.FILE).is_file(),
+    not (e.emoji_folder() / e.FILE).is_file(),
     reason="the emoji are not prepared (python -m diffjax.data.prepare emoji)",
 )
 

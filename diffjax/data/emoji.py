@@ -41,7 +41,7 @@ HELD_OUT = 10  # one picture of so many is of the test split
 KEYWORDS = 6  # of a caption at most
 
 
-def folder_of(data_dir: str | Path | None = None) -> Path:
+def emoji_folder(data_dir: str | Path | None = None) -> Path:
     """Where the set stands: `emoji` in data_dir, in TFDS_DATA_DIR or in ~/tensorflow_datasets."""
     usual = os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets"
     return Path(data_dir or usual).expanduser() / "emoji"
@@ -68,7 +68,7 @@ def emoji(
     Raises:
       InputError: the set is not prepared, or there is no such split.
     """
-    path = folder_of(data_dir) / FILE
+    path = emoji_folder(data_dir) / FILE
     if not path.is_file():
         where = "" if data_dir is None else f" --data-dir {data_dir}"
         raise InputError(
@@ -180,7 +180,7 @@ def prepare_emoji(data_dir: str | Path | None = None) -> Path:
     Raises:
       InputError: a tarball cannot be had, or is not the one that is expected.
     """
-    folder = folder_of(data_dir)
+    folder = emoji_folder(data_dir)
     path = folder / FILE
     if path.is_file():
         return path
