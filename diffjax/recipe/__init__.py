@@ -10,6 +10,7 @@ where it is defined.
 """
 
 from diffjax.models import network
+from diffjax.recipe.autoencoder import autoencoder, autoencoder_model
 from diffjax.recipe.control import controlnet_model, on_whole
 from diffjax.recipe.flags import defaults, flags
 from diffjax.recipe.model import gaussian_model, label_dropout
@@ -20,6 +21,8 @@ from diffjax.recipe.training import Training, cosine_adam, cosine_muon, warmup_a
 __all__ = [
     "TextEncoder",
     "Training",
+    "autoencoder",
+    "autoencoder_model",
     "caption",
     "caption_dropout",
     "controlnet_model",
