@@ -110,6 +110,11 @@ class _Beside:
     def __getitem__(self, index: int) -> Example:
         return {**self.examples[index], **self.latents[index]}
 
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """What the examples hold in memory without being read, by name."""
+        return {**getattr(self.examples, "arrays", {}), **getattr(self.latents, "arrays", {})}
+
 
 def cached(
     folder: str | Path, beside: Source | None = None, autoencoder: str | None = None
