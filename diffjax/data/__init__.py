@@ -2,6 +2,8 @@
 
 from diffjax.data.augment import flip, random_crop, random_shift
 from diffjax.data.check import check
+from diffjax.data.embedded import embedded
+from diffjax.data.emoji import emoji, emoji_folder, one_caption
 from diffjax.data.folder import folder
 from diffjax.data.npz import array, latents
 from diffjax.data.own import images
@@ -28,11 +30,15 @@ __all__ = [
     "cache_in_memory",
     "check",
     "digits",
+    "embedded",
+    "emoji",
+    "emoji_folder",
     "flip",
     "folder",
     "images",
     "latents",
     "load",
+    "one_caption",
     "random_crop",
     "random_shift",
     "reduced",

@@ -14,10 +14,14 @@ from diffjax.recipe.control import controlnet_model, on_whole
 from diffjax.recipe.flags import defaults, flags
 from diffjax.recipe.model import gaussian_model, label_dropout
 from diffjax.recipe.networks import dit, plain_unet, sized_network, song_unet, unet
+from diffjax.recipe.text import TextEncoder, caption, caption_dropout, text_encoder
 from diffjax.recipe.training import Training, cosine_adam, cosine_muon, warmup_adam
 
 __all__ = [
+    "TextEncoder",
     "Training",
+    "caption",
+    "caption_dropout",
     "controlnet_model",
     "cosine_adam",
     "cosine_muon",
@@ -31,6 +35,7 @@ __all__ = [
     "plain_unet",
     "sized_network",
     "song_unet",
+    "text_encoder",
     "unet",
     "warmup_adam",
 ]
