@@ -610,28 +610,22 @@ def test_a_network_without_text_takes_no_prompt(tmp_path, monkeypatch, capsys):
 
 @LONG
 def test_a_prompt_changes_a_given_picture(sd, tmp_path, monkeypatch, capsys):
-    file, picture = tmp_path / "style.safetensors", tmp_path / "photo.png"
+    """The numbers of image to image are golden elsewhere: here the flags reach it."""
+    file, out = tmp_path / "style.safetensors", tmp_path / "out.npz"
     lora_file(file, {"unet": (64, 32)})
     smooth = np.add.outer(np.arange(64), np.arange(64))[..., None] + np.zeros(3)
-    Image.fromarray(smooth.astype(np.uint8)).save(picture)
+    for name, picture in (("a", smooth), ("b", smooth[::-1])):
+        Image.fromarray(picture.astype(np.uint8)).save(tmp_path / f"{name}.png")
 
-    def edited(*flags):
-        given = ("--pretrained", sd, "--prompt", "a red fox", "--init-image", picture, "--fit")
-        out = tmp_path / "out.npz"
-        code, _, err = run(monkeypatch, capsys, "sample", *given, *flags, "--out", out)
+    def edited(picture, *flags):
+        given = ("--pretrained", sd, "--prompt", "a red fox", "--fit", "--steps", 4, "--out", out)
+        image = ("--init-image", tmp_path / f"{picture}.png", "--strength", 0.5)
+        code, told, err = run(monkeypatch, capsys, "sample", *given, *image, *flags)
         assert code == 0, err
+        assert "2 steps" in told
         return np.load(out)["samples"].astype(float)
 
-    little, much = edited("--strength", 0.02), edited("--strength", 1.0)
-    styled = edited("--strength", 1.0, "--lora", f"{file}:3")
-    through = vae_round_trip(sd, picture, little.shape[1:])
-    assert np.abs(little - through).mean() < np.abs(much - through).mean() / 2
-    assert np.abs(styled - much).max() > 0
-
-
-def vae_round_trip(folder, picture, shape):
-    model = open_system(folder).model
-    frozen = {"vae": jax.tree.map(np.asarray, model.frozen["vae"]())}
-    image = jnp.asarray(Image.open(picture).resize(shape[1::-1]), jnp.float32)[None] / 127.5 - 1
-    back = model.codec.decode(frozen, model.codec.encode(frozen, image))
-    return np.asarray(np.clip(back, -1, 1) + 1) * 127.5
+    one = edited("a")
+    np.testing.assert_array_equal(one, edited("a"))
+    assert np.abs(one - edited("b")).mean() > 1
+    assert np.abs(one - edited("a", "--lora", f"{file}:3")).mean() > 0.1
