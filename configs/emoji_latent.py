@@ -12,28 +12,34 @@ or T5 with --text FOLDER. docs/train_your_own.md says how far the pictures are t
 from diffjax import data, losses, recipe, schedules, weighting
 from diffjax.experiment import Experiment, Sampling, classifier_free
 from diffjax.latents.cached import drawn
+from diffjax.models.resnet import nearest_up, pool_down
 from diffjax.parameterization import predict_v
 
-PARTS = {"text": recipe.text_encoder, "unet": recipe.text_unet, "dropped": recipe.caption_dropout}
 SAMPLING = Sampling(steps=50, guidance_scale=3.0)
 
 
 @recipe.flags(
-    train=recipe.defaults(recipe.cosine_muon, steps=3000), latents=recipe.latents, **PARTS
+    train=recipe.defaults(recipe.cosine_muon, steps=6000),
+    unet=recipe.defaults(recipe.unet, channels=48, attention_levels=(1,)),
+    latents=recipe.latents,
+    text=recipe.text_encoder,
+    dropped=recipe.caption_dropout,
 )
-def get_config(train, latents, text, unet, dropped, data_dir: str | None = None) -> Experiment:
+def get_config(train, unet, latents, text, dropped, data_dir: str | None = None) -> Experiment:
     """The experiment.
 
     Args:
       data_dir: where the set was prepared; default that of tensorflow-datasets.
     """
-    schedule, caption = schedules.vp_cosine(), recipe.caption(text)
+    schedule, caption = schedules.vp_cosine(), recipe.caption(text, ("vector",))
+    module = unet(resample=(pool_down, nearest_up)).clone(vector=True)
     given = (latents.shape, (caption,), latents.codec, classifier_free)
-    model = recipe.gaussian_model(unet, schedule, predict_v, *given, sampling=SAMPLING)
+    model = recipe.gaussian_model(module, schedule, predict_v, *given, sampling=SAMPLING)
     density, weight = weighting.stratified(schedule), weighting.snr_plus_one
-    loss = losses.denoising_loss(recipe.network(unet), schedule, predict_v, weight, density)
+    loss = losses.denoising_loss(recipe.network(module), schedule, predict_v, weight, density)
     encoded, folder = lambda: latents.source(data.emoji("train", 64, data_dir)), data.emoji_folder
-    source, drawn_caption = data.embedded(encoded, text, folder(data_dir) / "text")
+    given = (encoded, text, folder(data_dir) / "text", ("vector",))
+    source, drawn_caption = data.embedded(*given)
     return Experiment(
         model=model._replace(frozen=latents.frozen),
         source=source,
