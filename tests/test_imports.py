@@ -22,6 +22,7 @@ ORDER = [
     "grids",
     "samplers",
     "guidance",
+    "cascade",
     "likelihood",
     "training",
     "codec",

@@ -8,6 +8,7 @@ from diffjax.data.folder import folder
 from diffjax.data.npz import array, latents
 from diffjax.data.own import images
 from diffjax.data.pipeline import arrays_of, batches
+from diffjax.data.resize import reduced, smaller, with_small
 from diffjax.data.source import (
     Arrays,
     Examples,
@@ -40,6 +41,9 @@ __all__ = [
     "one_caption",
     "random_crop",
     "random_shift",
+    "reduced",
+    "smaller",
     "tfds",
+    "with_small",
     "without_last",
 ]
