@@ -129,7 +129,7 @@ def test_latents_are_the_autoencoders_and_have_unit_variance(workdir, whole):
     assert [row["label"] for row in rows] == [0, *data.digits().examples.arrays["label"][[900, -1]]]
     every = source.examples.arrays
     total = (every["x"].astype(np.float64) ** 2 + every["std"] ** 2).mean(axis=(0, 1, 2))
-    np.testing.assert_allclose(total, 1, rtol=1e-5)
+    np.testing.assert_allclose(total, 1, rtol=1e-4)
 
 
 def test_draws_have_the_posterior(whole):

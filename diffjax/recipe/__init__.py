@@ -15,7 +15,7 @@ from diffjax.recipe.control import controlnet_model, on_whole
 from diffjax.recipe.flags import defaults, flags
 from diffjax.recipe.latents import latents
 from diffjax.recipe.model import gaussian_model, label_dropout
-from diffjax.recipe.networks import dit, plain_unet, sized_network, song_unet, text_unet, unet
+from diffjax.recipe.networks import dit, plain_unet, sized_network, song_unet, unet
 from diffjax.recipe.text import TextEncoder, caption, caption_dropout, text_encoder
 from diffjax.recipe.training import Training, cosine_adam, cosine_muon, warmup_adam
 
@@ -41,7 +41,6 @@ __all__ = [
     "sized_network",
     "song_unet",
     "text_encoder",
-    "text_unet",
     "unet",
     "warmup_adam",
 ]

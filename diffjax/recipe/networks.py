@@ -7,7 +7,7 @@ from typing import Literal
 import jax.numpy as jnp
 from flax import linen as nn
 
-from diffjax.models import DiT, UNet, adm_unet, dit_xl_2, edm, latent_unet
+from diffjax.models import DiT, adm_unet, dit_xl_2, edm
 
 
 def unet(
@@ -37,33 +37,6 @@ def unet(
         dropout=dropout,
         dtype=jnp.dtype(dtype),
     )
-
-
-def text_unet(
-    channels: int = 64,
-    multipliers: tuple[int, ...] = (1, 2),
-    blocks: int = 1,
-    attention_levels: tuple[int, ...] = (1,),
-    heads: int = 4,
-    dropout: float = 0.0,
-    remat: bool = False,
-    dtype: Literal["float32", "bfloat16"] = "float32",
-) -> UNet:
-    """A U-Net that reads `tokens` and `vector` of a text, `models.latent_unet`.
-
-    Args:
-      channels: width of the U-Net's first level.
-      multipliers: width of each level over the first; each level halves the resolution.
-      blocks: residual blocks per level.
-      attention_levels: levels (0 is the full resolution) with transformers that read the tokens.
-      heads: attention heads of each.
-      dropout: rate inside residual blocks.
-      remat: compute blocks again in the backward pass, for memory.
-      dtype: type of the network's computation; parameters and loss stay float32.
-    """
-    sizes = (channels, multipliers, blocks, attention_levels, heads)
-    kind = {"dropout": dropout, "dtype": jnp.dtype(dtype), "remat": remat}
-    return latent_unet(*sizes, **kind).clone(vector=True)
 
 
 def plain_unet(
