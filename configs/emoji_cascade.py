@@ -14,13 +14,13 @@ from diffjax.run.stages import drawn_by
 
 
 @recipe.flags(
-    train=recipe.defaults(recipe.cosine_adam, steps=1500, batch_size=16, lr=1e-3),
-    unet=recipe.defaults(recipe.unet, multipliers=(1, 2, 2), attention_levels=(2,)),
+    train=recipe.defaults(recipe.cosine_adam, steps=1000, batch_size=8, lr=1e-3),
+    unet=recipe.unet,
     encoder=recipe.text_encoder,
     dropped=recipe.caption_dropout,
 )
 def get_config(
-    train, unet, encoder, dropped, base: str = "runs/emoji_16", small: int = 16, patch: int = 4
+    train, unet, encoder, dropped, base: str = "runs/emoji_16", small: int = 16, patch: int = 2
 ) -> Experiment:
     """The experiment.
 

@@ -4,7 +4,7 @@
     python train.py configs/emoji_pixels.py --workdir runs/emoji_16
     python sample.py runs/emoji_16 --prompt "a red apple"
 
-One stage: --size 64 --patch 4 --channels 32 --multipliers 1 2 4 --attention-levels 1 2.
+One stage: --size 64 --channels 32 --multipliers 1 2 4 --attention-levels 2 --batch-size 8.
 --text is minilm, or a folder of CLIP or T5.
 """
 
@@ -15,7 +15,7 @@ from diffjax.parameterization import predict_v
 
 
 @recipe.flags(
-    train=recipe.defaults(recipe.cosine_adam, steps=1500, batch_size=32),
+    train=recipe.defaults(recipe.cosine_adam, steps=1000, batch_size=32),
     unet=recipe.defaults(recipe.unet, channels=48, attention_levels=(0, 1)),
     encoder=recipe.text_encoder,
     dropped=recipe.caption_dropout,

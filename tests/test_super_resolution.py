@@ -201,8 +201,8 @@ def test_the_network_sees_the_small_picture_enlarged_and_its_level():
 
 
 def test_a_trained_enlarger_depends_on_picture_level_and_noise():
-    unet = adm_unet(8, (1, 2), 1, (), out_channels=2).clone(vector=True)
-    module = SuperResolution(TwoTimes(Patched(unet.clone(out_channels=8), 2), ("small_level",)))
+    unet = adm_unet(8, (1,), 1, (), out_channels=8).clone(vector=True)
+    module = SuperResolution(TwoTimes(Patched(unet, 2), ("small_level",)))
     x, t, _ = tiny.inputs()
     cond = {"small": x[:, ::2, ::2], "small_level": jnp.full(3, 0.2), "vector": jnp.ones((3, 4))}
     params = tiny.randomised(module, x, t, cond)
@@ -249,7 +249,7 @@ def test_the_noise_of_a_stage_is_not_that_of_another():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: cascade.noised_condition(None, COSINE, most=1.5), "at most 1"),
+        (lambda: cascade.noised_condition(lambda: None, COSINE, most=1.5), "at most 1"),
         (lambda: cascade.until(GRID, 1.0), "below the grid's first time"),
         (lambda: cascade.check_level(1.0), "below 1"),
         (lambda: cascade.check_level(-0.1), "at least 0"),
