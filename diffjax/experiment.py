@@ -129,6 +129,7 @@ class Experiment(NamedTuple):
       context: initial context of the loss, see `LossFn`.
       data_shape: of one x of the data, where the codec encodes it to another shape.
       resolved: keywords of `get_config` that were read off the data, as config.json keeps them.
+      parts: what other runs take of this one, by name, such as `latents.Autoencoder`.
     """
 
     model: Model
@@ -146,6 +147,7 @@ class Experiment(NamedTuple):
     context: dict[str, Any] | None = None
     data_shape: tuple[int, ...] | None = None
     resolved: Mapping[str, Any] = NOTHING
+    parts: Mapping[str, Any] = NOTHING
 
 
 def guided(model: Model, params: Params, scale: Time, null: Cond, frozen: Frozen) -> Denoiser:

@@ -15,6 +15,8 @@ from diffjax.data.emoji import one_caption
 from diffjax.data.source import Examples, Source
 from diffjax.errors import InputError
 
+ARRAYS = ("tokens", "token_mask", "vector")
+
 
 class Table(NamedTuple):
     """Embeddings of distinct texts.
@@ -33,32 +35,36 @@ class Table(NamedTuple):
     vector: np.ndarray
     length: int
 
-    def arrays(self, text: str) -> dict[str, np.ndarray]:
-        """`tokens` (L, D), `token_mask` (L,) and `vector` (V,) of a text, float32."""
+    def arrays(self, text: str, names: Sequence[str] = ARRAYS) -> dict[str, np.ndarray]:
+        """Of `tokens` (L, D), `token_mask` (L,) and `vector` (V,) those asked for, float32."""
         i = self.row[text]
+        vector = {"vector": self.vector[i].astype(np.float32)}
+        if "tokens" not in names:
+            return vector
         found = self.tokens[self.starts[i] : self.starts[i + 1]]
         tokens = np.zeros((self.length, self.tokens.shape[1]), np.float32)
         tokens[: len(found)] = found
         mask = (np.arange(self.length) < len(found)).astype(np.float32)
-        return {"tokens": tokens, "token_mask": mask, "vector": self.vector[i].astype(np.float32)}
+        found = {"tokens": tokens, "token_mask": mask, **vector}
+        return {name: found[name] for name in names}
 
 
 class _Embedded:
     """Examples with the arrays of their caption."""
 
-    def __init__(self, examples: Examples, table: Table):
-        self.examples, self.table = examples, table
+    def __init__(self, examples: Examples, table: Table, names: Sequence[str]):
+        self.examples, self.table, self.names = examples, table, names
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def __getitem__(self, index: int) -> Example:
         example = self.examples[index]
-        return example | self.table.arrays(str(example["caption"]))
+        return example | self.table.arrays(str(example["caption"]), self.names)
 
 
 def embedded(
-    make: Callable[[], Source], encoder: Any, folder: str | Path
+    make: Callable[[], Source], encoder: Any, folder: str | Path, names: Sequence[str] = ARRAYS
 ) -> tuple[Callable[[], Source], Augmentation]:
     """A source of captions with their embeddings, and the augmentation that draws among forms.
 
@@ -66,11 +72,12 @@ def embedded(
       make: () -> a source with `caption`, and perhaps `captions`, forms of it.
       encoder: with `encode` and `fingerprint`, such as a `recipe.TextEncoder`.
       folder: where the table is kept, under the fingerprint of the encoder and the captions.
+      names: of the arrays that examples have.
 
     Returns:
-      (() -> the source, whose examples have `tokens`, `token_mask` and `vector` of `caption`; the
-      augmentation, which draws one of `captions` and looks it up). Each distinct caption is
-      encoded once, when the source is first made.
+      (() -> the source, whose examples have the arrays of `caption`; the augmentation, which draws
+      one of `captions` and looks it up). Each distinct caption is encoded once, when the source is
+      first made.
     """
 
     @functools.cache
@@ -80,11 +87,11 @@ def embedded(
 
     def of_source():
         source, table = loaded()
-        return source._replace(examples=_Embedded(source.examples, table))
+        return source._replace(examples=_Embedded(source.examples, table, names))
 
     def draw(example, rng):
         example = one_caption(example, rng) if "captions" in example else example
-        return example | loaded()[1].arrays(str(example["caption"]))
+        return example | loaded()[1].arrays(str(example["caption"]), names)
 
     return of_source, draw
 

@@ -10,8 +10,10 @@ where it is defined.
 """
 
 from diffjax.models import network
+from diffjax.recipe.autoencoder import autoencoder, autoencoder_model
 from diffjax.recipe.control import controlnet_model, on_whole
 from diffjax.recipe.flags import defaults, flags
+from diffjax.recipe.latents import latents
 from diffjax.recipe.model import gaussian_model, label_dropout
 from diffjax.recipe.networks import dit, plain_unet, sized_network, song_unet, unet
 from diffjax.recipe.text import TextEncoder, caption, caption_dropout, text_encoder
@@ -20,6 +22,8 @@ from diffjax.recipe.training import Training, cosine_adam, cosine_muon, warmup_a
 __all__ = [
     "TextEncoder",
     "Training",
+    "autoencoder",
+    "autoencoder_model",
     "caption",
     "caption_dropout",
     "controlnet_model",
@@ -30,6 +34,7 @@ __all__ = [
     "flags",
     "gaussian_model",
     "label_dropout",
+    "latents",
     "network",
     "on_whole",
     "plain_unet",
