@@ -33,6 +33,7 @@ from diffjax.models.network import network
 from diffjax.models.patched import Patched
 from diffjax.models.skips import free_u, skip_tuning
 from diffjax.models.stacking import stack_blocks, unstack_blocks
+from diffjax.models.super_resolution import SuperResolution
 from diffjax.models.two_times import TwoTimes
 from diffjax.models.uncertainty import Uncertainty
 from diffjax.models.unet import UNet
@@ -73,6 +74,7 @@ __all__ = [
     "Patched",
     "ResidualMLP",
     "SongUNet",
+    "SuperResolution",
     "TwoTimes",
     "UNet",
     "UViT",
