@@ -29,6 +29,7 @@ ORDER = [
     "conditioning",
     "experiment",
     "models",
+    "lora",
     "recipe",
     "pretrained",
     "distill",

@@ -12,11 +12,13 @@ where it is defined.
 from diffjax.models import network
 from diffjax.recipe.control import controlnet_model, on_whole
 from diffjax.recipe.flags import defaults, flags
+from diffjax.recipe.lora import LowRank, lora_model, low_rank
 from diffjax.recipe.model import gaussian_model, label_dropout
 from diffjax.recipe.networks import dit, plain_unet, sized_network, song_unet, unet
 from diffjax.recipe.training import Training, cosine_adam, cosine_muon, warmup_adam
 
 __all__ = [
+    "LowRank",
     "Training",
     "controlnet_model",
     "cosine_adam",
@@ -26,6 +28,8 @@ __all__ = [
     "flags",
     "gaussian_model",
     "label_dropout",
+    "lora_model",
+    "low_rank",
     "network",
     "on_whole",
     "plain_unet",
