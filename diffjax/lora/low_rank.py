@@ -1,8 +1,9 @@
 """LoRA: kernels changed by products of two thin matrices, W + s A B (Hu et al. 2022).
 
 Kernels are Linen's, with the output axis last: the transpose of the paper's W + s B A.
-A LoRA is a tree like the parameters, with {"a", "b"} in place of each kernel that it changes, and
-"magnitude" beside them where it is DoRA's; other leaves are left out.
+A LoRA is a tree like the parameters, with {"a", "b"} in place of each kernel that it changes,
+"magnitude" beside them where it is DoRA's, and "alpha" where it is a file's; other leaves are left
+out.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,10 +21,11 @@ Path = tuple[str, ...]
 Which = Callable[[Path, tuple[int, ...]], bool]
 """(path of a leaf, its shape) -> whether it is changed."""
 
-Layer = Mapping[str, Array]
-"""a (..., r) with the axes of the kernel but the last, b (r, out), and perhaps magnitude (out,).
+Layer = Mapping[str, Any]
+"""a (..., r) with the axes of the kernel but the last, b (r, out), perhaps magnitude (out,) and
+alpha (), which scales the layer by alpha / r.
 
-Of a kernel of several blocks, stacked along its first axis, b and magnitude are too."""
+Of a kernel of several blocks, stacked along its first axis, b, magnitude and alpha are too."""
 
 
 def stacked(path: Path) -> int:
@@ -106,15 +108,21 @@ def layers(lora: PyTree) -> dict[Path, Layer]:
     return found
 
 
+def own_scale(layer: Layer) -> Array:
+    """alpha / r of a layer with an alpha, else 1: () or one for each block of a scan."""
+    rank = layer["a"].shape[-1]
+    return jnp.asarray(layer.get("alpha", rank)) / rank
+
+
 def product(layer: Layer) -> Array:
     """A B, with the axes of the kernel."""
-    a, b = layer["a"], layer["b"]
+    a, b = jnp.asarray(layer["a"]), jnp.asarray(layer["b"])
     flat = a.reshape(*b.shape[:-2], -1, a.shape[-1])
     change = jnp.matmul(flat, b, precision=jax.lax.Precision.HIGHEST)
     return change.reshape(*a.shape[:-1], b.shape[-1])
 
 
-def merged(kernel: Array, layer: Layer, scale: Any) -> Array:
+def merged(kernel: Any, layer: Layer, scale: Any) -> Array:
     """W + s A B (Hu et al. 2022, Eq. 3), its columns scaled to their magnitudes if there are any.
 
     Args:
@@ -125,15 +133,17 @@ def merged(kernel: Array, layer: Layer, scale: Any) -> Array:
     Returns:
       (..., out), of the kernel's type.
     """
-    changed = kernel + scale * product(layer).astype(kernel.dtype)
+    kernel, own = jnp.asarray(kernel), own_scale(layer)
+    own = own.reshape(*own.shape, *(1,) * (kernel.ndim - own.ndim))
+    changed = kernel + (scale * own * product(layer)).astype(kernel.dtype)
     if "magnitude" not in layer:
         return changed
-    return with_magnitude(changed, layer["magnitude"]).astype(kernel.dtype)
+    return with_magnitude(changed, jnp.asarray(layer["magnitude"])).astype(kernel.dtype)
 
 
-def column_norms(kernel: Array, stack: int) -> Array:
+def column_norms(kernel: Any, stack: int) -> Array:
     """The norm of each output's column: (stack..., ..., out) -> (stack..., out)."""
-    flat = kernel.reshape(*kernel.shape[:stack], -1, kernel.shape[-1])
+    flat = jnp.asarray(kernel).reshape(*kernel.shape[:stack], -1, kernel.shape[-1])
     return jnp.linalg.norm(flat, axis=-2)
 
 

@@ -6,18 +6,19 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffjax.errors import InputError
-from diffjax.lora.low_rank import Layer, check_fits, layers
+from diffjax.lora.low_rank import Layer, check_fits, layers, own_scale
+from diffjax.models.network import network
 from diffjax.types import Array, Network
 
 
-def unmerged(network: Network, scale: Any = 1.0) -> Network:
+def unmerged(module: nn.Module, scale: Any = 1.0) -> Network:
     """A network of {"base", "lora"}, which adds the LoRA to the output of each layer.
 
     Its gradient with respect to the LoRA forms no gradient of a whole kernel. Several LoRAs, or
     one for each sample, need no copy of the base.
 
     Args:
-      network: from `models.network`, of dense layers and convolutions of Linen.
+      module: of `__call__(x, t, cond, train)`, of dense layers and convolutions of Linen.
       scale: s.
 
     Returns:
@@ -33,13 +34,14 @@ def unmerged(network: Network, scale: Any = 1.0) -> Network:
             y = call(*args, **kwargs)
             if context.method_name != "__call__" or path not in left:
                 return y
-            layer = {name: leaf.astype(y.dtype) for name, leaf in left[path].items()}
+            layer = {name: jnp.asarray(leaf, y.dtype) for name, leaf in left[path].items()}
             seen.add(path)
-            return y + jnp.asarray(scale, y.dtype) * through(context.module, args[0], layer)
+            change = through(context.module, args[0], layer)
+            return y + jnp.asarray(scale * own_scale(layer), y.dtype) * change
 
         seen: set = set()
         with nn.intercept_methods(beside):
-            out = network(params["base"], *inputs)
+            out = network(module)(params["base"], *inputs)  # made here: a trace is kept with it
         missed = sorted("/".join(path) for path in left.keys() - seen)
         if missed:
             raise InputError(f"the network does not call the layer of {missed[0]}; use lora.merge.")
