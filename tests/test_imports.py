@@ -30,6 +30,7 @@ ORDER = [
     "conditioning",
     "experiment",
     "models",
+    "lora",
     "pretrained",
     "distill",
     "editing",
