@@ -71,6 +71,11 @@ def alone(params: Params, frozen: Frozen) -> Params:
     return params
 
 
+def afresh(params: Params, frozen: Frozen) -> tuple[Params, dict[str, Any]]:
+    """The `start` of an experiment whose parameters begin as they were initialised."""
+    return params, {}
+
+
 def classifier_free(denoiser: Denoiser, scale: Time, null: Cond, frozen: Frozen) -> Denoiser:
     """The `guide` of a model trained with `condition_dropout`: `guidance.classifier_free`."""
     return guidance.classifier_free(denoiser, scale, null)
@@ -129,6 +134,8 @@ class Experiment(NamedTuple):
       context: initial context of the loss, see `LossFn`.
       data_shape: of one x of the data, where the codec encodes it to another shape.
       resolved: keywords of `get_config` that were read off the data, as config.json keeps them.
+      start: (initialised parameters, frozen) -> (the parameters that training begins at, entries of
+        the context); a student begins at copies of its frozen teacher's parameters.
     """
 
     model: Model
@@ -146,6 +153,7 @@ class Experiment(NamedTuple):
     context: dict[str, Any] | None = None
     data_shape: tuple[int, ...] | None = None
     resolved: Mapping[str, Any] = NOTHING
+    start: Callable[[Params, Frozen], tuple[Params, dict[str, Any]]] = afresh
 
 
 def guided(model: Model, params: Params, scale: Time, null: Cond, frozen: Frozen) -> Denoiser:

@@ -14,7 +14,7 @@ from diffjax.recipe.control import controlnet_model, on_whole
 from diffjax.recipe.flags import defaults, flags
 from diffjax.recipe.model import gaussian_model, label_dropout
 from diffjax.recipe.networks import dit, plain_unet, sized_network, song_unet, unet
-from diffjax.recipe.training import Training, cosine_adam, cosine_muon, warmup_adam
+from diffjax.recipe.training import Training, cosine_adam, cosine_muon, staged_adam, warmup_adam
 
 __all__ = [
     "Training",
@@ -31,6 +31,7 @@ __all__ = [
     "plain_unet",
     "sized_network",
     "song_unet",
+    "staged_adam",
     "unet",
     "warmup_adam",
 ]
