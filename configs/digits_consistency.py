@@ -20,7 +20,7 @@ from diffjax.run.weights import trained
     unet=recipe.unet,
     taught=distill.teaching,
 )
-def get_config(train, unet, taught, solver_steps: int = 32) -> Experiment:
+def get_config(train, unet, taught, solver_steps: int = 8) -> Experiment:
     """The experiment.
 
     Args:

@@ -29,7 +29,7 @@ def get_config(train, unet, taught, dropped) -> Experiment:
     on_line = base._replace(schedule=line)
     student = distill.student(on_line, module, predicts, numbers, distill.JUMPS)
     teacher = taught.teacher and distill.frozen_teacher(base, taught.teacher, trained)
-    velocity = distill.velocity_for(student, base, teacher)
+    velocity = distill.velocity_for(student.model, base, teacher)
     given = (student.network, line, predicts, weighting.logit_normal(line, -0.4, 1.0))
     loss = distill.solution_flow(*given, train.steps, velocity)
     loss = distill.at_drawn_scales(distill.with_itself(loss), taught.scales)

@@ -27,6 +27,13 @@ from diffjax.distill.flow_map import (
     two_time_denoiser,
     x0_of_jump,
 )
+from diffjax.distill.frozen_teacher import (
+    SCALE,
+    check_teacher,
+    frozen_teacher,
+    teaching,
+    velocity_for,
+)
 from diffjax.distill.guidance import at_scale, guidance_distillation, guided_by
 from diffjax.distill.latent_consistency import boundary, latent_consistency
 from diffjax.distill.mean_flow import (
@@ -61,15 +68,10 @@ from diffjax.distill.shortcut import doubled_target, shortcut
 from diffjax.distill.student import (
     JUMPS,
     ONE_STEP,
-    SCALE,
     UNTIL,
     at_drawn_scales,
-    check_teacher,
     experiment,
-    frozen_teacher,
     student,
-    teaching,
-    velocity_for,
     with_critic,
     with_past,
 )
