@@ -81,7 +81,7 @@ def main(argv):
     from diffjax.errors import InputError
     from diffjax.experiment import Sampling
     from diffjax.run import flags as f
-    from diffjax.run import listing, start
+    from diffjax.run import listing, start, tuned
     from diffjax.run.opening import open_model
     from diffjax.types import AdaptiveSampler, Grid, Sampler
 
@@ -101,6 +101,10 @@ def main(argv):
     if f.early_flag(argv, "--dtype") == "bfloat16":
         form["dtype"] = "bfloat16"
     model, weights = open_model(workdir, published_at, f.early_flag(argv, "--autoencoder"), form)
+    if model and not f.is_given(argv, "sampler", "grid"):
+        folder = workdir or published_at
+        model, tuned_for = tuned.at_steps(model, folder, f.early_flag(argv, "--steps"))
+        print(tuned_for) if tuned_for else None
     usual = model.sampling if model else Sampling()
     stepped = f.constructors(samplers, Sampler)
     adaptive = f.constructors(samplers, AdaptiveSampler)

@@ -47,6 +47,7 @@ ORDER = [
     "evaluation",
     "evaluate",
     "edit",
+    "tune",
     "plan",
 ]
 STRANGERS = [

@@ -62,6 +62,7 @@ from diffjax.distill.progressive import (
     stages_of,
 )
 from diffjax.distill.reflow import coupling, on_pairs, reflow, straightness
+from diffjax.distill.reward import advantages, draft, policy_gradient, rollout
 from diffjax.distill.sampling import consistency_sampler, flow_map_sampler
 from diffjax.distill.scm import normalised, scm, tangent
 from diffjax.distill.shortcut import doubled_target, shortcut
@@ -91,6 +92,7 @@ __all__ = [
     "Interval",
     "a_little_earlier",
     "adaptive",
+    "advantages",
     "as_denoiser",
     "at_drawn_scales",
     "at_scale",
@@ -111,6 +113,7 @@ __all__ = [
     "distribution_matching",
     "doubled_target",
     "doubling",
+    "draft",
     "draw_intervals",
     "draw_neighbours",
     "drift",
@@ -139,6 +142,7 @@ __all__ = [
     "moment_matching",
     "normalised",
     "on_pairs",
+    "policy_gradient",
     "posterior_of_jump",
     "predicted_on",
     "progressive_distillation",
@@ -146,6 +150,7 @@ __all__ = [
     "progressive_target",
     "pseudo_huber",
     "reflow",
+    "rollout",
     "same_snr",
     "scm",
     "shortcut",
