@@ -63,7 +63,7 @@ def main(argv):
     from diffjax.errors import InputError
     from diffjax.experiment import Sampling
     from diffjax.run import flags as f
-    from diffjax.run import listing, start
+    from diffjax.run import listing, start, tuned
     from diffjax.run.opening import open_asked, published
     from diffjax.types import AdaptiveSampler, Grid, Sampler
 
@@ -80,6 +80,10 @@ def main(argv):
         start.join_processes(True, **f.early_values(argv, start.processes, "distributed"))
     start.check_platform()
     model, weights = open_asked(workdir, argv)
+    if model and not f.is_given(argv, "sampler", "grid"):
+        folder = workdir or f.early_flag(argv, "--pretrained")
+        model, tuned_for = tuned.at_steps(model, folder, f.early_flag(argv, "--steps"))
+        print(tuned_for) if tuned_for else None
     usual = model.sampling if model else Sampling()
     stepped = f.constructors(samplers, Sampler)
     adaptive = f.constructors(samplers, AdaptiveSampler)

@@ -51,6 +51,7 @@ ORDER = [
     "evaluation",
     "evaluate",
     "edit",
+    "tune",
     "plan",
 ]
 STRANGERS = [

@@ -18,7 +18,7 @@ from diffjax.recipe.lora import LowRank, lora_model, low_rank
 from diffjax.recipe.model import gaussian_model, label_dropout
 from diffjax.recipe.networks import dit, plain_unet, sized_network, song_unet, unet
 from diffjax.recipe.text import TextEncoder, caption, caption_dropout, text_encoder
-from diffjax.recipe.training import Training, cosine_adam, cosine_muon, warmup_adam
+from diffjax.recipe.training import Training, cosine_adam, cosine_muon, staged_adam, warmup_adam
 
 __all__ = [
     "LowRank",
@@ -44,6 +44,7 @@ __all__ = [
     "plain_unet",
     "sized_network",
     "song_unet",
+    "staged_adam",
     "text_encoder",
     "unet",
     "warmup_adam",
