@@ -62,8 +62,8 @@ def flags(
       autoencoder: folder of a published autoencoder, which turns latents into images.
       height: of the images of --pretrained in pixels; default what it was trained on.
       width: likewise.
-      lora: LoRA file that is merged into the weights of --pretrained, with its scale after a
-        colon, as in style.safetensors:0.7; may be given several times.
+      lora: LoRA file that is merged into the weights, with its scale after a colon, as in
+        style.safetensors:0.7; may be given several times.
       controlnet: folder of a ControlNet for --pretrained, with its scale after a colon, as in
         canny:0.8; it reads --control-image.
       ip_adapter: safetensors file of an IP-Adapter for --pretrained, likewise; its vision encoder
