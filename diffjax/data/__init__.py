@@ -2,10 +2,13 @@
 
 from diffjax.data.augment import flip, random_crop, random_shift
 from diffjax.data.check import check
+from diffjax.data.embedded import embedded
+from diffjax.data.emoji import emoji, emoji_folder, one_caption
 from diffjax.data.folder import folder
 from diffjax.data.npz import array, latents
 from diffjax.data.own import images
 from diffjax.data.pipeline import arrays_of, batches
+from diffjax.data.resize import reduced, smaller, with_small
 from diffjax.data.source import (
     Arrays,
     Examples,
@@ -27,13 +30,20 @@ __all__ = [
     "cache_in_memory",
     "check",
     "digits",
+    "embedded",
+    "emoji",
+    "emoji_folder",
     "flip",
     "folder",
     "images",
     "latents",
     "load",
+    "one_caption",
     "random_crop",
     "random_shift",
+    "reduced",
+    "smaller",
     "tfds",
+    "with_small",
     "without_last",
 ]
