@@ -33,7 +33,7 @@ def with_lora(
       workdir: of the base.
       given: from `recipe.low_rank`.
       train: from `recipe.cosine_adam` and the like.
-      source: of other data; None is the base's own.
+      source: of other data, which is not augmented; None is the base's own, which is as there.
       batches: that LoRA-GA takes the gradient of.
 
     Returns:
@@ -46,7 +46,8 @@ def with_lora(
     if "base" in base.model.frozen:
         raise InputError(f"{workdir} has a frozen base itself; give a run of a whole network.")
     model, merged = lora_model(base.model, trained.load, given)
-    found = base._replace(source=source or base.source, **train._asdict())
+    own = {} if source is None else {"source": source, "augment": ()}
+    found = base._replace(**own, **train._asdict())
 
     def loss(frozen):
         of_base = base.loss(frozen)

@@ -28,7 +28,7 @@ def published(
       autoencoder: folder of a published autoencoder, which turns latents into images.
       height: of the images of --pretrained in pixels; default what it was trained on.
       width: likewise.
-      lora: LoRA file that is merged into the weights of --pretrained, with its scale after a
+      lora: LoRA file that is merged into the weights, of a workdir too, with its scale after a
         colon, as in style.safetensors:0.7; may be given several times.
       controlnet: folder of a ControlNet for --pretrained, with its scale after a colon, as in
         canny:0.8; it reads --control-image.
@@ -64,7 +64,8 @@ def open_model(
       workdir: of train.py, or None.
       published_at: folder of published weights, or None.
       autoencoder_at: folder of a published autoencoder that turns latents into pictures, or None.
-      form: size, loras and adapters of a published system, as of `pretrained.open_published`.
+      form: size and adapters of a published system, as of `pretrained.open_published`, and
+        `loras`, LoRA files and their scales, of either.
 
     Returns:
       Both; None and None where neither is given.
@@ -74,14 +75,16 @@ def open_model(
     """
     if workdir and published_at:
         raise InputError(f"give a workdir or --pretrained; got {workdir} and {published_at}.")
+    form = dict(form)
+    loras = form.pop("loras", ())
     if workdir and any(form.values()):
-        given = [name.removesuffix("s").replace("_", "-") for name in form if form[name]]
+        given = [name.replace("_", "-") for name in form if form[name]]
         flags = ", ".join(f"--{name}" for name in given)
         raise InputError(f"{flags}: only with --pretrained; leave them out.")
     if workdir:
-        model, weights = of_workdir(workdir)
+        model, weights = of_workdir(workdir, loras)
     elif published_at:
-        model, weights = of_published(published_at, form)
+        model, weights = of_published(published_at, {**form, "loras": loras})
     else:
         return None, None
     if autoencoder_at:
@@ -91,26 +94,31 @@ def open_model(
     return model, weights
 
 
-def of_workdir(workdir: Path) -> tuple[Model, Callable]:
+def of_workdir(
+    workdir: Path, loras: Sequence[tuple[str | Path, float]] = ()
+) -> tuple[Model, Callable]:
     """What `open_model` gives, of a workdir of train.py."""
+    from diffjax.run.loras import check_bases, with_files
     from diffjax.run.snapshots import restore_length
-    from diffjax.run.weights import restore_average
+    from diffjax.run.weights import as_trained, restore_average
     from diffjax.run.workdir import load_experiment
 
     experiment = load_experiment(workdir)
+    model = experiment.model._replace(frozen=as_trained(workdir, experiment.model.frozen))
 
     def weights(mesh, step, ema, say):
         if ema is not None:
-            found = restore_length(workdir, experiment, mesh, ema, step)
-            for sentence in found.damaged:
-                say(f"warning: {sentence}")
-            return found.params, f"EMA length {ema:g} at step {found.step}"
-        found = restore_average(workdir, experiment, mesh, step)
+            found, newest = restore_length(workdir, experiment, mesh, ema, step), ""
+        else:
+            found = restore_average(workdir, experiment, mesh, step)
+            newest = f"; using {found.step}"
         for sentence in found.damaged:
-            say(f"warning: {sentence}; using {found.step}")
-        return found.params, f"checkpoint {found.step}"
+            say(f"warning: {sentence}{newest}")
+        check_bases(workdir, found.params, loras)
+        what = f"checkpoint {found.step}" if newest else f"EMA length {ema:g} at step {found.step}"
+        return found.params, what
 
-    return experiment.model, weights
+    return with_files(model, loras), weights
 
 
 def of_published(folder: str, form: Mapping[str, Any]) -> tuple[Model, Callable]:
