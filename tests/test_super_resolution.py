@@ -6,10 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
+from flax import linen as nn
 from oracles import network_of
+from PIL import Image
 
 from diffjax import cascade, diffusion, grids, losses, samplers, schedules, weighting
+from diffjax.data.image import fit
+from diffjax.data.resize import reduced, smaller, with_small
+from diffjax.data.source import Arrays, Source
+from diffjax.errors import InputError
+from diffjax.evaluation.resize import resize, torch_bilinear
+from diffjax.models import Patched, SuperResolution, TwoTimes, adm_unet
 from diffjax.parameterization import predict_x0
+from diffjax.run.stages import stage_keys
 from diffjax.types import Prediction
 
 MEAN = np.array([0.7, -0.4, 0.1, 1.2])
@@ -93,9 +103,9 @@ def error(level, told=None, cov=SMALL, of_noise=FLOW, truncated=False):
     [
         (0.1, {}),
         (0.6, {}),
-        (0.1, {"of_noise": COSINE}),
-        (0.6, {"of_noise": COSINE}),
         (0.6, {"truncated": True}),
+        pytest.param(0.1, {"of_noise": COSINE}, marks=pytest.mark.exhaustive),
+        pytest.param(0.6, {"of_noise": COSINE}, marks=pytest.mark.exhaustive),
         pytest.param(0.1, {"truncated": True}, marks=pytest.mark.exhaustive),
     ],
 )
@@ -112,6 +122,7 @@ def test_the_error_of_the_base_counts_less_at_a_higher_level():
     assert found[-1] < 0.02 < 0.1 < found[0]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("told", ["level", "nothing"])
 def test_training_asks_for_the_denoiser_of_the_noised_condition(told):
@@ -165,3 +176,86 @@ def test_the_noise_of_a_sample_depends_on_its_index_alone():
     eps = np.asarray((whole - COSINE.alpha(0.3) * small) / COSINE.sigma(0.3)).reshape(6, -1)
     assert np.abs(np.corrcoef(eps) - np.eye(6)).max() < 0.6
     assert 0.8 < eps.std() < 1.2
+
+
+def test_the_network_sees_the_small_picture_enlarged_and_its_level():
+    g = np.random.default_rng(0)
+    x, small = g.standard_normal((2, 8, 12, 3)), g.uniform(0, 255, (2, 4, 3, 3))
+    seen = {}
+
+    class Look(nn.Module):
+        @nn.compact
+        def __call__(self, x, t, cond, train=False):
+            seen.update(cond, both=x)
+            return x[..., :3] * cond["small_level"][:, None, None, None]
+
+    cond = {"small": jnp.asarray(small), "small_level": jnp.array([0.1, 0.3]), "label": 1}
+    SuperResolution(Look()).apply({}, jnp.asarray(x), jnp.zeros(2), cond)
+    assert seen.keys() == {"both", "small_level", "label"}
+    np.testing.assert_array_equal(seen["both"][..., :3], np.float32(x))
+    want = np.stack([resize(image, (8, 12), torch_bilinear) for image in small])
+    np.testing.assert_allclose(seen["both"][..., 3:], want, rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(seen["small_level"], [1, 3], rtol=1e-6)
+    with pytest.raises(InputError, match=r"needs cond\['small_level'\]"):
+        SuperResolution(Look()).apply({}, jnp.asarray(x), jnp.zeros(2), {"small": small})
+
+
+def test_a_trained_enlarger_depends_on_picture_level_and_noise():
+    unet = adm_unet(8, (1,), 1, (), out_channels=8).clone(vector=True)
+    module = SuperResolution(TwoTimes(Patched(unet, 2), ("small_level",)))
+    x, t, _ = tiny.inputs()
+    cond = {"small": x[:, ::2, ::2], "small_level": jnp.full(3, 0.2), "vector": jnp.ones((3, 4))}
+    params = tiny.randomised(module, x, t, cond)
+    base = tiny.apply(module, params, x, t, cond)
+    assert base.shape == x.shape
+    for change in (
+        {"small": -cond["small"]},
+        {"small_level": jnp.full(3, 0.4)},
+        {"vector": -cond["vector"]},
+    ):
+        assert np.abs(tiny.apply(module, params, x, t, cond | change) - base).max() > 1e-3
+
+
+def test_small_pictures_of_a_source():
+    image = np.random.default_rng(0).integers(0, 256, (2, 12, 12, 3), dtype=np.uint8)
+    source = Source(Arrays(x=image, label=np.arange(2)), (12, 12, 3), 2)
+    both = with_small(source, 4).examples[1]
+    np.testing.assert_array_equal(both["x"], image[1])
+    assert (both["small_level"], both["label"]) == (0, 1)
+    # What a folder of these images at size 4 would be trained on.
+    fitted = fit(Image.fromarray(image[1]), 4)
+    np.testing.assert_array_equal(both["small"], fitted / np.float32(127.5) - 1)
+    base = smaller(source, 4)
+    assert base.shape == (4, 4, 3)
+    np.testing.assert_array_equal(base.examples[1]["x"], both["small"])
+    floats = reduced(image[1] / np.float32(127.5) - 1, 4)
+    np.testing.assert_allclose(floats, both["small"], atol=0.009)  # without rounding to bytes
+    assert np.abs(floats).max() <= 1
+    with pytest.raises(InputError, match="made of larger ones"):
+        with_small(source, 12)
+
+
+def test_the_noise_of_a_stage_is_not_that_of_another():
+    """A stage's keys are not those of its own draw, nor is its base's seed its own."""
+    data = lambda key: tuple(np.asarray(jax.random.key_data(key)).tolist())  # noqa: E731
+    seen = set()
+    for seed in range(4):
+        below, noise = stage_keys(seed)
+        draws = [jax.random.split(jax.random.key(s)) for s in (seed, below)]
+        seen |= {data(key) for key in (noise, *draws[0], *draws[1])}
+    assert len(seen) == 20
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: cascade.noised_condition(lambda: None, COSINE, most=1.5), "at most 1"),
+        (lambda: cascade.until(GRID, 1.0), "below the grid's first time"),
+        (lambda: cascade.check_level(1.0), "below 1"),
+        (lambda: cascade.check_level(-0.1), "at least 0"),
+        (lambda: cascade.check_level(float("nan")), "at least 0"),
+    ],
+)
+def test_refused(call, words):
+    with pytest.raises(InputError, match=words):
+        call()

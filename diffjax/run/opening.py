@@ -1,12 +1,55 @@
 """What the scripts draw from: the model of a workdir or of a published folder, with its weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from diffjax.errors import InputError
 from diffjax.experiment import Model
+from diffjax.run import flags as f
+
+
+def published(
+    pretrained: Path | None = None,
+    autoencoder: Path | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    lora: list[str] = [],  # noqa: B006
+    controlnet: str | None = None,
+    ip_adapter: str | None = None,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+):
+    """Flags of weights published elsewhere.
+
+    Args:
+      pretrained: weights published elsewhere, in place of a workdir: a folder with config.json
+        and *.safetensors of diffusers, ADM, EDM or DiT, or a whole system with model_index.json.
+      autoencoder: folder of a published autoencoder, which turns latents into images.
+      height: of the images of --pretrained in pixels; default what it was trained on.
+      width: likewise.
+      lora: LoRA file that is merged into the weights of --pretrained, with its scale after a
+        colon, as in style.safetensors:0.7; may be given several times.
+      controlnet: folder of a ControlNet for --pretrained, with its scale after a colon, as in
+        canny:0.8; it reads --control-image.
+      ip_adapter: safetensors file of an IP-Adapter for --pretrained, likewise; its vision encoder
+        is the folder image_encoder beside it. It reads --ip-image.
+      dtype: of the weights and the computation of --pretrained, a whole system; norms, softmax and
+        the autoencoder compute in float32 always.
+    """
+
+
+def open_asked(workdir: Path | None, argv: Sequence[str]) -> tuple[Model | None, Callable | None]:
+    """`open_model` of a workdir, or of what the flags of `published` name, read early."""
+    form: dict[str, Any] = {n: f.early_size(argv, f"--{n}") for n in ("height", "width")}
+    form["loras"] = [f.file_and_scale(text) for text in f.early_flags(argv, "--lora")]
+    for name in ("controlnet", "ip_adapter"):
+        text = f.early_flag(argv, f"--{name.replace('_', '-')}")
+        form[name] = f.file_and_scale(text) if text else None
+    if f.early_flag(argv, "--dtype") == "bfloat16":
+        form["dtype"] = "bfloat16"
+    folder, autoencoder = (f.early_flag(argv, n) for n in ("--pretrained", "--autoencoder"))
+    return open_model(workdir, folder, autoencoder, form)
 
 
 def open_model(

@@ -18,12 +18,12 @@ from diffjax.experiment import Model
 from diffjax.media.image import load_image
 from diffjax.run.flags import at_least_one, flags_of
 from diffjax.run.images import BATCH, drawer
-from diffjax.run.weights import Trained, load_frozen
+from diffjax.run.weights import Trained, from_run, load_frozen
 from diffjax.types import Schedule
 
 
 def drawn_by(
-    base: Trained,
+    workdir: str | Path,
     shape: tuple[int, int, int],
     schedule: Schedule,
     name: str = "small",
@@ -35,7 +35,7 @@ def drawn_by(
     the level that the network is told: Ho et al. 2022, Algorithm 2, non-truncated.
 
     Args:
-      base: the stage before, from `from_run`.
+      workdir: of the stage before.
       shape: (h, w, C) of its pictures.
       schedule: of the noise, that of `cascade.noised_condition`.
       name: of the array, of its level f"{name}_level" and of the flag.
@@ -45,12 +45,13 @@ def drawn_by(
       The condition; its raw arrays have f"{name}_drawn" too, the picture before the noise.
 
     Raises:
-      InputError: the base draws pictures of another shape.
+      InputError: it is no workdir, or its pictures have another shape.
     """
+    base = from_run(workdir)
     if base.model.example.shape != shape:
         raise InputError(
-            f"the base draws pictures {base.model.example.shape}, and this stage enlarges {shape}; "
-            "give the size that the base was trained at, or another base."
+            f"{workdir} draws pictures {base.model.example.shape}, and this stage enlarges "
+            f"{shape}; give the size that it draws, or another workdir."
         )
     example = {
         name: jax.ShapeDtypeStruct(shape, jnp.float32),

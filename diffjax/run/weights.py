@@ -119,14 +119,23 @@ def from_pretrained(folder: str | Path) -> Trained:
     return Trained(model, lambda: leaves)
 
 
+def trained(path: str | Path) -> Trained:
+    """The model of a workdir or of a published folder.
+
+    Raises:
+      InputError: it is neither.
+    """
+    published = Path(path).is_dir() and not (Path(path) / "checkpoints").is_dir()
+    return (from_pretrained if published else from_run)(path)
+
+
 def starting_weights(path: str | Path) -> Params:
     """Parameters to start training from: of a workdir, or of a published folder.
 
     Raises:
       InputError: it is neither.
     """
-    path = Path(path)
-    return (from_run if (path / "checkpoints").is_dir() else from_pretrained)(path).load()
+    return trained(path).load()
 
 
 def check_same_tree(found: PyTree, wanted: PyTree, what: str) -> None:

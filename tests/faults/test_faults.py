@@ -44,6 +44,17 @@ def test_killed_at_random_moments_loses_nothing(tmp_path):
     assert same
 
 
+@pytest.mark.exhaustive
+@pytest.mark.slow
+def test_a_cascade_killed_in_its_second_stage_ends_the_same(tmp_path):
+    config = str(Path(storm.CONFIG).with_name("small_cascade.py"))
+    finish(start("train", config, "--workdir", tmp_path / "base", *SHORT))
+    second = (config, "--base", tmp_path / "base")
+    kills, same = storm.storm(tmp_path, kills=2, config=second)
+    assert len(kills) == 2
+    assert same
+
+
 def at_most(size):
     """A limit on the size of any file that the process writes: a disk that is full."""
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
