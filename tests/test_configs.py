@@ -19,7 +19,9 @@ SHRUNK = {
     "imagenet256_dit": ("--width", 16, "--depth", 1, "--heads", 2, "--size", 8),
     "edges_controlnet": UNET,
     "emoji_autoencoder": ("--channels", 8, 8, "--size", 16),
+    "emoji_cascade": UNET,
     "emoji_latent": (*UNET, "--attention-levels"),
+    "emoji_pixels": (*UNET, "--attention-levels"),
     "images": ("--size", 8, "--width", 8, "--blocks", 1, "--conditional"),
 }
 LINES = {"images": 75, "edges_controlnet": 65}  # others 45
@@ -37,6 +39,10 @@ def sources(name, tmp_path):
     if name == "emoji_latent":
         clip = write_clip(tmp_path / "clip")
         return ("--text", clip, "--text-length", 8, "--autoencoder", tmp_path / "base")
+    if name in ("emoji_pixels", "emoji_cascade"):
+        clip = tmp_path / "clip" / "text_encoder"
+        texts = ("--text", clip if clip.is_dir() else write_clip(clip.parent), "--text-length", 8)
+        return texts if name == "emoji_pixels" else (*texts, "--base", tmp_path / "base")
     if name == "images":
         for i in range(8):
             folder = tmp_path / "photos" / "ab"[i % 2]
@@ -70,6 +76,15 @@ def with_latents(monkeypatch, capsys, tmp_path):
     cache.main([str(tmp_path / "base"), "--compilation-cache", "off"])
 
 
+def with_first_stage(monkeypatch, capsys, tmp_path):
+    """The first stage of a cascade, trained for a step."""
+    base = ("configs/emoji_pixels.py", "--workdir", tmp_path / "base")
+    base += (*SHRUNK["emoji_pixels"], *sources("emoji_pixels", tmp_path))
+    steps = ("--batch-size", 8, "--steps", 1, "--sample-every", 0)
+    code, _, err = run(monkeypatch, capsys, "train", *base, *steps)
+    assert code == 0, err
+
+
 def test_every_config_is_here_and_short():
     files = {path.stem: path for path in (ROOT / "configs").glob("*.py")}
     assert set(files) == set(SHRUNK)
@@ -98,6 +113,8 @@ def test_trains_stops_resumes_and_samples(name, monkeypatch, capsys, tmp_path):
         monkeypatch.chdir(ROOT)
     if name == "emoji_latent":
         with_latents(monkeypatch, capsys, tmp_path)
+    if name == "emoji_cascade":
+        with_first_stage(monkeypatch, capsys, tmp_path)
     flags = (*SHRUNK[name], *sources(name, tmp_path), "--batch-size", 8)
     path, work = Path("configs") / f"{name}.py", tmp_path / "w"
     monkeypatch.chdir(ROOT)
@@ -113,8 +130,13 @@ def test_trains_stops_resumes_and_samples(name, monkeypatch, capsys, tmp_path):
     if name == "emoji_autoencoder":
         Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "a.png")
         flags = (*flags, "--image", tmp_path / "a.png")
-    if name == "emoji_latent":
+    if name in ("emoji_latent", "emoji_pixels", "emoji_cascade"):
         flags = (*flags, "--prompt", "a cat")
+    if name == "emoji_cascade":
+        flags = (*flags, "--base-steps", 2)
+        code, _, err = run(monkeypatch, capsys, "sample", work, *flags, "--prompt", " ")
+        assert code == 2
+        assert "--prompt is empty" in err
     if name == "edges_controlnet":
         Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(tmp_path / "edges.png")
         code, _, err = run(monkeypatch, capsys, "sample", work, *flags)
