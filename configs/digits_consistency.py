@@ -9,7 +9,7 @@ The scale of guidance is an input of the student. docs/few_step.md has the figur
 
 from digits import digits_model
 
-from diffjax import data, distill, recipe
+from diffjax import data, distill, grids, recipe
 from diffjax.experiment import Experiment
 from diffjax.parameterization import predict_v
 from diffjax.run.weights import trained
@@ -20,7 +20,7 @@ from diffjax.run.weights import trained
     unet=recipe.unet,
     taught=distill.teaching,
 )
-def get_config(train, unet, taught, solver_steps: int = 8) -> Experiment:
+def get_config(train, unet, taught, solver_steps: int = 10) -> Experiment:
     """The experiment.
 
     Args:
@@ -34,7 +34,7 @@ def get_config(train, unet, taught, solver_steps: int = 8) -> Experiment:
         base.schedule,
         predict_v,
         teacher.denoiser,
-        distill.even_times(base.schedule, solver_steps),
+        grids.karras(base.schedule, solver_steps),
         distance=distill.pseudo_huber(0.03),
     )
     loss = distill.at_drawn_scales(loss, taught.scales)
