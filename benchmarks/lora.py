@@ -21,7 +21,7 @@ import optax
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from diffjax import data, parallel, recipe
-from diffjax.run.fine_tuning import with_lora
+from diffjax.recipe.fine_tuning import with_lora
 from diffjax.run.state import initial_state, training_loss
 from diffjax.run.weights import load_frozen
 from diffjax.training import make_train_step

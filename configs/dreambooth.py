@@ -10,8 +10,8 @@ Ruiz et al. 2023. The prior is what the base draws of the class, so that the cla
 
 from diffjax import recipe
 from diffjax.experiment import Experiment
-from diffjax.run.dreambooth import subject
-from diffjax.run.fine_tuning import with_lora
+from diffjax.recipe.dreambooth import subject
+from diffjax.recipe.fine_tuning import with_lora
 from diffjax.run.workdir import load_experiment
 
 

@@ -12,7 +12,7 @@ one, with any --data of its kind. docs/fine_tuning.md compares the methods.
 from diffjax import data as sources
 from diffjax import recipe
 from diffjax.experiment import Experiment
-from diffjax.run.fine_tuning import with_lora
+from diffjax.recipe.fine_tuning import with_lora
 from diffjax.run.workdir import load_experiment
 
 

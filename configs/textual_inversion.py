@@ -10,7 +10,7 @@ and the rest of the encoder are frozen. It can show only what the base can draw.
 
 from diffjax import recipe
 from diffjax.experiment import Experiment
-from diffjax.run.textual_inversion import with_new_word
+from diffjax.recipe.textual_inversion import with_new_word
 
 PROMPTS = ("*", "a *", "an emoji of *", "a picture of *")
 

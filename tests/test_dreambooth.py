@@ -8,7 +8,7 @@ from PIL import Image
 from diffjax import conditioning, data, recipe, schedules
 from diffjax.errors import InputError
 from diffjax.parameterization import predict_v
-from diffjax.run.dreambooth import prompted, samples_of, subject
+from diffjax.recipe.dreambooth import prompted, samples_of, subject
 
 
 def source(values):

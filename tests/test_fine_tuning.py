@@ -3,9 +3,18 @@
 import json
 import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from nets import reference, write_folder
 from scripts import ROOT, TINY, run, saved, trained  # noqa: F401
+
+from diffjax import pretrained
+from diffjax.errors import InputError
+from diffjax.run.weights import starting_weights, with_weights
+from diffjax.training import init_state
 
 LORA = ("--batch-size", "8", "--sample-every", "0", "--log-every", "1", "--rank", "2")
 
@@ -106,8 +115,21 @@ def test_what_is_no_lora_is_refused(call, trained, tmp_path):  # noqa: F811
     code, said = call("sample", trained[0], "--lora", tmp_path / "none.safetensors")
     assert code == 2
     assert "is no LoRA file" in said
-    from diffjax.errors import InputError
     from diffjax.export import lora as export
 
     with pytest.raises(InputError, match="is no LoRA's run"):
         export.main([str(trained[0])])
+
+
+def test_training_begins_from_a_folder_of_diffusers(tmp_path):
+    """--init-from: parameters and averages are the published ones, of this network alone."""
+    config, tensors, _ = reference("diffusers_unet2d")
+    folder = write_folder(tmp_path / "unet", config, tensors)
+    found, begun = pretrained.load(folder), starting_weights(folder)
+    zeros = jax.tree.map(jnp.zeros_like, found.params)
+    state = with_weights(init_state(zeros, optax.sgd(1.0)), begun, str(folder))
+    for tree in (state.params, state.averages["ema"]):
+        jax.tree.map(np.testing.assert_array_equal, tree, found.params)
+    other = init_state({"w": jnp.zeros(3)}, optax.sgd(1.0))
+    with pytest.raises(InputError, match="are weights of another network"):
+        with_weights(other, begun, str(folder))

@@ -1,21 +1,17 @@
-"""LoRAs and workdirs: files merged into a run's network, and a run's LoRA as a file."""
+"""LoRA files merged into the network of a workdir, and refused where they are of another."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import jax
-import numpy as np
-from flax.traverse_util import unflatten_dict
 
-from diffjax import lora, parallel
-from diffjax.errors import InputError
+from diffjax import lora
 from diffjax.experiment import Model
 from diffjax.models.stacking import unstack_blocks
 from diffjax.pretrained import lora_files
-from diffjax.recipe.lora import low_rank
-from diffjax.run.weights import fingerprint, restore_average
-from diffjax.run.workdir import load_experiment, read_record
+from diffjax.run.weights import fingerprint
+from diffjax.run.workdir import read_record
 from diffjax.types import Params, PyTree
 
 Files = Sequence[tuple[str | Path, float]]
@@ -78,53 +74,3 @@ def check_bases(workdir: Path, params: Params, files: Files) -> None:
         known = {fingerprint(params), *read_record(workdir)["fingerprints"].values()}
         for path, _ in files:
             lora_files.check_base(path, known)
-
-
-def with_alphas(tree: PyTree, scale: float) -> PyTree:
-    """A LoRA whose layers have the alpha that is this scale."""
-
-    def layer(found):
-        alpha = scale * found["a"].shape[-1]
-        return {**found, "alpha": np.full(found["b"].shape[:-2], alpha, np.float32)}
-
-    return unflatten_dict({path: layer(found) for path, found in lora.layers(tree).items()})
-
-
-def write(
-    workdir: Path,
-    out: Path,
-    form: Callable = lora_files.peft,
-    step: int | None = None,
-    any_base: bool = False,
-) -> str:
-    """Write the LoRA of a workdir, averaged, as a file.
-
-    Args:
-      workdir: of `configs/lora.py` or another config with its flags.
-      out: the file.
-      form: of `lora_files`.
-      step: of the checkpoint; None is the newest that is intact.
-      any_base: leave out the base's fingerprint, so that the file is taken by any other.
-
-    Returns:
-      What was written, as words.
-
-    Raises:
-      InputError: the workdir is no LoRA's, or has no checkpoint.
-    """
-    experiment, options = load_experiment(workdir), read_record(workdir)["options"]
-    names = ("method", "rank", "alpha", "layers", "b_rate")
-    if "base" not in experiment.model.frozen or not options.keys() >= {*names}:
-        raise InputError(f"{workdir} is no LoRA's run; give one of configs/lora.py.")
-    given = low_rank(**{name: options[name] for name in names})
-    mesh = parallel.make_mesh(devices=jax.local_devices()[:1])
-    found, base = (
-        restore_average(workdir, experiment, mesh, step),
-        experiment.model.frozen["base"](),
-    )
-    tree = jax.tree.map(np.asarray, given.method.lora(base, found.params))
-    apart = unstack_blocks(with_alphas(tree, given.scale))
-    like = jax.eval_shape(unstack_blocks, base)
-    mark = None if any_base else fingerprint(base)
-    lora_files.write_lora(out, apart, lora_files.own_layers(like), like, form, mark)
-    return f"the LoRA of checkpoint {found.step}, {len(lora.layers(apart))} layers, in {out}"
