@@ -140,7 +140,7 @@ def train(experiment, workdir, run):
     best = Kept(workdir)
     manager = checkpoint.manager(workdir / "checkpoints", run["keep_checkpoints"], best)
     frozen = read_frozen(experiment, workdir, mesh)
-    state = begin(experiment, init_key, mesh, manager, run["init_from"], workdir, say)
+    state = begin(experiment, init_key, mesh, frozen, manager, run["init_from"], workdir, say)
     form = {"jit": parallel.jit_train_step, "pmap": parallel.pmap_train_step}[run["parallel"]]
     step_fn, place = compiled_step(experiment, form, state, mesh, frozen)
     first, steps = int(state.step), experiment.steps
@@ -223,13 +223,13 @@ def read_frozen(experiment, workdir, mesh):
     return frozen
 
 
-def begin(experiment, key, mesh, manager, init_from, workdir, say):
+def begin(experiment, key, mesh, frozen, manager, init_from, workdir, say):
     """The state to go on from: of a checkpoint, of given weights, or new."""
     from diffjax import checkpoint, parallel
     from diffjax.run.state import initial_state
     from diffjax.run.weights import starting_weights, with_weights
 
-    state = parallel.init_sharded(partial(initial_state, experiment), mesh, key)
+    state = parallel.init_sharded(partial(initial_state, experiment), mesh, key, frozen)
     restored = checkpoint.restore(manager, state)
     if restored is not None:
         for sentence in restored.damaged:

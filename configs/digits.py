@@ -11,6 +11,13 @@ from diffjax.experiment import Experiment, Sampling, classifier_free
 from diffjax.parameterization import predict_v
 
 
+def digits_model(module):
+    """The model of a U-Net of labelled digits."""
+    how = {"sampling": Sampling(steps=50, guidance_scale=1.25), "finish": guidance.static_clip}
+    given = (module, schedules.vp_cosine(), predict_v, (8, 8, 1), (conditioning.label(10),))
+    return recipe.gaussian_model(*given, guide=classifier_free, **how)
+
+
 @recipe.flags(
     train=recipe.defaults(recipe.cosine_adam, steps=1600),
     unet=recipe.unet,
@@ -22,24 +29,14 @@ def get_config(train, unet, dropped, flip: bool = False) -> Experiment:
     Args:
       flip: mirror half of the images (wrong for digits, here for other data).
     """
-    schedule, label = schedules.vp_cosine(), conditioning.label(10)
     module = unet(num_classes=10)
-    model = recipe.gaussian_model(
-        module,
-        schedule,
-        predict_v,
-        (8, 8, 1),
-        conditions=(label,),
-        guide=classifier_free,
-        finish=guidance.static_clip,
-        sampling=Sampling(steps=50, guidance_scale=1.25),
-    )
-    density, weight = weighting.stratified(schedule), weighting.snr_plus_one
-    loss = losses.denoising_loss(recipe.network(module), schedule, predict_v, weight, density)
+    model = digits_model(module)
+    density, weight = weighting.stratified(model.schedule), weighting.snr_plus_one
+    loss = losses.denoising_loss(recipe.network(module), model.schedule, predict_v, weight, density)
     return Experiment(
         model=model,
         source=data.digits,
-        loss=lambda frozen: dropped(loss, label),
+        loss=lambda frozen: dropped(loss, model.conditions[0]),
         augment=(data.flip,) if flip else (),
         **train._asdict(),
     )

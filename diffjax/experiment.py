@@ -71,6 +71,11 @@ def alone(params: Params, frozen: Frozen) -> Params:
     return params
 
 
+def afresh(params: Params, frozen: Frozen) -> tuple[Params, dict[str, Any]]:
+    """The `start` of an experiment whose parameters begin as they were initialised."""
+    return params, {}
+
+
 def classifier_free(denoiser: Denoiser, scale: Time, null: Cond, frozen: Frozen) -> Denoiser:
     """The `guide` of a model trained with `condition_dropout`: `guidance.classifier_free`."""
     return guidance.classifier_free(denoiser, scale, null)
@@ -130,6 +135,8 @@ class Experiment(NamedTuple):
       data_shape: of one x of the data, where the codec encodes it to another shape.
       resolved: keywords of `get_config` that were read off the data, as config.json keeps them.
       parts: what other runs take of this one, by name, such as `latents.Autoencoder`.
+      start: (initialised parameters, frozen) -> (the parameters that training begins at, entries of
+        the context); a student begins at copies of its frozen teacher's parameters.
     """
 
     model: Model
@@ -148,6 +155,7 @@ class Experiment(NamedTuple):
     data_shape: tuple[int, ...] | None = None
     resolved: Mapping[str, Any] = NOTHING
     parts: Mapping[str, Any] = NOTHING
+    start: Callable[[Params, Frozen], tuple[Params, dict[str, Any]]] = afresh
 
 
 def guided(model: Model, params: Params, scale: Time, null: Cond, frozen: Frozen) -> Denoiser:

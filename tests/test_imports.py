@@ -30,6 +30,7 @@ ORDER = [
     "conditioning",
     "experiment",
     "models",
+    "lora",
     "pretrained",
     "distill",
     "editing",
@@ -50,6 +51,7 @@ ORDER = [
     "evaluation",
     "evaluate",
     "edit",
+    "tune",
     "plan",
 ]
 STRANGERS = [

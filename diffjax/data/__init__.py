@@ -6,6 +6,7 @@ from diffjax.data.check import check
 from diffjax.data.embedded import embedded
 from diffjax.data.emoji import emoji, emoji_folder, one_caption
 from diffjax.data.folder import folder
+from diffjax.data.mixed import mixed
 from diffjax.data.npz import array, latents
 from diffjax.data.own import images
 from diffjax.data.pipeline import arrays_of, batches
@@ -41,6 +42,7 @@ __all__ = [
     "images",
     "latents",
     "load",
+    "mixed",
     "nearest_buckets",
     "one_caption",
     "random_crop",

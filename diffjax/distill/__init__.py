@@ -27,14 +27,24 @@ from diffjax.distill.flow_map import (
     two_time_denoiser,
     x0_of_jump,
 )
+from diffjax.distill.frozen_teacher import (
+    SCALE,
+    check_teacher,
+    frozen_teacher,
+    teaching,
+    velocity_for,
+)
 from diffjax.distill.guidance import at_scale, guidance_distillation, guided_by
 from diffjax.distill.latent_consistency import boundary, latent_consistency
 from diffjax.distill.mean_flow import (
     derivative_along,
+    guided_by_itself,
     improved_mean_flow,
     mean_flow,
     mean_flow_target,
+    with_itself,
 )
+from diffjax.distill.moment_matching import moment_matching, posterior_of_jump
 from diffjax.distill.moments import (
     a_little_earlier,
     drift,
@@ -42,16 +52,30 @@ from diffjax.distill.moments import (
     inductive_moment_matching,
     laplace_discrepancy,
 )
+from diffjax.distill.other_schedule import denoiser_on, predicted_on, same_snr
 from diffjax.distill.progressive import (
     even_times,
     halving,
     progressive_distillation,
+    progressive_stages,
     progressive_target,
+    stages_of,
 )
-from diffjax.distill.reflow import coupling, reflow, straightness
+from diffjax.distill.reflow import coupling, on_pairs, reflow, straightness
+from diffjax.distill.reward import advantages, draft, policy_gradient, rollout
 from diffjax.distill.sampling import consistency_sampler, flow_map_sampler
 from diffjax.distill.scm import normalised, scm, tangent
 from diffjax.distill.shortcut import doubled_target, shortcut
+from diffjax.distill.student import (
+    JUMPS,
+    ONE_STEP,
+    UNTIL,
+    at_drawn_scales,
+    experiment,
+    student,
+    with_critic,
+    with_past,
+)
 from diffjax.distill.teacher import (
     draw_intervals,
     teacher_of,
@@ -61,13 +85,20 @@ from diffjax.distill.teacher import (
 from diffjax.distill.trajectory import consistency_trajectory, solution_flow
 
 __all__ = [
+    "JUMPS",
+    "ONE_STEP",
+    "SCALE",
+    "UNTIL",
     "Interval",
     "a_little_earlier",
     "adaptive",
+    "advantages",
     "as_denoiser",
+    "at_drawn_scales",
     "at_scale",
     "average_velocity",
     "boundary",
+    "check_teacher",
     "consistency_distillation",
     "consistency_distribution",
     "consistency_grid",
@@ -77,10 +108,12 @@ __all__ = [
     "consistency_training",
     "consistency_trajectory",
     "coupling",
+    "denoiser_on",
     "derivative_along",
     "distribution_matching",
     "doubled_target",
     "doubling",
+    "draft",
     "draw_intervals",
     "draw_neighbours",
     "drift",
@@ -89,10 +122,13 @@ __all__ = [
     "easy_ratio",
     "elementwise_huber",
     "even_times",
+    "experiment",
     "flow_map",
     "flow_map_sampler",
+    "frozen_teacher",
     "guidance_distillation",
     "guided_by",
+    "guided_by_itself",
     "halving",
     "heun_step",
     "improved_mean_flow",
@@ -103,20 +139,35 @@ __all__ = [
     "matching_gradient",
     "mean_flow",
     "mean_flow_target",
+    "moment_matching",
     "normalised",
+    "on_pairs",
+    "policy_gradient",
+    "posterior_of_jump",
+    "predicted_on",
     "progressive_distillation",
+    "progressive_stages",
     "progressive_target",
     "pseudo_huber",
     "reflow",
+    "rollout",
+    "same_snr",
     "scm",
     "shortcut",
     "solution_flow",
     "squared",
+    "stages_of",
     "straightness",
+    "student",
     "tangent",
     "teacher_of",
+    "teaching",
     "two_time_denoiser",
+    "velocity_for",
     "velocity_of_data",
     "velocity_of_teacher",
+    "with_critic",
+    "with_itself",
+    "with_past",
     "x0_of_jump",
 ]

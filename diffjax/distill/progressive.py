@@ -21,6 +21,7 @@ from diffjax.types import (
     Network,
     Parameterization,
     Params,
+    Prediction,
     Samples,
     Schedule,
     Time,
@@ -92,6 +93,80 @@ def progressive_distillation(
         return jnp.mean(weighting(logsnr(schedule, t)) * error), {}
 
     return loss
+
+
+def progressive_stages(
+    network: Network,
+    schedule: Schedule,
+    parameterization: Parameterization,
+    teacher: Teacher,
+    steps: int,
+    stage: int,
+    weighting: Callable[[Anyshape], Anyshape],
+) -> LossFn:
+    """`progressive_distillation` of all students, from steps/2 to 1, in one run.
+
+    Salimans & Ho 2022, Algorithm 2. At the first step of each stage but the first the student so
+    far becomes the teacher, so that a stage is a function of the step and of the context alone.
+
+    Args:
+      network: of teacher and students, of one time.
+      schedule: the noise schedule of all.
+      parameterization: what the network predicts; x0 or v, where alpha(t_max) is 0.
+      teacher: frozen -> denoiser, the first one.
+      steps: of the first teacher, a power of two.
+      stage: training steps of each student, at least 1; the last goes on where there are more.
+      weighting: as for `progressive_distillation`.
+
+    Returns:
+      A `LossFn` that is given `frozen`, whose context has `iteration`, the training steps taken,
+      and `teacher_params`, shaped as the parameters; aux has the student's `steps`.
+
+    Raises:
+      InputError: steps is no power of two, or stage is no positive integer.
+    """
+    count("training steps of a stage", stage)
+    stages = stages_of(steps)
+    clean = clean_time(schedule)
+
+    def loss(params, key, batch, *, frozen, iteration, teacher_params, **context):
+        x0, cond = split_batch(batch)
+        index_key, eps_key, network_key = jax.random.split(key, 3)
+        number = jnp.minimum(jnp.asarray(iteration) // stage, stages - 1)
+        first_of_stage = jnp.asarray(iteration) == number * stage
+        past = jax.tree.map(
+            lambda old, new: jnp.where(first_of_stage, jax.lax.stop_gradient(new), old),
+            teacher_params,
+            params,
+        )
+        n = steps // 2 ** (number + 1)
+        i = jax.random.randint(index_key, x0.shape[:1], 1, n + 1)
+        t, middle, s = (clean + (schedule.t_max - clean) * (i - part) / n for part in (0, 0.5, 1))
+        x_t = q_sample(schedule, x0, t, jax.random.normal(eps_key, x0.shape, x0.dtype))
+        own = make_denoiser(network, past, schedule, parameterization)
+
+        def known(x, t):
+            asked = (lambda: teacher(frozen)(x, t, cond).x0, lambda: own(x, t, cond).x0)
+            return Prediction(jax.lax.cond(number == 0, *asked))
+
+        target = progressive_target(schedule, known, x_t, t, middle, s)
+        student = make_denoiser(network, params, schedule, parameterization, network_key)
+        error = squared(student(x_t, t, cond).x0 - jax.lax.stop_gradient(target))
+        kept = {"iteration": jnp.asarray(iteration) + 1, "teacher_params": past}
+        return jnp.mean(weighting(logsnr(schedule, t)) * error), {"steps": n, "context": kept}
+
+    return loss
+
+
+def stages_of(steps: int) -> int:
+    """The number of students from steps/2 to 1.
+
+    Raises:
+      InputError: steps is not 2, 4, 8, ...
+    """
+    if steps < 2 or steps & (steps - 1):
+        raise InputError(f"halving to 1 step needs 2, 4, 8, ... steps of the teacher; got {steps}.")
+    return steps.bit_length() - 1
 
 
 def even_times(schedule: Schedule, steps: int) -> Samples:

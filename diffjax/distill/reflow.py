@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from diffjax.diffusion import q_sample, velocity_from_x0
 from diffjax.distill.distance import squared
+from diffjax.distill.teacher import Teacher
 from diffjax.losses import split_batch
 from diffjax.parameterization import make_denoiser
 from diffjax.samplers import sample
@@ -88,6 +89,36 @@ def reflow(
         return jnp.mean(importance * weighting(logsnr(schedule, t)) * error), {}
 
     return loss
+
+
+def on_pairs(
+    loss: LossFn,
+    schedule: Schedule,
+    teacher: Teacher,
+    sampler: Sampler,
+    ts: Grid,
+) -> LossFn:
+    """A loss of pairs as one of data, whose conditions alone are used: pairs are made at each step.
+
+    Args:
+      loss: such as `reflow`.
+      schedule: the noise schedule.
+      teacher: frozen -> denoiser.
+      sampler: a deterministic one.
+      ts: decreasing times, the last clean.
+
+    Returns:
+      A `LossFn` that is given `frozen`; a step costs the sampler's denoiser calls too.
+    """
+
+    def made(params, key, batch, *, frozen, **context):
+        x0, cond = split_batch(batch)
+        noise_key, sampler_key, key = jax.random.split(key, 3)
+        noise = jax.random.normal(noise_key, x0.shape, x0.dtype)
+        pairs = coupling(sampler_key, schedule, teacher(frozen), sampler, ts, noise, cond)
+        return loss(params, key, jax.lax.stop_gradient(pairs), **context)
+
+    return made
 
 
 def straightness(

@@ -51,6 +51,7 @@ from diffjax.models.uvit import UViT
 from diffjax.models.vae import VAE
 from diffjax.models.vq import VQModel
 from diffjax.models.weakened import (
+    blurred_attention,
     by_name,
     perturbed_attention,
     skip_layers,
@@ -83,6 +84,7 @@ __all__ = [
     "adm_imagenet64",
     "adm_imagenet256",
     "adm_unet",
+    "blurred_attention",
     "by_name",
     "ddpm_celebahq256",
     "ddpm_cifar10",

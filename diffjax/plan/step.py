@@ -107,9 +107,10 @@ def cost(experiment: Experiment, devices: list[Any], mesh: str = "") -> Cost:
       InputError: the mesh or batch does not divide over the devices.
     """
     grid = parallel.make_mesh(mesh, devices)
-    state = parallel.abstract(partial(initial_state, experiment), grid, jax.random.key(0))
-    batch = _batch(experiment, experiment.model.example, grid)
     frozen = _frozen(experiment, grid)
+    init = partial(initial_state, experiment)
+    state = parallel.abstract(init, grid, jax.random.key(0), frozen)
+    batch = _batch(experiment, experiment.model.example, grid)
     key = jax.eval_shape(jax.random.key, 0)
     step, _ = compiled_step(experiment, parallel.jit_train_step, state, grid, frozen)
     traced = step.trace(state, key, batch, frozen)

@@ -14,12 +14,14 @@ from diffjax.recipe.autoencoder import autoencoder, autoencoder_model
 from diffjax.recipe.control import controlnet_model, on_whole
 from diffjax.recipe.flags import defaults, flags
 from diffjax.recipe.latents import latents
+from diffjax.recipe.lora import LowRank, lora_model, low_rank
 from diffjax.recipe.model import gaussian_model, label_dropout
 from diffjax.recipe.networks import dit, plain_unet, sized_network, song_unet, unet
 from diffjax.recipe.text import TextEncoder, caption, caption_dropout, text_encoder
-from diffjax.recipe.training import Training, cosine_adam, cosine_muon, warmup_adam
+from diffjax.recipe.training import Training, cosine_adam, cosine_muon, staged_adam, warmup_adam
 
 __all__ = [
+    "LowRank",
     "TextEncoder",
     "Training",
     "autoencoder",
@@ -35,11 +37,14 @@ __all__ = [
     "gaussian_model",
     "label_dropout",
     "latents",
+    "lora_model",
+    "low_rank",
     "network",
     "on_whole",
     "plain_unet",
     "sized_network",
     "song_unet",
+    "staged_adam",
     "text_encoder",
     "unet",
     "warmup_adam",

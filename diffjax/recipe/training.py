@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from diffjax.training import ema
@@ -58,6 +59,34 @@ def cosine_adam(
     optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(rate))
     averages = {"ema": ema(ema_decay), **power_averages(ema_lengths)}
     return Training(optimizer, averages, rate, steps, batch_size, accumulate, seed)
+
+
+def staged_adam(
+    batch_size: int = 64,
+    lr: float = 1e-3,
+    clip_norm: float = 1.0,
+    ema_decay: float = 0.99,
+    seed: int = 0,
+) -> Callable[[int, int], Training]:
+    """(steps of a stage, stages) -> Adam whose learning rate and averages begin anew at each stage.
+
+    Args:
+      batch_size: examples per step.
+      lr: learning rate where a stage begins, from where it falls to 0 along a cosine.
+      clip_norm: largest global norm of the gradient.
+      ema_decay: limit of the moving average of the parameters.
+      seed: of everything random in training.
+    """
+
+    def training(stage: int, stages: int) -> Training:
+        fall, average = optax.cosine_decay_schedule(lr, max(stage, 1)), ema(ema_decay)
+        within = lambda step: jnp.where(step < stage * stages, step % stage, stage)  # noqa: E731
+        rate = lambda step: fall(within(step))  # noqa: E731
+        optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(rate))
+        averages = {"ema": lambda step: average(within(step))}
+        return Training(optimizer, averages, rate, stage * stages, batch_size, 1, seed)
+
+    return training
 
 
 def warmup_adam(

@@ -8,15 +8,18 @@ from jax.sharding import Mesh
 from diffjax import conditioning
 from diffjax.data import Source, check
 from diffjax.errors import InputError
-from diffjax.experiment import Experiment, Frozen
+from diffjax.experiment import NOTHING, Experiment, Frozen
 from diffjax.training import TrainState, init_state, make_train_step
 from diffjax.types import LossFn, PRNGKeyArray
 
 
-def initial_state(experiment: Experiment, key: PRNGKeyArray) -> TrainState:
-    """The state at step 0, as a pure function of the key."""
+def initial_state(
+    experiment: Experiment, key: PRNGKeyArray, frozen: Frozen = NOTHING
+) -> TrainState:
+    """The state at step 0, as a pure function of the key and of the frozen networks."""
     e = experiment
-    return init_state(e.model.init(key), e.optimizer, e.context, e.averages)
+    params, context = e.start(e.model.init(key), frozen)
+    return init_state(params, e.optimizer, {**(e.context or {}), **context}, e.averages)
 
 
 def training_loss(experiment: Experiment) -> LossFn:

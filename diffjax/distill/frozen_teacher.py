@@ -1,0 +1,160 @@
+"""The trained model that a student learns from: how it is named, opened, checked and guided."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffjax import conditioning
+from diffjax.distill.guidance import GuidedTeacher
+from diffjax.distill.mean_flow import guided_by_itself
+from diffjax.distill.other_schedule import denoiser_on
+from diffjax.distill.teacher import Teacher, Velocity, velocity_of_teacher
+from diffjax.errors import InputError
+from diffjax.experiment import Model
+from diffjax.guidance import classifier_free
+from diffjax.types import Params, Prediction, Schedule
+
+SCALE = "guidance_scale"
+Opening = Callable[[str], tuple[Model, Callable[[], Params]]]
+"""path -> (a trained model, () -> its parameters), such as `run.weights.trained`."""
+
+
+class Teaching(NamedTuple):
+    """What a student is taught by: fields are as of `teaching`."""
+
+    teacher: str | None
+    scales: tuple[float, float]
+
+
+def teaching(
+    teacher: str | None = "runs/digits", scales: tuple[float, float] = (1.0, 2.0)
+) -> Teaching:
+    """Flags of a student.
+
+    Args:
+      teacher: workdir of the trained model that the student begins at and learns from; the flags
+        of the network must be the teacher's. None trains from data alone, where that can be.
+      scales: lowest and highest guidance scale that the student is trained for.
+    """
+    return Teaching(teacher, scales)
+
+
+class FrozenTeacher(NamedTuple):
+    """A trained model that a loss learns from.
+
+    Attributes:
+      load: () -> its parameters, checked; a value of `Experiment.frozen`, under "teacher".
+      guided: its guided x0_hat with its finish, at a scale of each sample.
+      denoiser: the same at the scales in cond["guidance_scale"], at 1 where there are none.
+    """
+
+    load: Callable[[], Params]
+    guided: GuidedTeacher
+    denoiser: Teacher
+
+
+def frozen_teacher(base: Model, path: str | None, opened: Opening) -> FrozenTeacher:
+    """The teacher of a student of `base`, opened only when it is trained.
+
+    Args:
+      base: the model that the teacher must be: of its shape, schedule and network.
+      path: of the teacher.
+      opened: path -> the teacher.
+
+    Returns:
+      The teacher.
+
+    Raises:
+      InputError: no path; when opened, it is another model, says in what.
+    """
+    if path is None:
+        raise InputError("this method learns from a trained model; give --teacher WORKDIR.")
+    opened = functools.cache(functools.partial(opened, path))
+
+    def load():
+        model, parameters = opened()
+        found = parameters()
+        check_teacher(base, model, found)
+        return found
+
+    def plain(frozen):
+        return opened()[0].denoiser(frozen["teacher"])
+
+    def guided(frozen, x, t, cond, scale):
+        null = conditioning.nulls(base.conditions, frozen)
+        guide = classifier_free(plain(frozen), scale, null) if null else plain(frozen)
+        return base.finish(guide)(x, t, cond).x0
+
+    def denoiser(frozen):
+        def at_given(x, t, cond):
+            cond = dict(cond or {})
+            scale = cond.pop(SCALE, jnp.ones(x.shape[:1], x.dtype))
+            return Prediction(guided(frozen, x, t, cond or None, scale))
+
+        return at_given
+
+    return FrozenTeacher(load, guided, denoiser)
+
+
+def check_teacher(base: Model, model: Model, params: Params) -> None:
+    """Refuse a teacher that the student cannot begin at.
+
+    Args:
+      base: the model that it must be.
+      model: the teacher's.
+      params: its parameters.
+
+    Raises:
+      InputError: another shape of the data, another schedule, or another network.
+    """
+    if model.example.shape != base.example.shape:
+        raise InputError(
+            f"the teacher draws samples of shape {model.example.shape}, the student of "
+            f"{base.example.shape}; give a teacher of the student's data."
+        )
+    if not same_schedule(base.schedule, model.schedule):
+        raise InputError(
+            "the teacher was trained with another noise schedule than the student's; give one "
+            "of the schedule in this config, or change the config's."
+        )
+    sizes = lambda tree: jax.tree.map(lambda leaf: tuple(leaf.shape), tree)  # noqa: E731
+    if sizes(params) != sizes(jax.eval_shape(base.init, jax.random.key(0))):
+        raise InputError(
+            "the teacher's parameters are not those of the student's network; give the flags of "
+            "the network that the teacher was trained with."
+        )
+
+
+def same_schedule(a: Schedule, b: Schedule) -> bool:
+    """Whether two schedules have the same times and the same alpha and sigma at them."""
+    if (a.t_min, a.t_max) != (b.t_min, b.t_max):
+        return False
+    with jax.ensure_compile_time_eval():
+        t = np.linspace(a.t_min, a.t_max, 9)
+        scales = [np.asarray([s.alpha(t), s.sigma(t)]) for s in (a, b)]
+    return bool(np.allclose(*scales, rtol=1e-4, atol=1e-6))
+
+
+def velocity_for(model: Model, base: Model, teacher: FrozenTeacher | None) -> Velocity:
+    """The guided velocity that a flow map is taught at the scales in cond["guidance_scale"].
+
+    Args:
+      model: the student, whose schedule may be another than the teacher's.
+      base: the model that the teacher is.
+      teacher: whose velocity it is; without one that of data, guided by the student itself, whose
+        loss wants `with_itself` and dropped conditions then.
+
+    Returns:
+      The velocity.
+    """
+    schedule = model.schedule
+    if teacher is None:
+        null = conditioning.nulls(base.conditions, {})
+        return guided_by_itself(schedule, model.denoiser, null)
+    return velocity_of_teacher(
+        schedule, lambda frozen: denoiser_on(teacher.denoiser(frozen), base.schedule, schedule)
+    )
