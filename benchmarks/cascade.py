@@ -70,7 +70,8 @@ def sheet(drawn, real):
 def main(folder, names, picture):
     """Print the table, and draw the picture."""
     drawn = {name: read(folder, name) for name in names}
-    real = np.concatenate([chosen(kind)["x"] for kind in SPLITS])
+    count = len(next(iter(drawn.values()))["samples"]) // len(SPLITS)
+    real = np.concatenate([chosen(kind)["x"][:count] for kind in SPLITS])
     if picture:
         media.save_png(picture, sheet(drawn, real))
         print(f"rows of {picture}: small pictures, {', '.join(names)}, real; seen, then unseen")
