@@ -1,8 +1,9 @@
 """Draw samples from a trained model: `python sample.py WORKDIR [flags]`.
 
-Or from weights published elsewhere: `python sample.py --pretrained FOLDER [flags]`. To edit
-pictures or to restore measured ones: `python -m diffjax.edit WORKDIR [flags]`. A workdir is code
-(its config.py runs): sample only those you trust.
+Or from weights published elsewhere: `python sample.py --pretrained FOLDER [flags]`. With
+--init-image, --operator or --method it edits pictures or restores measured ones, as
+`python -m diffjax.edit` does, whose --help has those flags. A workdir is code (its config.py runs):
+sample only those you trust.
 """
 
 import inspect
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 Kind = Literal["samplers", "grids", "conditions", "configs"]
+EDITS = ("init_image", "to_image", "measurement", "operator", "method", "strength")
+"""Flags of `diffjax.edit`, which then takes over."""
 
 
 def flags(
@@ -27,14 +30,6 @@ def flags(
     gif: Path | None = None,
     list: Kind | None = None,
     list_samplers: bool = False,
-    pretrained: Path | None = None,
-    autoencoder: Path | None = None,
-    height: int | None = None,
-    width: int | None = None,
-    lora: list[str] = [],  # noqa: B006
-    controlnet: str | None = None,
-    ip_adapter: str | None = None,
-    dtype: Literal["float32", "bfloat16"] = "float32",
     mesh: str = "",
 ):
     """Flags of every draw; what can be asked for, and the options of sampler and grid, come after.
@@ -57,19 +52,6 @@ def flags(
       list: print every sampler with its order, calls, paper and flags, every grid, every
         condition of this model, or every config that ships, and stop.
       list_samplers: the same as --list samplers.
-      pretrained: weights published elsewhere, in place of a workdir: a folder with config.json
-        and *.safetensors of diffusers, ADM, EDM or DiT, or a whole system with model_index.json.
-      autoencoder: folder of a published autoencoder, which turns latents into images.
-      height: of the images of --pretrained in pixels; default what it was trained on.
-      width: likewise.
-      lora: LoRA file that is merged into the weights of --pretrained, with its scale after a
-        colon, as in style.safetensors:0.7; may be given several times.
-      controlnet: folder of a ControlNet for --pretrained, with its scale after a colon, as in
-        canny:0.8; it reads --control-image.
-      ip_adapter: safetensors file of an IP-Adapter for --pretrained, likewise; its vision encoder
-        is the folder image_encoder beside it. It reads --ip-image.
-      dtype: of the weights and the computation of --pretrained, a whole system; norms, softmax and
-        the autoencoder compute in float32 always.
       mesh: sizes of the axes data, fsdp and tensor, such as data=4,fsdp=2; default all
         devices along data. It does not change the samples.
     """
@@ -82,27 +64,24 @@ def main(argv):
     from diffjax.experiment import Sampling
     from diffjax.run import flags as f
     from diffjax.run import listing, start, tuned
-    from diffjax.run.opening import open_model
+    from diffjax.run.opening import open_asked, published
     from diffjax.types import AdaptiveSampler, Grid, Sampler
 
     argv = [*argv]
+    if f.is_given(argv, *EDITS):
+        from diffjax import edit
+
+        edit.main(argv)
+        return
     workdir = Path(argv.pop(0)) if argv and not argv[0].startswith("-") else None
-    published_at = f.early_flag(argv, "--pretrained")
     start.compiled(f.early_flag(argv, "--compilation-cache", "default"))
     distributed = f.is_given(argv, "distributed")
     if distributed:  # before a config is loaded, which may ask for a device
         start.join_processes(True, **f.early_values(argv, start.processes, "distributed"))
     start.check_platform()
-    form = {flag: f.early_size(argv, f"--{flag}") for flag in ("height", "width")}
-    form["loras"] = [f.file_and_scale(text) for text in f.early_flags(argv, "--lora")]
-    for name in ("controlnet", "ip_adapter"):
-        text = f.early_flag(argv, f"--{name.replace('_', '-')}")
-        form[name] = f.file_and_scale(text) if text else None
-    if f.early_flag(argv, "--dtype") == "bfloat16":
-        form["dtype"] = "bfloat16"
-    model, weights = open_model(workdir, published_at, f.early_flag(argv, "--autoencoder"), form)
+    model, weights = open_asked(workdir, argv)
     if model and not f.is_given(argv, "sampler", "grid"):
-        folder = workdir or published_at
+        folder = workdir or f.early_flag(argv, "--pretrained")
         model, tuned_for = tuned.at_steps(model, folder, f.early_flag(argv, "--steps"))
         print(tuned_for) if tuned_for else None
     usual = model.sampling if model else Sampling()
@@ -110,7 +89,7 @@ def main(argv):
     adaptive = f.constructors(samplers, AdaptiveSampler)
     makers = f.constructors(grids, Grid)
     known = dict(sorted((stepped | adaptive).items()))
-    shared = [flags, start.processes, start.compiled]
+    shared = [flags, published, start.processes, start.compiled]
     shared += [f.flags_of(c.flags) for c in (model.conditions if model else ())]
     taken = [name for function in shared for name in inspect.signature(function).parameters]
     wanted = "samplers" if "--list-samplers" in argv else f.early_flag(argv, "--list")
@@ -125,7 +104,7 @@ def main(argv):
     defaults = usual._asdict() | {"sampler": name, "grid": grid_name}
     defaults |= defaults.pop("options") if constructor is usual.sampler else {}
     defaults |= defaults.pop("grid_options") if make_grid is usual.grid else {}
-    asked, processes, _, *given, options, spacing = f.parse(
+    asked, _, processes, _, *given, options, spacing = f.parse(
         f"sample.py {workdir or 'WORKDIR'}", __doc__, shared, argv, defaults=defaults
     )
     if model is None:

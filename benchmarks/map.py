@@ -20,12 +20,13 @@ def parts(order: list[str]) -> list[tuple[str, str]]:
     """(name, sentence) of every file and folder of the package, folders with their files."""
     found = []
     for name in order:
-        folder, file = ROOT / "diffjax" / name, ROOT / "diffjax" / f"{name}.py"
+        folder, file = ROOT / "diffjax" / name, ROOT / "diffjax" / f"{name.replace('.', '/')}.py"
         if file.is_file():
-            found.append((f"diffjax/{name}.py", first_sentence(file)))
+            found.append((str(file.relative_to(ROOT)), first_sentence(file)))
         elif folder.is_dir():
             found.append((f"diffjax/{name}/", first_sentence(folder / "__init__.py")))
-            files = sorted(path for path in folder.glob("*.py") if path.name != "__init__.py")
+            own = {"__init__", *(n.split(".")[1] for n in order if n.startswith(f"{name}."))}
+            files = sorted(path for path in folder.glob("*.py") if path.stem not in own)
             found += [(f"diffjax/{name}/{path.name}", first_sentence(path)) for path in files]
     return found
 

@@ -85,9 +85,10 @@ def measure(seed, extractor, x, y):
     found = []
     for corrupt in (lambda rng, x, y, train: (x, y), *CORRUPTIONS):
         samples = sets(*corrupt(rng, x[fake], y[fake], (x[real], y[real])))
-        table = compare.metrics_of("Frechet distance", reference, samples)
-        found.append([metric(reference, samples) for metric, _ in table.values()])
-    return list(table), np.array(found)
+        families = compare.metrics_of("Frechet distance", reference, samples)
+        values = compare.values_of(families, reference, samples)
+        found.append(list(values.values()))
+    return list(values), np.array(found)
 
 
 def rows_of(names, values):

@@ -57,8 +57,6 @@ def flags(
     step: int | None = None,
     out: list[Path] = [],  # noqa: B006
     list: Kind | None = None,
-    pretrained: Path | None = None,
-    autoencoder: Path | None = None,
     mesh: str = "",
 ):
     """Flags of every edit; what can be asked for, and options of method and operator, come after.
@@ -83,8 +81,6 @@ def flags(
       out: file to write, by its suffix, .png or .npz; may be given several times; default
         edited.png.
       list: print every method or operator with its flags, and stop.
-      pretrained: weights published elsewhere, in place of a workdir.
-      autoencoder: folder of a published autoencoder, which turns latents into images.
       mesh: sizes of the axes data, fsdp and tensor; default all devices along data.
     """
 
@@ -93,14 +89,13 @@ def main(argv: Sequence[str]) -> None:
     """Read the flags and the pictures, restore the averaged weights, edit, and write the files."""
     from diffjax.run import flags as f
     from diffjax.run import start
-    from diffjax.run.opening import open_model
+    from diffjax.run.opening import open_asked
 
     argv = [*argv]
     workdir = Path(argv.pop(0)) if argv and not argv[0].startswith("-") else None
     start.compiled(f.early_flag(argv, "--compilation-cache", "default"))
     start.check_platform()
-    published_at, autoencoder = (f.early_flag(argv, n) for n in ("--pretrained", "--autoencoder"))
-    model, weights = open_model(workdir, published_at, autoencoder)
+    model, weights = open_asked(workdir, argv)
     request = read_flags(argv, model, f"python -m diffjax.edit {workdir or 'WORKDIR'}")
     if request is None:
         return
@@ -147,6 +142,7 @@ def read_flags(argv: Sequence[str], model, prog: str) -> Request | None:
     from diffjax.experiment import Sampling
     from diffjax.run import edits, listing, start
     from diffjax.run import flags as f
+    from diffjax.run.opening import published
     from diffjax.types import Grid, Sampler
 
     usual, conditions = model.sampling if model else Sampling(), model.conditions if model else ()
@@ -156,7 +152,7 @@ def read_flags(argv: Sequence[str], model, prog: str) -> Request | None:
         )
     methods, operators = f.constructors(m, Edit), edits.operator_makers()
     steppers, makers = f.constructors(samplers, Sampler), f.constructors(grids, Grid)
-    shared = [flags, start.compiled, *(f.flags_of(c.flags) for c in conditions)]
+    shared = [flags, published, start.compiled, *(f.flags_of(c.flags) for c in conditions)]
     shared.append(edits.before_flags(conditions))
     taken = [name for function in shared for name in inspect.signature(function).parameters]
     if (wanted := f.early_flag(argv, "--list")) in ("methods", "operators"):
@@ -174,7 +170,7 @@ def read_flags(argv: Sequence[str], model, prog: str) -> Request | None:
     options = [f.options_of(part, taken) for part in (method, operator or nothing, make_grid)]
     usual_grid = usual.grid_options if make_grid is usual.grid else {}
     defaults = {"method": name, "grid": grid_name, "steps": usual.steps, **usual_grid}
-    asked, _, *given, of_method, of_operator, of_grid = f.parse(
+    asked, _, _, *given, of_method, of_operator, of_grid = f.parse(
         prog, __doc__, [*shared, *options], argv, defaults=defaults
     )
     f.at_least_one(asked, ("batch_size", "steps"))

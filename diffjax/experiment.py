@@ -134,6 +134,7 @@ class Experiment(NamedTuple):
       context: initial context of the loss, see `LossFn`.
       data_shape: of one x of the data, where the codec encodes it to another shape.
       resolved: keywords of `get_config` that were read off the data, as config.json keeps them.
+      parts: what other runs take of this one, by name, such as `latents.Autoencoder`.
       start: (initialised parameters, frozen) -> (the parameters that training begins at, entries of
         the context); a student begins at copies of its frozen teacher's parameters.
     """
@@ -153,6 +154,7 @@ class Experiment(NamedTuple):
     context: dict[str, Any] | None = None
     data_shape: tuple[int, ...] | None = None
     resolved: Mapping[str, Any] = NOTHING
+    parts: Mapping[str, Any] = NOTHING
     start: Callable[[Params, Frozen], tuple[Params, dict[str, Any]]] = afresh
 
 

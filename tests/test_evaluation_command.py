@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -262,8 +263,8 @@ def _agreement_stand_in(a, b):
 
 def test_shares_of_all_have_an_interval():
     x = compare.Sets(rng.standard_normal((40, 1)))
-    table = {compare.AGREEMENT: (lambda a, b: 1.0, "higher")}
-    (figure,) = compare.compare(table, x, x, 2)[0].values()
+    family = compare.Family({compare.AGREEMENT: "higher"}, lambda a, b: (1.0,))
+    (figure,) = compare.compare([family], x, x, 2)[0].values()
     assert figure.high == pytest.approx(1)
     assert figure.low == pytest.approx(1 / (1 + 1.96**2 / 40), abs=1e-4)  # p = 1 in Wilson's
 
@@ -315,6 +316,37 @@ def check_page(page):
     assert len(page) < 10e6
     assert all("alt=" in image for image in re.findall(r"<img[^>]*>", page))
     assert all("aria-label=" in chart for chart in re.findall(r'<figure class="chart"[^>]*>', page))
+
+
+LARGE = """
+import numpy as np
+from diffjax.data import Source
+from diffjax.evaluation import sides
+
+class Pictures:
+    def __len__(self):
+        return 500
+    def __getitem__(self, i):
+        return {"x": np.full((1024, 1024, 3), i % 256, np.uint8), "label": i % 2}
+
+def anonymous():
+    lines = open("/proc/self/status").read().splitlines()
+    return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1024
+
+before = anonymous()
+side = sides.of_source("large", lambda: Source(Pictures(), (1024, 1024, 3), 2))
+assert side.images.shape == (500, 1024, 1024, 3)
+assert side.images[499, 3, 3, 2] == 499 % 256 and side.labels[499] == 1
+print(anonymous() - before)
+"""
+
+
+@pytest.mark.exhaustive
+def test_a_gigabyte_and_a_half_of_images_is_not_held_in_memory():
+    if not Path("/proc/self/status").exists():
+        pytest.skip("memory is read from /proc, which is not here")
+    out = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True)
+    assert float(out.stdout) < 100
 
 
 @pytest.mark.exhaustive

@@ -70,13 +70,55 @@ def test_neighbours(name, k):
 
 
 def test_a_copy_of_the_neighbour_that_set_the_radius_is_on_it():
-    real = np.random.default_rng(1).standard_normal((700, 33)) + 5  # two blocks
+    real = np.random.default_rng(1).standard_normal((1500, 33)) + 5  # two blocks
     radii, index = distances.nearest_others(real)
     copies = real[index[:, 0]]
-    for strict in (False, True):
-        for rows, block in distances.squared_distances(copies, real):
-            held = distances.inside(block, copies[rows], real, radii[:, 0], strict)
-            np.testing.assert_array_equal(np.diagonal(held, rows.start), not strict)
+    x, y = distances.as_rows(copies, real)
+    of = distances.balls(y, radii[:, 0])
+    for rows, columns, block in distances.products(x, y):
+        squares = distances.squared(block, x, y, rows, columns)
+        below, within = distances.inside(squares, copies[rows], of.part(columns))
+        if rows == columns:
+            assert not np.diagonal(below).any()
+            assert np.diagonal(within).all()
+
+
+AWKWARD = {
+    "float32 cannot tell them apart": lambda r: 1e4 + 1e-3 * r.standard_normal((90, 7)),
+    "many are equal": lambda r: np.repeat(r.integers(0, 3, (30, 2)), 3, axis=0).astype(float),
+    "one is far away": lambda r: np.r_[r.standard_normal((89, 7)), np.full((1, 7), 1e9)],
+    "very large": lambda r: 1e30 * r.standard_normal((90, 7)),
+}
+
+
+@pytest.mark.parametrize("make", AWKWARD.values(), ids=AWKWARD)
+def test_neighbours_are_exact_where_float32_is_not(make):
+    x, y = (make(np.random.default_rng(seed)) for seed in (0, 1))
+
+    def sorted_distances(a, b):
+        return np.sqrt(((a[:, None] - b[None]) ** 2).sum(axis=-1))
+
+    between, within = sorted_distances(x, y), sorted_distances(x, x)
+    np.fill_diagonal(within, np.inf)
+    np.testing.assert_array_equal(distances.nearest(x, y, 3)[0], np.sort(between)[:, :3])
+    np.testing.assert_array_equal(distances.nearest_others(x, 3)[0], np.sort(within)[:, :3])
+    own_y = sorted_distances(y, y)
+    reach_x, reach_y = np.sort(within)[:, 2], np.sort(own_y)[:, 3]
+    wanted = (between <= reach_x[:, None]).any(axis=0).mean(), (between <= reach_y).any(1).mean()
+    assert evaluation.precision_recall(x, y) == wanted
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_one_pass_over_all_pairs_gives_what_each_metric_gives(dtype, monkeypatch):
+    monkeypatch.setattr(distances, "ROWS", 16)
+    x, y = (np.asarray(a, dtype) + 3 for a in (X, Y))
+    a, b = (np.stack([rng.choice(len(s), 12, False) for _ in range(4)]) for s in (x, y))
+    found = evaluation.all_pairs(x, y, 4, a, b)
+    assert found[1:3] == evaluation.precision_recall(x, y, 4)
+    assert found[3:5] == evaluation.density_coverage(x, y, 4)
+    close(found.kid, evaluation.kid(x, y), rtol=1e-4)
+    kids = [evaluation.kid(x[i], y[j]) for i, j in zip(a, b, strict=True)]
+    close(found.kid_subsets, kids, rtol=1e-4)
 
 
 def test_nearest_others_are_those_of_a_loop(monkeypatch):

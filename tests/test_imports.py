@@ -22,6 +22,7 @@ ORDER = [
     "grids",
     "samplers",
     "guidance",
+    "cascade",
     "likelihood",
     "training",
     "codec",
@@ -29,18 +30,21 @@ ORDER = [
     "conditioning",
     "experiment",
     "models",
-    "recipe",
+    "lora",
     "pretrained",
     "distill",
     "editing",
     "sds",
     "discrete",
     "data",
+    "latents.cached",
     "parallel",
     "checksums",
     "event_loops",
     "checkpoint",
     "run",
+    "latents.cache",
+    "recipe",
     "inference",
     "export",
     "serve",
@@ -59,8 +63,13 @@ FILES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__
 
 
 def home(path):
-    """The entry of ORDER that a file belongs to."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    """The entry of ORDER that a file belongs to: of its own, or that of its part."""
+    return entry([part.removesuffix(".py") for part in path.relative_to(PACKAGE).parts])
+
+
+def entry(parts):
+    """The entry of ORDER of a dotted name below the package."""
+    return own if (own := ".".join(parts[:2])) in ORDER else parts[0]
 
 
 def imported(source, package="diffjax"):
@@ -75,7 +84,7 @@ def imported(source, package="diffjax"):
         else:
             continue
         parts = [name.split(".") for name in names]
-        found |= {p[1] if len(p) > 1 else "" for p in parts if p[0] == package}
+        found |= {entry(p[1:]) if len(p) > 1 else "" for p in parts if p[0] == package}
     return found
 
 

@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from golden_adapter import run_pipeline
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 from scripts import ROOT, run
 from systems import GOLDEN, described, write_json, write_system
@@ -170,20 +171,100 @@ def test_one_file_of_the_latent_diffusion_code_is_the_same_system(sd, spoilt):
     assert is_system(file)
     folder, whole = open_system(sd), open_system(file)
     assert whole.scheduler == folder.scheduler
-    trees = [
-        {"unet": s.leaves()} | {k: f() for k, f in s.model.frozen.items()} for s in (folder, whole)
-    ]
-    jax.tree.map(np.testing.assert_array_equal, *(jax.tree.map(np.asarray, t) for t in trees))
+    same_weights(folder, whole)
     for name, words in (
         ("model.diffusion_model.other", "the unet of .*1 tensors that the network does not"),
         ("else.weight", "'else.weight' belongs to no part"),
-        ("conditioner.embedders.0.x", "Stable Diffusion XL in one file"),
+        ("text_encoders.clip_l.x", "Stable Diffusion 3 in one file"),
     ):
         write_one_file(sd, file, {name: np.zeros(1, np.float32)})
         with pytest.raises(InputError, match=words):
             open_system(file).leaves()
+    write_one_file(sd, file)
     shutil.rmtree(spoilt / "tokenizer")
     with pytest.raises(InputError, match="without its tokenizer"):
+        open_system(file)
+
+
+OPEN_CLIP = {
+    "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
+    "text_model.embeddings.position_embedding.weight": "positional_embedding",
+    "text_model.final_layer_norm": "ln_final",
+    "text_model.encoder.layers": "transformer.resblocks",
+    "self_attn.out_proj": "attn.out_proj",
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+}
+
+
+def open_clip(folder, prefix):
+    """The tensors of a text encoder as OpenCLIP has them, which diffusers' conversion reads."""
+    own, found = load_file(folder / "model.safetensors"), {"logit_scale": np.ones(1, np.float32)}
+    for name, w in own.items():
+        renamed = name
+        for theirs, ours in OPEN_CLIP.items():
+            renamed = renamed.replace(theirs, ours)
+        if name == "text_projection.weight":
+            found["text_projection"] = np.ascontiguousarray(w.T)
+        elif "q_proj" in name:
+            parts = [own[name.replace("q_proj", f"{which}_proj")] for which in "qkv"]
+            fused = re.sub(r"self_attn.q_proj.(\w+)", r"attn.in_proj_\1", renamed)
+            found[fused] = np.concatenate(parts)
+        elif "k_proj" not in name and "v_proj" not in name:
+            found[renamed] = w
+    return {prefix + name: w for name, w in found.items()}
+
+
+def same_weights(one, other):
+    trees = [
+        {"unet": s.leaves()} | {k: f() for k, f in s.model.frozen.items()} for s in (one, other)
+    ]
+    jax.tree.map(np.testing.assert_array_equal, *(jax.tree.map(np.asarray, t) for t in trees))
+
+
+@pytest.mark.exhaustive
+def test_one_file_of_stable_diffusion_xl_is_the_same_system(tmp_path):
+    folder = write_system(tmp_path / "xl", "sdxl_euler")
+    names = json.loads((GOLDEN / "pipelines" / "ldm_names_sdxl.json").read_text())
+    unet = load_file(folder / "unet" / "model.safetensors")
+    tensors = {theirs: unet[name] for theirs, name in names.items()}
+    text = load_file(folder / "text_encoder" / "model.safetensors")
+    tensors |= {f"conditioner.embedders.0.transformer.{name}": w for name, w in text.items()}
+    tensors |= open_clip(folder / "text_encoder_2", "conditioner.embedders.1.model.")
+    first = json.loads((GOLDEN / "pipelines" / "ldm_names.json").read_text())["vae"]
+    vae = load_file(folder / "vae" / "model.safetensors")
+    tensors |= {theirs: vae[name] for theirs, name in first.items()}
+    whole = shutil.copytree(folder, tmp_path / "whole")
+    for file in (*whole.glob("*/model.safetensors"), whole / "model_index.json"):
+        file.unlink()
+    save_file(tensors, whole / "xl.safetensors")
+    assert is_system(whole / "xl.safetensors")
+    one, other = open_system(folder), open_system(whole / "xl.safetensors")
+    assert one.scheduler == other.scheduler
+    same_weights(one, other)
+    for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        (whole / part / "config.json").unlink()
+    alone = open_system(whole / "xl.safetensors")  # by the published configurations
+    assert alone.model.example.shape == (128, 128, 4)
+    assert alone.scheduler["_class_name"] == "EulerDiscreteScheduler"
+
+
+@pytest.mark.exhaustive
+def test_one_file_of_stable_diffusion_2_says_what_it_predicts(sd, spoilt):
+    file = write_one_file(sd, spoilt / "two.safetensors")
+    tensors = {n: w for n, w in load_file(file).items() if not n.startswith("cond_stage_model")}
+    text = open_clip(sd / "text_encoder", "cond_stage_model.model.")
+    more = "cond_stage_model.model.transformer.resblocks.2.ln_1.weight"  # left out as unused
+    save_file(tensors | text | {more: np.ones(32, np.float32)}, file)
+    for part in ("unet", "vae", "text_encoder"):
+        (spoilt / part / "model.safetensors").unlink()
+    (spoilt / "model_index.json").unlink()
+    same_weights(open_system(sd), open_system(file))
+    (spoilt / "unet" / "config.json").unlink()
+    shutil.rmtree(spoilt / "scheduler")
+    with pytest.raises(InputError, match="does not say whether it predicts eps or v; put its"):
         open_system(file)
 
 
@@ -525,3 +606,26 @@ def test_a_network_without_text_takes_no_prompt(tmp_path, monkeypatch, capsys):
     code, _, said = run(monkeypatch, capsys, *SAMPLE, *flags)
     assert code == 2
     assert "--prompt" in said
+
+
+@LONG
+def test_a_prompt_changes_a_given_picture(sd, tmp_path, monkeypatch, capsys):
+    """The numbers of image to image are golden elsewhere: here the flags reach it."""
+    file, out = tmp_path / "style.safetensors", tmp_path / "out.npz"
+    lora_file(file, {"unet": (64, 32)})
+    smooth = np.add.outer(np.arange(64), np.arange(64))[..., None] + np.zeros(3)
+    for name, picture in (("a", smooth), ("b", smooth[::-1])):
+        Image.fromarray(picture.astype(np.uint8)).save(tmp_path / f"{name}.png")
+
+    def edited(picture, *flags):
+        given = ("--pretrained", sd, "--prompt", "a red fox", "--fit", "--steps", 4, "--out", out)
+        image = ("--init-image", tmp_path / f"{picture}.png", "--strength", 0.5)
+        code, told, err = run(monkeypatch, capsys, "sample", *given, *image, *flags)
+        assert code == 0, err
+        assert "2 steps" in told
+        return np.load(out)["samples"].astype(float)
+
+    one = edited("a")
+    np.testing.assert_array_equal(one, edited("a"))
+    assert np.abs(one - edited("b")).mean() > 1
+    assert np.abs(one - edited("a", "--lora", f"{file}:3")).mean() > 0.1

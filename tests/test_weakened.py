@@ -10,6 +10,7 @@ from tiny import inputs, randomised
 from diffjax.errors import InputError
 from diffjax.models import (
     DiT,
+    blurred_attention,
     by_name,
     network,
     perturbed_attention,
@@ -18,6 +19,7 @@ from diffjax.models import (
 )
 from diffjax.models.position import cells
 from diffjax.models.transformer import BlockContext, SelfAttention
+from diffjax.models.weakened import blur
 
 
 class Attends(nn.Module):
@@ -77,3 +79,44 @@ def test_a_skipped_block_is_one_whose_gates_are_closed(x64):
 def _closed(block):
     """The modulation of a block at zero."""
     return {"modulation": jax.tree.map(jnp.zeros_like, block["modulation"])}
+
+
+class AttendsInPictures(nn.Module):
+    """One self-attention of the pixels of a picture, by a name."""
+
+    @nn.compact
+    def __call__(self, x, t, cond, train=False):
+        batch, height, width, channels = x.shape
+        context = BlockContext(where=cells(height, width))
+        tokens = x.reshape(batch, height * width, channels)
+        return SelfAttention(heads=2, name="attention")(tokens, context).reshape(x.shape)
+
+
+def test_blurred_attention_lies_between_the_network_and_the_mean_query(x64):
+    module, x = AttendsInPictures(), jax.random.normal(jax.random.key(0), (2, 4, 6, 8))
+    params, chosen = randomised(module, x, None, None), by_name("attention")
+
+    def out(net):
+        return net(params, x, None, None, None)
+
+    def blurred(sigma):
+        return out(blurred_attention(network(module), chosen, sigma))
+
+    plain, smooth = out(network(module)), out(smoothed_attention(network(module), chosen))
+    np.testing.assert_allclose(blurred(1e-3), plain, atol=1e-6)
+    np.testing.assert_allclose(blurred(1e4), smooth, atol=1e-6)
+    gaps = [float(jnp.abs(blurred(s) - smooth).mean()) for s in (0.5, 1.0, 2.0, 4.0)]
+    assert gaps == sorted(gaps, reverse=True)
+    assert np.isfinite(jax.grad(lambda s: blurred(s).sum())(1.0))
+
+
+def test_blur_spreads_a_point_by_its_standard_deviation(x64):
+    height, width, sigma = 41, 61, 3.0
+    point = jnp.zeros((1, height * width, 1)).at[0, 20 * width + 30].set(1)
+    spread = np.asarray(blur(point, (2 * height, 2 * width), sigma)).reshape(height, width)
+    rows, columns = np.arange(height) - 20, np.arange(width) - 30
+    assert spread.sum() == pytest.approx(1, abs=1e-5)
+    assert (spread.sum(1) * rows**2).sum() == pytest.approx(sigma**2, rel=1e-4)
+    assert (spread.sum(0) * columns**2).sum() == pytest.approx(sigma**2, rel=1e-4)
+    with pytest.raises(InputError, match="7 tokens are no grid over a picture of"):
+        blur(jnp.zeros((1, 7, 1)), (4, 4), 1.0)

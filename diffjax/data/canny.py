@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy import ndimage
 
-from diffjax.data.source import Examples, Source
+from diffjax.data.source import Source, with_array
 from diffjax.errors import InputError
 
 OUTWARD = ((0, 1), (1, 1), (1, 0), (1, -1))
@@ -96,27 +96,6 @@ def edges(
     return draw
 
 
-class _With:
-    """Examples with one more array, which is made once for each."""
-
-    def __init__(self, examples: Examples, name: str, make: Callable):
-        self.examples, self.name, self.make, self.made = examples, name, make, {}
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: int) -> dict:
-        example = self.examples[index]
-        if index not in self.made:
-            self.made[index] = self.make(np.asarray(example["x"]))
-        return {**example, self.name: self.made[index]}
-
-    @property
-    def arrays(self) -> dict:
-        """What the examples hold in memory without being read, by name."""
-        return getattr(self.examples, "arrays", {})
-
-
 def with_edges(
     source: Source, draw: Callable[[np.ndarray], np.ndarray], name: str = "edges"
 ) -> Source:
@@ -130,4 +109,4 @@ def with_edges(
     Returns:
       The source; an example's edges are drawn when it is first read, and kept.
     """
-    return source._replace(examples=_With(source.examples, name, draw))
+    return with_array(source, name, draw)

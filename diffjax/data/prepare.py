@@ -1,8 +1,9 @@
-"""Prepare a set of tensorflow-datasets for training: `python -m diffjax.data.prepare NAME`.
+"""Prepare a data set for training: `python -m diffjax.data.prepare NAME`.
 
-Writes it as array_record files, which `diffjax.data.tfds` reads without TensorFlow. Builds
-Fashion-MNIST, MNIST and KMNIST without TensorFlow too, and Fashion-MNIST without a network
-where Debian's package dataset-fashion-mnist is installed.
+Writes a set of tensorflow-datasets as array_record files, which `diffjax.data.tfds` reads without
+TensorFlow. Builds Fashion-MNIST, MNIST and KMNIST without TensorFlow too, and Fashion-MNIST
+without a network where Debian's package dataset-fashion-mnist is installed. `emoji` is a set of
+our own, see `diffjax.data.emoji`.
 """
 
 import gzip
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from diffjax.data.emoji import emoji, prepare_emoji
 from diffjax.errors import InputError, sentence
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -181,19 +183,24 @@ def prepare(name: str, data_dir: str | Path | None = None, limit: int | None = N
 
 
 def main(name: str, data_dir: Path | None = None) -> None:
-    """Download a set of tensorflow-datasets, build it, and say what to type next.
+    """Download a set, build it, and say what to type next.
 
     Args:
-      name: of the set, such as fashion_mnist.
+      name: emoji, or a set of tensorflow-datasets, such as fashion_mnist.
       data_dir: where to; default TFDS_DATA_DIR or ~/tensorflow_datasets.
     """
-    builder = prepare(name, data_dir)
-    sizes = ", ".join(f"{n} {split.num_examples:,}" for n, split in builder.info.splits.items())
-    print(f"{name} is prepared in {builder.data_path}: {sizes}. To read it:")
-    where = "" if data_dir is None else f", data_dir={str(data_dir)!r}"
-    print(f'  diffjax.data.tfds("{name}"{where})')
-    if Path("configs", f"{name}.py").is_file():
-        print(f"To train on it:\n  python train.py configs/{name}.py")
+    where = "" if data_dir is None else f"data_dir={str(data_dir)!r}"
+    if name == "emoji":
+        place, read = prepare_emoji(data_dir).parent, f"diffjax.data.emoji({where})"
+        sizes = {split: len(emoji(split, 64, data_dir).examples) for split in ("train", "test")}
+    else:
+        builder = prepare(name, data_dir)
+        place, read = builder.data_path, f'diffjax.data.tfds("{name}"{where and ", " + where})'
+        sizes = {n: split.num_examples for n, split in builder.info.splits.items()}
+    counts = ", ".join(f"{n} {count:,}" for n, count in sizes.items())
+    print(f"{name} is prepared in {place}: {counts}. To read it:\n  {read}")
+    for config in sorted(Path("configs").glob(f"{name}*.py")):
+        print(f"To train on it:\n  python train.py {config}")
 
 
 if __name__ == "__main__":

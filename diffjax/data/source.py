@@ -113,6 +113,42 @@ class _First:
         return {name: array[: self.count] for name, array in arrays.items()}
 
 
+class _With:
+    """Examples with one array made of their x, once for each."""
+
+    def __init__(self, examples: Examples, name: str, make: Callable):
+        self.examples, self.name, self.make, self.made = examples, name, make, {}
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        example = self.examples[index]
+        if index not in self.made:
+            self.made[index] = self.make(np.asarray(example["x"]))
+        return {**example, self.name: self.made[index]}
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """What the examples hold in memory without being read, by name."""
+        arrays = getattr(self.examples, "arrays", {})
+        return {name: array for name, array in arrays.items() if name != self.name}
+
+
+def with_array(source: Source, name: str, make: Callable[[np.ndarray], np.ndarray]) -> Source:
+    """A source whose examples have one more array, or another x.
+
+    Args:
+      source: the data.
+      name: of the array that is added, or replaced.
+      make: x of an example -> the array.
+
+    Returns:
+      The source; an array is made when its example is first read, and kept.
+    """
+    return source._replace(examples=_With(source.examples, name, make))
+
+
 def without_last(source: Source, count: int) -> Source:
     """A source without its last examples, which are kept for a test.
 

@@ -24,7 +24,7 @@ from diffjax.evaluation.memorisation import (
     copying_z,
     nearest_ratio,
 )
-from diffjax.evaluation.neighbours import density_coverage, precision_recall
+from diffjax.evaluation.neighbours import AllPairs, all_pairs, density_coverage, precision_recall
 from diffjax.evaluation.pairs import psnr, ssim, ssim_reflect
 from diffjax.evaluation.transport import directions, mind, sliced_wasserstein, wasserstein
 from diffjax.evaluation.wasserstein_bound import (
@@ -35,7 +35,9 @@ from diffjax.evaluation.wasserstein_bound import (
 )
 
 __all__ = [
+    "AllPairs",
     "ScoreErrors",
+    "all_pairs",
     "authenticity",
     "cmmd",
     "copying_ct",

@@ -1,8 +1,7 @@
 """All metrics of two sets of features, each with an interval and the reference's own floor."""
 
 import warnings
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,14 +11,14 @@ from diffjax.evaluation.diversity import vendi
 from diffjax.evaluation.extrapolation import fid_infinity, subset_orders, subset_sizes
 from diffjax.evaluation.frechet import fid
 from diffjax.evaluation.inception_score import inception_score
-from diffjax.evaluation.kernels import cmmd, kid
+from diffjax.evaluation.kernels import cmmd
 from diffjax.evaluation.memorisation import COPY_RATIO, authenticity, nearest_ratio
-from diffjax.evaluation.neighbours import density_coverage, precision_recall
+from diffjax.evaluation.neighbours import all_pairs
 from diffjax.evaluation.pairs import psnr, ssim
 from diffjax.evaluation.transport import directions, mind
 
-Metric = Callable[["Sets", "Sets"], float]
-"""(reference, samples) -> value."""
+Metric = Callable[["Sets", "Sets"], float | Sequence[float]]
+"""(reference, samples) -> value, or values."""
 FEW = 5000
 """Rows of each side that metrics of all pairs use at most, unless more are asked for."""
 ENOUGH = 10_000
@@ -46,11 +45,13 @@ class Sets(NamedTuple):
       features: (N, D).
       logits: (N, K), or None.
       labels: (N,), or None.
+      maps: (N, E) spatial features of sFID, or None.
     """
 
     features: np.ndarray
     logits: np.ndarray | None = None
     labels: np.ndarray | None = None
+    maps: np.ndarray | None = None
 
     def rows(self, chosen: np.ndarray) -> "Sets":
         """The chosen rows of all arrays."""
@@ -92,7 +93,7 @@ def _agreement(a: Sets, b: Sets) -> float:
 def few(metric: Metric, most: int) -> Metric:
     """The metric of at most `most` rows of each side, the same ones at every call; 0 is all."""
 
-    def of_few(a: Sets, b: Sets) -> float:
+    def of_few(a: Sets, b: Sets) -> float | Sequence[float]:
         return metric(*(_some(side, most) for side in (a, b)))
 
     return of_few if most else metric
@@ -103,19 +104,35 @@ def _some(side: Sets, most: int) -> Sets:
     return side if n <= most else side.rows(np.random.default_rng(0).permutation(n)[:most])
 
 
-PAIRWISE: dict[str, tuple[Callable[..., float], str]] = {
-    "KID": (lambda a, b, k: kid(a.features, b.features), "lower"),
-    "precision": (lambda a, b, k: precision_recall(a.features, b.features, k)[0], "higher"),
-    "recall": (lambda a, b, k: precision_recall(a.features, b.features, k)[1], "higher"),
-    "density": (lambda a, b, k: density_coverage(a.features, b.features, k)[0], "higher"),
-    "coverage": (lambda a, b, k: density_coverage(a.features, b.features, k)[1], "higher"),
-    "authenticity": (lambda a, b, k: authenticity(a.features, b.features), "floor"),
-    COPIES: (
-        lambda a, b, k: float(np.mean(nearest_ratio(a.features, b.features) < COPY_RATIO)),
-        "floor",
-    ),
+class Family(NamedTuple):
+    """Metrics that are computed together.
+
+    Attributes:
+      better: name of each -> "lower", "higher" or "floor".
+      values: (reference, samples) -> their values, in the same order.
+    """
+
+    better: Mapping[str, str]
+    values: Callable[[Sets, Sets], Sequence[float]]
+
+
+PAIRWISE = {
+    "KID": "lower",
+    "precision": "higher",
+    "recall": "higher",
+    "density": "higher",
+    "coverage": "higher",
 }
-"""Metrics whose work grows with the square of the sizes: (reference, samples, k) -> value."""
+MEMORISATION = {"authenticity": "floor", COPIES: "floor"}
+
+
+def _pairwise(a: Sets, b: Sets, k: int) -> Sequence[float]:
+    return all_pairs(a.features, b.features, k)[: len(PAIRWISE)]
+
+
+def _memorisation(a: Sets, b: Sets) -> Sequence[float]:
+    close = nearest_ratio(a.features, b.features) < COPY_RATIO
+    return authenticity(a.features, b.features), float(np.mean(close))
 
 
 def metrics_of(
@@ -125,8 +142,8 @@ def metrics_of(
     k: int = 5,
     clip: bool = False,
     most: int = FEW,
-) -> dict:
-    """The metrics that the two sides allow, by name: a function and what is better.
+) -> list[Family]:
+    """The metrics that the two sides allow.
 
     Args:
       frechet: what the Frechet distance is called; "FID" for FID's own weights alone.
@@ -137,25 +154,45 @@ def metrics_of(
       most: rows of each side that the metrics of all pairs use at most; 0 for all.
 
     Returns:
-      Name to (function, better).
+      Families, in the order in which they are shown.
     """
-    table = {frechet: (lambda a, b: fid(a.features, b.features), "lower")}
+    families = [_one(frechet, lambda a, b: fid(a.features, b.features), "lower")]
     if len(samples.features) < ENOUGH and len(samples.features) >= 40:
-        table[f"{frechet}, extrapolated"] = (_fid_infinity, "lower")
-    table["MIND"] = (_mind, "lower")
-    for name, (metric, better) in PAIRWISE.items():
-        table[name] = (few(partial(metric, k=k), most), better)
+        families.append(_one(f"{frechet}, extrapolated", _fid_infinity, "lower"))
+    if samples.maps is not None and reference.maps is not None:
+        spatial = _one(f"spatial {frechet}", lambda a, b: fid(a.maps, b.maps), "lower")
+        families.append(spatial)
+    families.append(_one("MIND", _mind, "lower"))
+    families.append(Family(PAIRWISE, few(lambda a, b: _pairwise(a, b, k), most)))
+    families.append(Family(MEMORISATION, few(_memorisation, most)))
     if clip:
-        table["CMMD"] = (few(lambda a, b: cmmd(a.features, b.features), most), "lower")
-    table["Vendi score"] = (lambda a, b: vendi(b.features), "floor")
+        distance = few(lambda a, b: cmmd(a.features, b.features), most)
+        families.append(_one("CMMD", distance, "lower"))
+    families.append(_one("Vendi score", lambda a, b: vendi(b.features), "floor"))
     if samples.logits is not None and reference.logits is not None:
-        table["inception score"] = (lambda a, b: inception_score(b.logits, 1)[0], "higher")
+        score = _one("inception score", lambda a, b: inception_score(b.logits, 1)[0], "higher")
+        families.append(score)
     if samples.logits is not None and samples.labels is not None:
-        table[AGREEMENT] = (_agreement, "higher")
-    return table
+        families.append(_one(AGREEMENT, _agreement, "higher"))
+    return families
 
 
-def jackknife(metric: Metric, a: Sets, b: Sets, groups: int, seed: int = 0) -> float:
+def _one(name: str, metric: Metric, better: str) -> Family:
+    return Family({name: better}, lambda a, b: (metric(a, b),))
+
+
+def better_of(families: Sequence[Family]) -> dict[str, str]:
+    """Name -> what is better, of all metrics."""
+    return {name: how for family in families for name, how in family.better.items()}
+
+
+def values_of(families: Sequence[Family], a: Sets, b: Sets) -> dict[str, float]:
+    """Name -> value, of all metrics."""
+    found = (zip(family.better, family.values(a, b), strict=True) for family in families)
+    return {name: float(value) for pairs in found for name, value in pairs}
+
+
+def jackknife(metric: Metric, a: Sets, b: Sets, groups: int, seed: int = 0) -> np.ndarray | float:
     """Standard error by leaving out one of `groups` random groups of both sets at a time.
 
     se^2 = (g - 1)/g sum_i (theta_i - mean theta)^2: Efron & Tibshirani 1993, section 11.5.
@@ -168,12 +205,12 @@ def jackknife(metric: Metric, a: Sets, b: Sets, groups: int, seed: int = 0) -> f
       seed: of the groups.
 
     Returns:
-      The standard error.
+      The standard error of each of its values.
     """
     rng = np.random.default_rng(seed)
     group_a, group_b = (rng.permutation(len(s.features)) % groups for s in (a, b))
     values = [metric(a.rows(group_a != i), b.rows(group_b != i)) for i in range(groups)]
-    return float(np.sqrt((groups - 1) * np.var(values)))
+    return np.sqrt((groups - 1) * np.var(values, axis=0))
 
 
 def halves(reference: Sets, num: int, seed: int = 0) -> tuple[Sets, Sets]:
@@ -210,50 +247,62 @@ def reconstruction(samples: np.ndarray, originals: np.ndarray) -> dict[str, Figu
 
 
 def compare(
-    table: Mapping[str, tuple[Metric, str]],
+    families: Sequence[Family],
     reference: Sets,
     samples: Sets,
     groups: int = 10,
-    progress: Callable[[str], object] = lambda name: None,
+    progress: Callable[[], object] = lambda: None,
 ) -> tuple[dict[str, Figure], list[str]]:
-    """Every metric of a table with its interval and its floor.
+    """Every metric with its interval and its floor.
 
     Args:
-      table: of `metrics_of`.
+      families: of `metrics_of`.
       reference: the real side.
       samples: the side that is judged.
       groups: of the jackknife; 0 for no intervals.
-      progress: called with the name of each metric when it is done.
+      progress: called when a family is done.
 
     Returns:
       Name to figure, and the warnings met, each once.
     """
     found, notes = {}, []
-    rest, part = halves(reference, len(samples.features))
-    for name, (metric, better) in table.items():
+    parts = halves(reference, len(samples.features))
+    for family in families:
         with warnings.catch_warnings(record=True) as met:
             warnings.simplefilter("always")
-            floor = metric(rest, part) if len(part.features) > 10 else np.nan
-            with_interval = groups if "extrapolated" not in name else 0
-            value = interval(metric, reference, samples, with_interval)
-            if with_interval and name in (AGREEMENT, COPIES):
-                value = value[0], *wilson(value[0], len(samples.features))
-            if name in SHARES:
-                value = value[0], *np.clip(value[1:], 0, 1).tolist()
+            found |= _figures(family, reference, samples, parts, groups)
         notes += [str(m.message) for m in met if issubclass(m.category, UserWarning)]
-        found[name] = Figure(*value, floor, better)
-        progress(name)
+        progress()
     return found, list(dict.fromkeys(notes))[:2]
+
+
+def _figures(
+    family: Family, reference: Sets, samples: Sets, parts: tuple[Sets, Sets], groups: int
+) -> dict[str, Figure]:
+    names = list(family.better)
+    floors = family.values(*parts) if len(parts[1].features) > 10 else [np.nan] * len(names)
+    groups = 0 if "extrapolated" in names[0] else groups
+    values, lows, highs = interval(family.values, reference, samples, groups)
+    found = {}
+    for i, name in enumerate(names):
+        value, low, high = float(values[i]), float(lows[i]), float(highs[i])
+        if groups and name in (AGREEMENT, COPIES):
+            low, high = wilson(value, len(samples.features))
+        if name in SHARES:
+            low, high = np.clip([low, high], 0, 1).tolist()
+        found[name] = Figure(value, low, high, float(floors[i]), family.better[name])
+    return found
 
 
 def interval(
     metric: Metric, reference: Sets, samples: Sets, groups: int
-) -> tuple[float, float, float]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """A metric with its 95% interval by the jackknife; nan for the interval of 0 groups."""
-    value, reach = metric(reference, samples), np.nan
+    value = np.asarray(metric(reference, samples), np.float64)
+    reach = np.full(value.shape, np.nan)
     if groups:
         reach = jackknife(metric, reference, samples, groups)
-        reach *= scipy.stats.t.ppf((1 + LEVEL) / 2, groups - 1)
+        reach = reach * scipy.stats.t.ppf((1 + LEVEL) / 2, groups - 1)
     return value, value - reach, value + reach
 
 

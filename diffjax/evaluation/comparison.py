@@ -49,18 +49,15 @@ class Comparison:
             images = side.images[first : first + PIECE]
             files.append(self.cache / mark)
             if number % count == own and not files[-1].is_file():
-                found = {"features": self.extractor.function(images)}
-                if self.extractor.logits:
-                    found["logits"] = self.extractor.logits(images)
-                drawn.write_whole(files[-1], found)
+                drawn.write_whole(files[-1], self.extractor.all_of(images))
             bar.update(len(images))
         bar.close()
         drawn.together()
         parts = [dict(np.load(file)) for file in files]
         joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-        return compare.Sets(joined["features"], joined.get("logits"), side.labels)
+        return compare.Sets(labels=side.labels, **joined)
 
-    def table(self, judged: compare.Sets) -> dict:
+    def families(self, judged: compare.Sets) -> list[compare.Family]:
         """The metrics of samples against the reference, as `compare.metrics_of`."""
         clip = (self.asked["features"] or "").startswith(CLIP)
         most = self.asked["pairwise"]
@@ -69,8 +66,10 @@ class Comparison:
     def judge(self, name: str, side: sides.Side) -> tuple[float, float, float]:
         """One metric of a side, with its interval."""
         judged = self.sets(side)
-        metric, _ = self.table(judged)[name]
-        return compare.interval(metric, self.real, judged, self.asked["groups"])
+        (family,) = (f for f in self.families(judged) if name in f.better)
+        found = compare.interval(family.values, self.real, judged, self.asked["groups"])
+        place = list(family.better).index(name)
+        return tuple(float(values[place]) for values in found)
 
     def metric(self, labelled: bool) -> tuple[str, str]:
         """The metric that --metric names, and what is better.
@@ -87,7 +86,8 @@ class Comparison:
         if self.real is None:
             raise InputError("a reference of statistics alone has no metric for --ema, --samplers.")
         stand_in = self.real if labelled else self.real._replace(labels=None)
-        known = {name: how for name, (_, how) in self.table(stand_in).items() if how != "floor"}
+        better = compare.better_of(self.families(stand_in))
+        known = {name: how for name, how in better.items() if how != "floor"}
         wanted = self.asked["metric"] or self.frechet
         for name, how in known.items():
             if wanted.lower().replace("_", " ") == name.lower():
@@ -110,16 +110,15 @@ class Comparison:
             figures = {self.frechet: compare.Figure(value, *[np.nan] * 3, "lower")}
             notes = ["the reference holds statistics alone: no other metric"]
         else:
-            table = self.table(judged)
-            with tqdm(total=len(table), desc="metrics", leave=False) as bar:
+            families = self.families(judged)
+            with tqdm(total=len(families), desc="metrics", leave=False) as bar:
                 figures, notes = compare.compare(
-                    table, real, judged, asked["groups"], lambda name: bar.update()
+                    families, real, judged, asked["groups"], bar.update
                 )
         sizes = [len(side.features) for side in (real, judged) if side is not None]
         if real is not None and 0 < asked["pairwise"] < max(sizes):
-            notes.append(
-                f"{', '.join(compare.PAIRWISE)} are of {asked['pairwise']:,} rows of a side at most"
-            )
+            names = ", ".join(compare.PAIRWISE | compare.MEMORISATION)
+            notes.append(f"{names} are of {asked['pairwise']:,} rows of a side at most")
         if asked["paired"]:
             figures |= compare.reconstruction(samples.images, self.reference.images)
         if len(judged.features) < compare.ENOUGH:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from diffjax.evaluation.distances import as_features
+from diffjax.evaluation.distances import checked
 from diffjax.evaluation.frechet import factor, frechet_of_factors
 from diffjax.evaluation.inception_score import inception_score
 
@@ -53,8 +53,8 @@ def fid_infinity(real: np.ndarray, fake: np.ndarray, sizes: np.ndarray, order: n
     Raises:
       InputError: as `fid`.
     """
-    real = as_features(real, "real", at_least=2)
-    fake = as_features(fake, "fake", at_least=2, width_of=real)
+    real = checked(real, "real", at_least=2)
+    fake = checked(fake, "fake", at_least=2, width_of=real)
     reference = factor(real)
     subsets = (fake[rows[:size]] for rows, size in zip(order, sizes, strict=True))
     return intercept([frechet_of_factors(reference, factor(s)) for s in subsets], sizes)

@@ -12,12 +12,15 @@ import numpy as np
 
 from diffjax.errors import InputError
 from diffjax.evaluation import efficientnet, inception
+from diffjax.evaluation.frechet import SFID_CHANNELS
 from diffjax.evaluation.resize import antialiased, bicubic
 from diffjax.pretrained.tensors import READERS, read_tensors
 from diffjax.pretrained.torch_legacy import read_legacy_torch_file
 from diffjax.types import Array
 
 BATCH = 64
+PART = 2**24
+"""Bytes of an array that are hashed at a time."""
 CANONICAL = "6726825d"
 """First digits of the SHA-256 of the weights that FID is defined by, as in their file's name."""
 SOURCE = (
@@ -34,6 +37,8 @@ class Features(NamedTuple):
       fingerprint: changes with anything that changes a feature; part of a cache's key.
       logits: (N, H, W, C) uint8 -> (N, K) of a classifier, or None.
       canonical: these are FID's own weights, by their checksum.
+      joint: (N, H, W, C) uint8 -> "features", "logits" and what else there is, in one pass, or
+        None.
     """
 
     name: str
@@ -41,6 +46,14 @@ class Features(NamedTuple):
     fingerprint: str
     logits: Callable[[np.ndarray], np.ndarray] | None = None
     canonical: bool = False
+    joint: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None
+
+    def all_of(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Everything that is known of images, by name, (N, ...) each."""
+        if self.joint:
+            return self.joint(images)
+        found = {"features": self.function(images)}
+        return found | ({"logits": self.logits(images)} if self.logits else {})
 
 
 def fingerprint(*parts: str | bytes | np.ndarray) -> str:
@@ -49,8 +62,10 @@ def fingerprint(*parts: str | bytes | np.ndarray) -> str:
     for part in parts:
         if isinstance(part, np.ndarray):
             digest.update(f"{part.shape}{part.dtype}".encode())
-            part = np.ascontiguousarray(part).tobytes()
-        digest.update(part.encode() if isinstance(part, str) else part)
+            for rows in np.array_split(part, 1 + part.nbytes // PART) if part.ndim else (part,):
+                digest.update(np.ascontiguousarray(rows).tobytes())
+        else:
+            digest.update(part.encode() if isinstance(part, str) else part)
         digest.update(b"\0")
     return digest.hexdigest()[:16]
 
@@ -82,12 +97,12 @@ def in_batches(apply: Callable[..., Array], params, batch: int = BATCH) -> Calla
     local devices.
 
     Args:
-      apply: (params, (batch, H, W, C) uint8) -> (batch, D).
+      apply: (params, (batch, H, W, C) uint8) -> (batch, D), or a tree of such.
       params: passed as an argument.
       batch: images per call.
 
     Returns:
-      (N, H, W, C) uint8 -> (N, D) float32.
+      (N, H, W, C) uint8 -> (N, D) float32, or a tree of such.
     """
     devices = jax.local_devices()
     devices = devices[: np.gcd(len(devices), batch)]
@@ -97,15 +112,16 @@ def in_batches(apply: Callable[..., Array], params, batch: int = BATCH) -> Calla
     params = jax.device_put(params, whole)
     compiled = jax.jit(apply)
 
-    def function(images: np.ndarray) -> np.ndarray:
+    def function(images: np.ndarray):
         parts = []
         for first in range(0, len(images), batch):
             part = np.zeros((batch, *images.shape[1:]), np.uint8)
             count = len(images[first : first + batch])
             part[:count] = images[first : first + batch]
             with jax.default_matmul_precision("highest"):
-                parts.append(np.asarray(compiled(params, jax.device_put(part, sharded)))[:count])
-        return np.concatenate(parts)
+                out = compiled(params, jax.device_put(part, sharded))
+            parts.append(jax.tree.map(lambda a, n=count: np.asarray(a)[:n], out))
+        return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
     return function
 
@@ -152,7 +168,8 @@ def inception_features(
       prepare: `tf1_input`, as in the original graph, or `torch_input`, as in pytorch-fid.
 
     Returns:
-      2,048 features, and the 1,008 logits without their bias, as for the inception score.
+      2,048 features; the 1,008 logits without their bias, as for the inception score; and in
+      `joint` the "maps" of sFID, 2,023 numbers.
 
     Raises:
       InputError: no such file, or of another network.
@@ -163,16 +180,21 @@ def inception_features(
     params = inception.inception_params(read_tensors([path]))
     module = inception.Inception()
 
-    def apply(take, params, images):
-        return take(module.apply({"params": params}, prepare(rgb(images))), params)
+    def apply(params, images):
+        out = module.apply({"params": params}, prepare(rgb(images)))
+        maps = out.maps[..., :SFID_CHANNELS].reshape(len(images), -1)
+        logits = out.logits - params["fc"]["bias"][None]
+        return {"features": out.pool, "logits": logits, "maps": maps}
 
     canonical = hashlib.sha256(path.read_bytes()).hexdigest().startswith(CANONICAL)
+    joint = in_batches(apply, params)
     return Features(
         f"Inception 2015{'' if canonical else f' with the weights of {path.name}'}",
-        in_batches(partial(apply, lambda out, p: out.pool), params),
-        fingerprint("inception-1", prepare.__name__, of_params(params)),
-        in_batches(partial(apply, lambda out, p: out.logits - p["fc"]["bias"][None]), params),
+        lambda images: joint(images)["features"],
+        fingerprint("inception-2", prepare.__name__, of_params(params)),
+        lambda images: joint(images)["logits"],
         canonical,
+        joint,
     )
 
 

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import scipy.linalg
 
-from diffjax.evaluation.distances import as_features
+from diffjax.evaluation.distances import blocks, checked
 
 SFID_CHANNELS = 7
 """Channels of the 17 x 17 maps that ADM's evaluator keeps: 2,023 numbers, about FID's 2,048."""
@@ -17,8 +17,18 @@ def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Raises:
       InputError: fewer than two rows, or values that are not finite.
     """
-    features = as_features(features, "features", at_least=2)
-    return features.mean(axis=0), np.atleast_2d(np.cov(features, rowvar=False))
+    features = checked(features, "features", at_least=2)
+    mean = features.mean(axis=0, dtype=np.float64)
+    return mean, _scatter(features, mean) / (len(features) - 1)
+
+
+def _scatter(x: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Sum of (x - mean)^T (x - mean) over the rows, (D, D), a block at a time in float64."""
+    total = np.zeros((x.shape[1], x.shape[1]))
+    for rows in blocks(len(x)):
+        centred = x[rows] - mean
+        total += centred.T @ centred
+    return total
 
 
 def frechet_distance(
@@ -63,7 +73,7 @@ def fid(x: np.ndarray, y: np.ndarray) -> float:
       UserWarning: a set has no more rows than columns, so its covariance is singular. The value
         is still that of the formula, but its bias is large.
     """
-    x, y = as_features(x, "x", at_least=2), as_features(y, "y", at_least=2, width_of=x)
+    x, y = checked(x, "x", at_least=2), checked(y, "y", at_least=2, width_of=x)
     return frechet_of_factors(factor(x), factor(y))
 
 
@@ -76,11 +86,10 @@ def factor(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             f"finite but strongly biased; give more than {d} examples",
             stacklevel=3,
         )
-    mean = x.mean(axis=0)
-    centred = (x - mean) / np.sqrt(n - 1)
+    mean = x.mean(axis=0, dtype=np.float64)
     if n <= d:
-        return mean, centred
-    covariance = centred.T @ centred
+        return mean, (x - mean) / np.sqrt(n - 1)
+    covariance = _scatter(x, mean) / (n - 1)
     try:
         return mean, scipy.linalg.cholesky(covariance)
     except scipy.linalg.LinAlgError:

@@ -4,7 +4,7 @@ import numpy as np
 import scipy.stats
 
 from diffjax.errors import InputError
-from diffjax.evaluation.distances import as_features, nearest, nearest_others
+from diffjax.evaluation.distances import checked, nearest, nearest_others
 
 COPY_RATIO = 1 / 3
 """A sample whose `nearest_ratio` is below this counts as memorised: Yoon et al. 2023."""
@@ -20,8 +20,8 @@ def nearest_ratio(train: np.ndarray, gen: np.ndarray) -> np.ndarray:
     Returns:
       (M,) in [0, 1]; 0 where the sample is a training example, also one that is there twice.
     """
-    train = as_features(train, "train", at_least=2)
-    distances, _ = nearest(as_features(gen, "gen", width_of=train), train, k=2)
+    train = checked(train, "train", at_least=2)
+    distances, _ = nearest(checked(gen, "gen", width_of=train), train, k=2)
     first, second = distances.T
     return np.divide(first, second, out=np.zeros(len(first)), where=second > 0)
 
@@ -39,8 +39,8 @@ def authenticity(train: np.ndarray, gen: np.ndarray) -> float:
     Returns:
       A share in [0, 1]; about 1/2 for new samples of the same distribution, less for copies.
     """
-    train = as_features(train, "train", at_least=2)
-    distances, index = nearest(as_features(gen, "gen", width_of=train), train)
+    train = checked(train, "train", at_least=2)
+    distances, index = nearest(checked(gen, "gen", width_of=train), train)
     between = nearest_others(train)[0][:, 0]
     return float(np.mean(between[index[:, 0]] < distances[:, 0]))
 
@@ -59,8 +59,8 @@ def copying_z(train: np.ndarray, test: np.ndarray, gen: np.ndarray) -> float:
     Returns:
       z: below about -3 samples are copies, above 3 they underfit.
     """
-    train = as_features(train, "train")
-    test, gen = (as_features(x, "features", width_of=train) for x in (test, gen))
+    train = checked(train, "train")
+    test, gen = (checked(x, "features", width_of=train) for x in (test, gen))
     return _z(nearest(gen, train)[0][:, 0], nearest(test, train)[0][:, 0])
 
 
@@ -82,8 +82,8 @@ def copying_ct(
     Raises:
       InputError: no cell is left, or one of those left has no training or test example.
     """
-    train = as_features(train, "train")
-    test, gen = (as_features(x, "features", width_of=train) for x in (test, gen))
+    train = checked(train, "train")
+    test, gen = (checked(x, "features", width_of=train) for x in (test, gen))
     cells = [nearest(x, np.asarray(centres, float))[1][:, 0] for x in (train, test, gen)]
     kept = [c for c in range(len(centres)) if np.mean(cells[2] == c) > tau]
     parts = [[x[cell == c] for x, cell in zip((train, test, gen), cells)] for c in kept]  # noqa: B905

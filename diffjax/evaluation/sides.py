@@ -1,6 +1,7 @@
 """The two sides of a comparison: images from a folder, an npz, tfds:NAME or a workdir."""
 
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,8 @@ from diffjax.errors import InputError, sentence
 from diffjax.evaluation.features import fingerprint
 from diffjax.media import to_uint8
 
+IN_MEMORY = 2**28
+"""Bytes of images that are held in memory."""
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 IMAGES, LABELS = ("samples", "x", "arr_0"), ("labels", "label", "arr_1")
 """Names in an npz: of sample.py, of `data.array`, and of ADM's evaluator."""
@@ -75,15 +78,50 @@ def of_source(
     """
     source = data.load(make)
     rows = range(len(source.examples)) if rows is None else rows
-    examples = [source.examples[int(i)] for i in rows]
-    if np.ndim(examples[0]["x"]) != 3:
-        raise InputError(f"{name} holds no images; got arrays {np.shape(examples[0]['x'])}.")
-    images = np.stack([np.asarray(example["x"]) for example in examples])
-    if images.dtype != np.uint8:
-        _refuse_nan(name, images)
-        images = to_uint8(images)
-    labelled = source.num_classes > 0 and "label" in examples[0]
-    return side(name, images, np.array([e["label"] for e in examples]) if labelled else None)
+    first = source.examples[int(rows[0])]
+    if np.ndim(first["x"]) != 3:
+        raise InputError(f"{name} holds no images; got arrays {np.shape(first['x'])}.")
+    labels = [] if source.num_classes > 0 and "label" in first else None
+
+    def images():
+        for i in rows:
+            example = source.examples[int(i)]
+            if labels is not None:
+                labels.append(example["label"])
+            image = np.asarray(example["x"])
+            if image.dtype != np.uint8:
+                _refuse_nan(name, image)
+                image = to_uint8(image)
+            yield image
+
+    found = gather(images(), len(rows))
+    return side(name, found, None if labels is None else np.array(labels))
+
+
+def gather(images: Iterable[np.ndarray], num: int) -> np.ndarray:
+    """Images that come one by one as one array, on disk where they are many.
+
+    Args:
+      images: `num` arrays (H, W, C) uint8, of one size.
+      num: how many.
+
+    Returns:
+      (num, H, W, C) uint8, in memory up to `IN_MEMORY` bytes, else mapped from a file without a
+      name, which the system removes with the process.
+    """
+    found = None
+    for i, image in enumerate(images):
+        if found is None:
+            found = _room((num, *image.shape))
+        found[i] = image
+    return found
+
+
+def _room(shape: tuple[int, ...]) -> np.ndarray:
+    if np.prod(shape) <= IN_MEMORY:
+        return np.empty(shape, np.uint8)
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, np.uint8, "w+", shape=shape)
 
 
 def read_npz(path: Path) -> Side:
@@ -122,8 +160,6 @@ def read_folder(path: Path) -> Side:
     Raises:
       InputError: no such folder, no images, two sizes, grey beside colour, or a damaged image.
     """
-    from PIL import Image
-
     if not path.is_dir():
         raise InputError(
             f"{path} does not exist; expected a folder of images, an .npz, tfds:NAME or a workdir."
@@ -131,27 +167,38 @@ def read_folder(path: Path) -> Side:
     files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
     if not files:
         raise InputError(f"{path} holds no images; expected {', '.join(SUFFIXES)} files.")
-    images, first = [], None
-    for file in files:
-        try:
-            with Image.open(file) as image:
-                grey = image.mode in ("L", "1", "I;16", "LA")
-                image = np.asarray(image.convert("L" if grey else "RGB"))
-        except Exception as error:
-            raise InputError(f"{file} cannot be read: {sentence(error)}") from error
-        image = image[..., None] if grey else image
-        first = image.shape if first is None else first
-        if image.shape != first:
-            raise InputError(
-                f"{path} holds images of two kinds: {files[0].name} is {_size(first)} and "
-                f"{file.name} {_size(image.shape)}; make them alike."
-            )
-        images.append(image)
+    images = gather(_alike(path, files), len(files))
     classes = sorted({f.relative_to(path).parts[0] for f in files if f.parent != path})
     labels = None
     if classes and all(f.parent != path for f in files):
         labels = np.array([classes.index(f.relative_to(path).parts[0]) for f in files])
-    return side(str(path), np.stack(images), labels)
+    return side(str(path), images, labels)
+
+
+def _alike(folder: Path, files: Sequence[Path]) -> Iterator[np.ndarray]:
+    """Images of files one by one, of one size and mode."""
+    first = None
+    for file in files:
+        image = _read(file)
+        first = image.shape if first is None else first
+        if image.shape != first:
+            raise InputError(
+                f"{folder} holds images of two kinds: {files[0].name} is {_size(first)} and "
+                f"{file.name} {_size(image.shape)}; make them alike."
+            )
+        yield image
+
+
+def _read(file: Path) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            grey = image.mode in ("L", "1", "I;16", "LA")
+            image = np.asarray(image.convert("L" if grey else "RGB"))
+    except Exception as error:
+        raise InputError(f"{file} cannot be read: {sentence(error)}") from error
+    return image[..., None] if grey else image
 
 
 def check_pair(samples: Side, reference: Side) -> None:

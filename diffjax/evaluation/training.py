@@ -27,10 +27,10 @@ def slug(name: str) -> str:
     return name.lower().replace(" ", "_")
 
 
-def cheap(reference: compare.Sets, samples: compare.Sets) -> Mapping[str, tuple]:
-    """The metrics that cost seconds, by their `slug`."""
-    table = compare.metrics_of("Frechet distance", reference, samples)
-    return {slug(k): v for k, v in table.items() if "," not in k and "share" not in k}
+def cheap(reference: compare.Sets, samples: compare.Sets) -> list[compare.Family]:
+    """The metrics that cost seconds."""
+    families = compare.metrics_of("Frechet distance", reference, samples)
+    return [family for family in families if "Frechet distance, extrapolated" not in family.better]
 
 
 class Evaluator(NamedTuple):
@@ -91,15 +91,16 @@ def evaluator(
         if not parallel.is_main():
             return {}
         samples = sets(drawn.images, drawn.labels)
-        table = cheap(ready["real"], samples)
-        return {name: metric(ready["real"], samples) for name, (metric, _) in table.items()}
+        found = compare.values_of(cheap(ready["real"], samples), ready["real"], samples)
+        return {slug(name): value for name, value in found.items()}
 
     parallel.on_main(prepare, "could not prepare the evaluation")
     draw, better = drawer(experiment.model, mesh), {}
     if parallel.is_main():
         labelled = any(condition.classes for condition in experiment.model.conditions)
         real = ready["real"] if labelled else ready["real"]._replace(labels=None)
-        better = {name: how for name, (_, how) in cheap(ready["real"], real).items()}
+        families = cheap(ready["real"], real)
+        better = {slug(name): how for name, how in compare.better_of(families).items()}
     return Evaluator(better, evaluate)
 
 

@@ -33,6 +33,7 @@ from diffjax.models.network import network
 from diffjax.models.patched import Patched
 from diffjax.models.skips import free_u, skip_tuning
 from diffjax.models.stacking import stack_blocks, unstack_blocks
+from diffjax.models.super_resolution import SuperResolution
 from diffjax.models.two_times import TwoTimes
 from diffjax.models.uncertainty import Uncertainty
 from diffjax.models.unet import UNet
@@ -50,6 +51,7 @@ from diffjax.models.uvit import UViT
 from diffjax.models.vae import VAE
 from diffjax.models.vq import VQModel
 from diffjax.models.weakened import (
+    blurred_attention,
     by_name,
     perturbed_attention,
     skip_layers,
@@ -72,6 +74,7 @@ __all__ = [
     "Patched",
     "ResidualMLP",
     "SongUNet",
+    "SuperResolution",
     "TwoTimes",
     "UNet",
     "UViT",
@@ -81,6 +84,7 @@ __all__ = [
     "adm_imagenet64",
     "adm_imagenet256",
     "adm_unet",
+    "blurred_attention",
     "by_name",
     "ddpm_celebahq256",
     "ddpm_cifar10",

@@ -111,6 +111,7 @@ class Flux(nn.Module):
       channels: of a token of the result.
       axes: channels of a head for each axis of the positions.
       guided: whether the guidance scale is a condition (FLUX.1 dev).
+      remat: compute a block again in the backward pass in place of keeping what is inside it.
     """
 
     heads: int
@@ -120,6 +121,7 @@ class Flux(nn.Module):
     channels: int
     axes: tuple[int, ...] = (16, 56, 56)
     guided: bool = False
+    remat: bool = False
 
     @nn.compact
     def __call__(self, x: Array, t: Array, cond: Cond = None, train: bool = False) -> Array:
@@ -163,14 +165,16 @@ class Flux(nn.Module):
         ids = jnp.concatenate([jnp.zeros((text.shape[1], len(self.axes))), ids])
         wave, embedding = rotary(ids, self.axes), self.embed(t, cond, width).astype(x.dtype)
         outputs, length = ([], []), text.shape[1]
+        again = nn.remat if self.remat else lambda block: block
+        double_block, single_block = again(FluxBlock), again(FluxSingleBlock)
         for i in range(self.depth):
-            block = FluxBlock(self.heads, name=f"transformer_blocks.{i}")
+            block = double_block(self.heads, name=f"transformer_blocks.{i}")
             x, text = block(x, text, embedding, wave)
             outputs[0].append(x)
             x = plus(x, residual_of(double, i, self.depth, x))
         h = jnp.concatenate([text, x], axis=1)
         for i in range(self.single_depth):
-            block = FluxSingleBlock(self.heads, name=f"single_transformer_blocks.{i}")
+            block = single_block(self.heads, name=f"single_transformer_blocks.{i}")
             h = block(h, embedding, wave)
             outputs[1].append(h[:, length:])
             if single:

@@ -6,12 +6,13 @@ Modules are chosen by their path, such as ("block_3", "attention"); parameters s
 from collections.abc import Callable, Sequence
 from functools import wraps
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from diffjax.errors import InputError
 from diffjax.models.layers import attending
-from diffjax.types import Array, Network
+from diffjax.types import Array, Network, Scalar
 
 Chosen = Callable[[Sequence[str]], bool]
 """A module's path in the network -> whether it is meant. Blocks in a scan have one path."""
@@ -107,6 +108,64 @@ def smoothed_attention(network: Network, chosen: Chosen) -> Network:
         return attend(q if q.shape[1] != k.shape[1] else mean, k, v, mask)
 
     return _attended(network, chosen, smooth)
+
+
+def blurred_attention(network: Network, chosen: Chosen, sigma: Scalar) -> Network:
+    """Self-attention whose queries are blurred over the picture: Hong 2024 (SEG), Eq. 12.
+
+    A blur of 0 is the network itself, and an infinite one `smoothed_attention`.
+
+    Args:
+      network: of a Linen module of pictures (B, H, W, C), from `network`.
+      chosen: within which modules; attention to a context stays as it is.
+      sigma: standard deviation of the Gaussian in tokens, above 0; may be traced.
+
+    Returns:
+      The weaker network.
+
+    Raises:
+      InputError: when called, if no module is chosen, or tokens are no grid over the picture.
+    """
+
+    @wraps(network)
+    def changed(params, x, c_noise, cond, key):
+        def blurred(attend, q, k, v, mask):
+            if q.shape[1] == k.shape[1]:
+                q = blur(q, x.shape[1:3], sigma)
+            return attend(q, k, v, mask)
+
+        return _attended(network, chosen, blurred)(params, x, c_noise, cond, key)
+
+    return changed
+
+
+def blur(tokens: Array, picture: tuple[int, int], sigma: Scalar) -> Array:
+    """A Gaussian blur over the grid of tokens, whose weights sum to 1 at the edges too.
+
+    Args:
+      tokens: (B, N, ...), row by row.
+      picture: (H, W), of which N is a whole fraction.
+      sigma: standard deviation in tokens.
+
+    Returns:
+      The same shape.
+
+    Raises:
+      InputError: N tokens are no grid of that picture.
+    """
+    n = tokens.shape[1]
+    rows = round((n * picture[0] / picture[1]) ** 0.5)
+    columns = n // max(rows, 1)
+    if rows * columns != n or rows * picture[1] != columns * picture[0]:
+        raise InputError(f"{n} tokens are no grid over a picture of {picture}; take other modules.")
+
+    def weights(m):
+        distance = jnp.arange(m)[:, None] - jnp.arange(m)[None]
+        return jax.nn.softmax(-(distance**2) / (2 * jnp.asarray(sigma, tokens.dtype) ** 2))
+
+    grid = tokens.reshape(tokens.shape[0], rows, columns, -1)
+    blurred = jnp.einsum("ij,kl,bjlc->bikc", weights(rows), weights(columns), grid)
+    return blurred.reshape(tokens.shape)
 
 
 def _attended(network: Network, chosen: Chosen, rule: Callable[..., Array]) -> Network:

@@ -1,33 +1,18 @@
-"""Checkpoints of the latent diffusion code: one file of a whole Stable Diffusion 1.
+"""The names of the latent diffusion code, as one file of a whole Stable Diffusion has them.
 
-Each name is that of diffusers' file of the part, in the order of blocks that the code counts in.
+Each is that of diffusers' file of the part, in the order of blocks that the code counts in.
 """
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from diffjax.errors import InputError
-from diffjax.pretrained.tensors import READERS, read_tensors
-
-UNET, VAE = "model.diffusion_model.", "first_stage_model."
-TEXT = "cond_stage_model.transformer."
-PARTS = {"unet": UNET, "vae": VAE, "text_encoder": TEXT}
-NOT_WEIGHTS = (
-    *("model_ema.", "betas", "alphas_cumprod", "sqrt_", "log_one_minus", "posterior_"),
-    *("lvlb_weights", "logvar", "scale_factor", "denoiser.sigmas", "cond_stage_model.logit_scale"),
-)
-"""Beginnings of names of noise tables, which the scheduler has, and of averages."""
-
-OTHER_TEXT = {
-    "cond_stage_model.model.": "Stable Diffusion 2",
-    "conditioner.embedders.": "Stable Diffusion XL",
-    "text_encoders.": "Stable Diffusion 3",
-}
-"""Whose text encoders have other names again."""
+Tensors = Mapping[str, np.ndarray]
+Renamed = Callable[[Tensors, Iterable[str], Mapping[str, Any]], dict[str, np.ndarray]]
+"""(tensors of a part by the file's names, diffusers' names, config.json) -> the same tensors by
+diffusers' names; one that has none keeps its own, to be refused."""
 
 RESNET = {
     "norm1": "in_layers.0",
@@ -40,6 +25,8 @@ RESNET = {
 UNET_ENDS = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
@@ -60,14 +47,6 @@ VAE_ENDS = {
 }
 
 
-def is_ldm(path: Path) -> bool:
-    """Whether a path is one file of a whole latent diffusion system."""
-    alone = path.is_file() and not (path.parent / "config.json").is_file()
-    if path.suffix not in READERS or not alone:
-        return False
-    return any(name.startswith(UNET) for name in read_tensors([path]))
-
-
 def unet_name(name: str, config: Mapping[str, Any]) -> str:
     """The latent diffusion code's name of a tensor of UNet2DConditionModel."""
     per_level = config.get("layers_per_block", 2)
@@ -75,21 +54,21 @@ def unet_name(name: str, config: Mapping[str, Any]) -> str:
         r"(down|up)_blocks\.(\d+)\.(resnets|attentions|\w+samplers)\.(\d+)\.(.+)", name
     )
     if found is None:
-        return UNET + _ends(name, UNET_ENDS)
+        return _ends(name, UNET_ENDS)
     side, level, kind, j, rest = found[1], int(found[2]), found[3], int(found[4]), found[5]
     many = per_level + (side == "up")
     types = config[f"{side}_block_types"]
     if kind.endswith("samplers"):
         if side == "down":
             rest = rest.removeprefix("conv")
-            return f"{UNET}input_blocks.{(level + 1) * (per_level + 1)}.0.op{rest}"
+            return f"input_blocks.{(level + 1) * (per_level + 1)}.0.op{rest}"
         place = 2 if types[level].startswith("CrossAttn") else 1
-        return f"{UNET}output_blocks.{(level + 1) * many - 1}.{place}.{rest}"
+        return f"output_blocks.{(level + 1) * many - 1}.{place}.{rest}"
     first = level * (per_level + 1) + 1 if side == "down" else level * many
     block = f"{'input' if side == 'down' else 'output'}_blocks.{first + j}"
     if kind == "attentions":
-        return f"{UNET}{block}.1.{rest}"
-    return f"{UNET}{block}.0.{_inner(rest)}"
+        return f"{block}.1.{rest}"
+    return f"{block}.0.{_inner(rest)}"
 
 
 def vae_name(name: str, config: Mapping[str, Any]) -> str:
@@ -104,19 +83,26 @@ def vae_name(name: str, config: Mapping[str, Any]) -> str:
     name = re.sub(r"(down|up)_blocks\.(\d+)\.", place, name)
     name = re.sub(r"\.resnets\.(\d+)\.", r".block.\1.", name)
     name = re.sub(r"\.(down|up)samplers\.0\.", r".\1sample.", name)
-    return VAE + name.replace("conv_shortcut", "nin_shortcut")
+    return name.replace("conv_shortcut", "nin_shortcut")
 
 
-def text_name(name: str, config: Mapping[str, Any]) -> str:
-    """The latent diffusion code's name of a tensor of CLIPTextModel."""
-    return TEXT + name
+def by_name(name_of: Callable[[str, Mapping[str, Any]], str]) -> Renamed:
+    """Tensors that differ in their names alone.
+
+    Args:
+      name_of: (diffusers' name, config.json) -> the file's.
+    """
+
+    def renamed(tensors, names, config):
+        ours = {name_of(name, config): name for name in names}
+        return {ours.get(n, n): _dense(w, ours.get(n, "")) for n, w in tensors.items()}
+
+    return renamed
 
 
-NAMES: dict[str, Callable[[str, Mapping[str, Any]], str]] = {
-    "unet": unet_name,
-    "vae": vae_name,
-    "text_encoder": text_name,
-}
+def same_name(name: str, config: Mapping[str, Any]) -> str:
+    """The name of a text encoder of transformers, which the code uses itself."""
+    return name
 
 
 def _ends(name: str, table: Mapping[str, str]) -> str:
@@ -135,84 +121,6 @@ def _inner(rest: str) -> str:
     return f"{RESNET.get(layer, layer)}.{leaf}"
 
 
-def part_of(
-    tensors: Mapping[str, np.ndarray], part: str, names: Iterable[str], config: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
-    """The tensors of one part by diffusers' names.
-
-    Args:
-      tensors: of the whole file.
-      part: unet, vae or text_encoder.
-      names: diffusers' names of the part.
-      config: its config.json.
-
-    Returns:
-      Those that are there; one that has no name in `names` keeps its own, to be refused.
-
-    Raises:
-      InputError: the file has a tensor of no part, or another text encoder.
-    """
-    check_parts(tensors)
-    of_part = {n: w for n, w in tensors.items() if n.startswith(PARTS[part])}
-    theirs = {NAMES[part](name, config): name for name in names}
-    return {theirs.get(name, name): _dense(w, theirs.get(name, "")) for name, w in of_part.items()}
-
-
 def _dense(w: np.ndarray, name: str) -> np.ndarray:
     """A (1, 1) convolution of the autoencoder's attention as the matrix that diffusers has."""
     return w[:, :, 0, 0] if w.ndim == 4 and re.search(r"\.to_(q|k|v|out\.0)\.", name) else w
-
-
-def check_parts(tensors: Iterable[str]) -> None:
-    """Refuse a file with tensors of no part, or with another text encoder. Errors of `part_of`."""
-    for name in tensors:
-        if name.startswith((*PARTS.values(), *NOT_WEIGHTS)):
-            continue
-        other = next((what for prefix, what in OTHER_TEXT.items() if name.startswith(prefix)), None)
-        if other:
-            raise InputError(
-                f"the file is a {other} in one file, of which only Stable Diffusion 1 is "
-                "supported; give its folder with model_index.json."
-            )
-        raise InputError(f"the tensor {name!r} belongs to no part of a Stable Diffusion 1.")
-
-
-# --- Stable Diffusion 1.5 by its published configurations -------------------------------
-
-SCHEDULER = {
-    "_class_name": "PNDMScheduler",
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "skip_prk_steps": True,
-    "steps_offset": 1,
-}
-CONFIGS: dict[str, dict[str, Any]] = {
-    "unet": {
-        "_class_name": "UNet2DConditionModel",
-        "sample_size": 64,
-        "block_out_channels": [320, 640, 1280, 1280],
-        "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
-        "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
-        "layers_per_block": 2,
-        "cross_attention_dim": 768,
-        "attention_head_dim": 8,
-    },
-    "vae": {
-        "_class_name": "AutoencoderKL",
-        "block_out_channels": [128, 256, 512, 512],
-        "down_block_types": ["DownEncoderBlock2D"] * 4,
-        "up_block_types": ["UpDecoderBlock2D"] * 4,
-        "layers_per_block": 2,
-        "sample_size": 512,
-    },
-    "text_encoder": {
-        "architectures": ["CLIPTextModel"],
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_attention_heads": 12,
-        "num_hidden_layers": 12,
-        "projection_dim": 768,
-        "eos_token_id": 2,
-    },
-}

@@ -8,12 +8,11 @@ magnitudes, or alphas and rsLoRA in the safetensors metadata.
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from diffjax.errors import InputError, sentence
@@ -21,7 +20,6 @@ from diffjax.pretrained.architecture import Encoder, Loaded, shapes
 from diffjax.pretrained.load import architecture_of
 from diffjax.pretrained.naming import Leaf, Tensors, to_params, to_tensors
 from diffjax.pretrained.tensors import read_metadata, read_tensors
-from diffjax.types import Array
 
 PREFIXES = {
     "unet": ("unet.", "transformer.", "lora_unet_", "lora_transformer_"),
@@ -209,10 +207,33 @@ def merge_layer(
 ) -> None:
     """Change the weights of one layer in place; as `merge_lora`."""
     names = targets_of(layer, weights)
+    rank = check_change(layer, change, [weights[name].shape for name in names])
+    a, b = change.down.reshape(rank, -1), change.up.reshape(change.up.shape[0], -1)
+    by, start = np.float32(scale * factor_of(layer, change, rank, settings)), 0
+    for name in names:
+        w, part = weights[name], slice(start, start + weights[name].shape[0])
+        weights[name] = Leaf(w.shape, partial(merged_rows, w, by, a, b, change.magnitude, part))
+        start = part.stop
+
+
+def check_change(layer: str, change: Change, shapes: Sequence[tuple[int, ...]]) -> int:
+    """Refuse a layer that does not fit the weights that it changes.
+
+    Args:
+      layer: its name.
+      change: its tensors.
+      shapes: of the weights, (out, in, ...), whose rows follow one another.
+
+    Returns:
+      Its rank.
+
+    Raises:
+      InputError: a matrix is missing, or of another shape.
+    """
     if change.down is None or change.up is None:
         raise InputError(f"the LoRA file has only one of the two matrices of {layer!r}.")
-    rank, rows = change.down.shape[0], sum(weights[name].shape[0] for name in names)
-    inputs = math.prod(weights[names[0]].shape[1:])
+    rank, rows = change.down.shape[0], sum(shape[0] for shape in shapes)
+    inputs = math.prod(shapes[0][1:])
     a, b = change.down.reshape(rank, -1), change.up.reshape(change.up.shape[0], -1)
     if a.shape[1] != inputs or b.shape != (rows, rank):
         raise InputError(
@@ -221,11 +242,7 @@ def merge_layer(
         )
     if change.magnitude is not None and change.magnitude.size != rows:
         raise InputError(f"expected a magnitude for each of {rows} rows of {layer!r}.")
-    by, start = np.float32(scale * factor_of(layer, change, rank, settings)), 0
-    for name in names:
-        w, part = weights[name], slice(start, start + weights[name].shape[0])
-        weights[name] = Leaf(w.shape, partial(merged_rows, w, by, a, b, change.magnitude, part))
-        start = part.stop
+    return rank
 
 
 def merged_rows(w, by, a, b, magnitude, part: slice) -> np.ndarray:
@@ -249,34 +266,3 @@ def factor_of(layer: str, change: Change, rank: int, settings: dict[str, Any]) -
     alpha = fits[0] if fits and change.alpha is None else alpha
     alpha = float(np.asarray(alpha).reshape(-1)[0])
     return alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
-
-
-def lora_ga(
-    weight: Array, gradient: Array, rank: int, alpha: Any, gamma: Any = 16.0, rslora: bool = False
-) -> tuple[Array, Array, Array]:
-    """LoRA's matrices from a gradient, so that the first step is that of full fine-tuning.
-
-    With G = U S V', A = c V'[:r], B = c U[:, r:2r] and c = out^(1/4) / sqrt(gamma); W becomes
-    W - s B A, s = alpha / r or alpha / sqrt(r): Wang et al. 2024 (LoRA-GA), Eq. 14.
-
-    Args:
-      weight: W (out, in).
-      gradient: G (out, in).
-      rank: r, at most half of the smaller side.
-      alpha: of LoRA.
-      gamma: larger is a smaller beginning.
-      rslora: whether s is alpha / sqrt(r).
-
-    Returns:
-      (A (r, in), B (out, r), W - s B A).
-
-    Raises:
-      InputError: the rank is too large.
-    """
-    if not 1 <= 2 * rank <= min(gradient.shape):
-        raise InputError(f"expected a rank from 1 to {min(gradient.shape) // 2}; got {rank}.")
-    u, _, vt = jnp.linalg.svd(gradient, full_matrices=False)
-    c = gradient.shape[0] ** 0.25 / gamma**0.5
-    a, b = c * vt[:rank], c * u[:, rank : 2 * rank]
-    s = alpha / (math.sqrt(rank) if rslora else rank)
-    return a, b, weight - s * b @ a

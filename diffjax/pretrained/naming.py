@@ -102,7 +102,7 @@ class Leaf:
         return found if dtype is None else found.astype(dtype, copy=False)
 
 
-def to_leaves(tensors: Mapping[str, np.ndarray], names: Names, like: Params) -> Params:
+def to_leaves(tensors: Mapping[str, Any], names: Names, like: Params) -> Params:
     """The parameters that a reference's tensors are, each read where it is asked for.
 
     Args:
@@ -131,7 +131,7 @@ def to_leaves(tensors: Mapping[str, np.ndarray], names: Names, like: Params) -> 
     return unflatten_dict({path: leaf(path, s.shape) for path, s in flatten_dict(like).items()})
 
 
-def to_params(tensors: Mapping[str, np.ndarray], names: Names, like: Params) -> Params:
+def to_params(tensors: Mapping[str, Any], names: Names, like: Params) -> Params:
     """`to_leaves`, all of them read: float32 on the host. Arguments and errors are the same."""
     return jax.tree.map(np.asarray, to_leaves(tensors, names, like))
 
@@ -171,7 +171,7 @@ def _piece(leaf: np.ndarray, entry: Entry) -> np.ndarray:
     return leaf[..., i * width : (i + 1) * width]
 
 
-def check(tensors: Mapping[str, np.ndarray], names: Names, like: Params) -> None:
+def check(tensors: Mapping[str, Any], names: Names, like: Params) -> None:
     """Refuse tensors that are not those of the table. Arguments and errors of `to_params`."""
     unfilled = flatten_dict(like).keys() - {entry.path for entry in names.values()}
     if unfilled:  # a converter that does not fit its module, never the user's file

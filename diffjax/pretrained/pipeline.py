@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from diffjax.errors import InputError, sentence
-from diffjax.pretrained import ldm
+from diffjax.pretrained import whole_files
 from diffjax.pretrained.architecture import Loaded
 from diffjax.pretrained.load import as_they_are, leaves_of, open_network
 from diffjax.pretrained.lora import parts_of as lora_parts
@@ -71,26 +71,39 @@ def read_pipeline(folder: str | Path) -> Pipeline:
 
 
 def one_file(path: Path) -> Pipeline:
-    """The pipeline of one file of a whole Stable Diffusion 1, in the latent diffusion code's names.
+    """The pipeline of one file of a whole system, in the latent diffusion code's names.
 
     A configuration beside it (unet/config.json, scheduler/scheduler_config.json) is taken before
-    that of Stable Diffusion 1.5; the tokenizer must be beside it.
+    the published one; tokenizers must be beside it.
 
     Args:
       path: of the file.
+
+    Raises:
+      InputError: the file has a tensor of no part.
     """
-    folder = path.resolve().parent
-    classes = {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL"}
-    classes |= {"text_encoder": "CLIPTextModel", "tokenizer": "CLIPTokenizer"}
-    return Pipeline(folder, "StableDiffusionPipeline", classes, {}, file=path)
+    folder, whole = path.resolve().parent, whole_files.whole_file(path)
+    classes = {name: part.kind for name, part in whole.parts.items()}
+    classes |= dict.fromkeys(whole.tokenizers, "CLIPTokenizer")
+    return Pipeline(folder, whole.kind, classes, {}, file=path)
 
 
 def config_in_one_file(pipeline: Pipeline, name: str) -> dict[str, Any] | None:
-    """The configuration of a part of one file; None where it stands beside the file."""
+    """The configuration of a part of one file; None where it stands beside the file.
+
+    Raises:
+      InputError: the file does not say what its network predicts.
+    """
     if (pipeline.folder / name / "config.json").is_file():
         return None
-    beside = read_scheduler(pipeline.folder / name)
-    return ldm.CONFIGS[name] | {SCHEDULER: beside or ldm.SCHEDULER}
+    whole = whole_files.whole_file(pipeline.file)
+    found = read_scheduler(pipeline.folder / name) or whole.scheduler
+    if found is None:
+        raise InputError(
+            f"one file of a {whole.name} does not say whether it predicts eps or v; put its "
+            "scheduler/scheduler_config.json beside it."
+        )
+    return {**whole.parts[name].config, SCHEDULER: found}
 
 
 def check_parts(pipeline: Pipeline, expected: Mapping[str, tuple[str, ...]]) -> None:
@@ -105,7 +118,7 @@ def check_parts(pipeline: Pipeline, expected: Mapping[str, tuple[str, ...]]) -> 
     """
     for name, kinds in expected.items():
         found = pipeline.classes.get(name)
-        within_file = pipeline.file is not None and name in ldm.PARTS
+        within_file = pipeline.file is not None and not name.startswith("tokenizer")
         if found is None or not (within_file or (pipeline.folder / name).is_dir()):
             raise InputError(
                 f"{pipeline.folder} is a {pipeline.kind} without its {name} (a folder with a "
@@ -151,7 +164,8 @@ def open_part(pipeline: Pipeline, name: str) -> Part:
         given = [pipeline.file], config_in_one_file(pipeline, name)
         opened = within(pipeline, name, open_network, pipeline.folder / name, *given)
         theirs = [*opened.architecture.names, *opened.architecture.ignored]
-        find = partial(ldm.part_of, part=name, names=theirs, config=opened.config)
+        part = whole_files.whole_file(pipeline.file).parts[name]
+        find = partial(whole_files.part_of, part=part, names=theirs, config=opened.config)
     network = opened.architecture.finish({}, opened.config)
     change = partial(merged, pipeline, name)
     leaves = partial(within, pipeline, name, leaves_of, opened, change, find)

@@ -26,9 +26,11 @@ def read_prompts(text: str) -> list[str]:
         return [text]
     path = Path(text[1:])
     try:
-        lines = [line.strip() for line in path.read_text().splitlines()]
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the prompts {text} cannot be read: {sentence(error)}") from error
+        raise InputError(
+            f"the prompts {text} cannot be read as UTF-8: {sentence(error)}"
+        ) from error
     lines = [line for line in lines if line]
     if not lines:
         raise InputError(f"{path} has no prompt; write one on each line.")

@@ -10,7 +10,6 @@ from diffjax.models.layers import Dtype
 from diffjax.pretrained.adapters import with_controlnet
 from diffjax.pretrained.assembling import Opened, System, assemble
 from diffjax.pretrained.image_prompt import with_ip_adapter
-from diffjax.pretrained.ldm import is_ldm
 from diffjax.pretrained.pipeline import (
     check_loras,
     check_parts,
@@ -28,6 +27,7 @@ from diffjax.pretrained.reading import (
     sd_reader,
     sdxl_reader,
 )
+from diffjax.pretrained.whole_files import is_whole_file
 
 UNET = {"unet": ("UNet2DConditionModel",)}
 VAE = {"vae": ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL")}
@@ -80,7 +80,7 @@ SYSTEMS: dict[str, System] = {
 
 def is_system(path: Path) -> bool:
     """Whether a path is a pipeline that reads prompts, or none that is known."""
-    if is_ldm(path):
+    if is_whole_file(path):
         return True
     if not is_pipeline(path):
         return False
@@ -101,7 +101,8 @@ def open_system(
     """A published system by its configurations; no weight is read.
 
     Args:
-      folder: with model_index.json; or one file of a whole Stable Diffusion 1, see `one_file`.
+      folder: with model_index.json; or one file of a whole Stable Diffusion 1, 2
+        or XL, see `one_file`.
       height: of the images in pixels; None is the size that it was trained on.
       width: likewise.
       text_length: T5's tokens of a prompt; None is the pipeline's own.

@@ -10,14 +10,24 @@ where it is defined.
 """
 
 from diffjax.models import network
+from diffjax.recipe.autoencoder import autoencoder, autoencoder_model
 from diffjax.recipe.control import controlnet_model, on_whole
 from diffjax.recipe.flags import defaults, flags
+from diffjax.recipe.latents import latents
+from diffjax.recipe.lora import LowRank, lora_model, low_rank
 from diffjax.recipe.model import gaussian_model, label_dropout
 from diffjax.recipe.networks import dit, plain_unet, sized_network, song_unet, unet
+from diffjax.recipe.text import TextEncoder, caption, caption_dropout, text_encoder
 from diffjax.recipe.training import Training, cosine_adam, cosine_muon, staged_adam, warmup_adam
 
 __all__ = [
+    "LowRank",
+    "TextEncoder",
     "Training",
+    "autoencoder",
+    "autoencoder_model",
+    "caption",
+    "caption_dropout",
     "controlnet_model",
     "cosine_adam",
     "cosine_muon",
@@ -26,12 +36,16 @@ __all__ = [
     "flags",
     "gaussian_model",
     "label_dropout",
+    "latents",
+    "lora_model",
+    "low_rank",
     "network",
     "on_whole",
     "plain_unet",
     "sized_network",
     "song_unet",
     "staged_adam",
+    "text_encoder",
     "unet",
     "warmup_adam",
 ]

@@ -24,7 +24,8 @@ def parse(
     Args:
       prog: shown in the help.
       description: what the program does.
-      functions: each keyword of each is a flag; no two may have the same.
+      functions: each keyword of each is a flag; where several have the same, it is one flag of
+        the first one's type and help, and each is given its value.
       argv: the arguments.
       defaults: that take the place of those in the signatures.
 
@@ -34,18 +35,20 @@ def parse(
     import docstring_parser
     import tyro
 
-    fields, defaults = [], defaults or {}
+    fields, defaults = {}, defaults or {}
     for function in functions:
         documented = docstring_parser.parse(function.__doc__).params
         helps = {p.arg_name: " ".join(p.description.split()) for p in documented}
         for name, p in inspect.signature(function, eval_str=True).parameters.items():
+            if name in fields:
+                continue
             value = defaults.get(name, p.default)
             kind = Annotated[p.annotation, tyro.conf.arg(help=helps.get(name, ""))]
             if isinstance(value, list):  # a flag that may be given several times
                 kind = tyro.conf.UseAppendAction[kind]
             default = dataclasses.field(default_factory=functools.partial(_same, value))
-            fields.append((name, kind, default))
-    flags = dataclasses.make_dataclass("Flags", fields, frozen=True)
+            fields[name] = (name, kind, default)
+    flags = dataclasses.make_dataclass("Flags", fields.values(), frozen=True)
     values = vars(tyro.cli(flags, prog=prog, description=description, args=list(argv)))
     return [{name: values[name] for name in inspect.signature(f).parameters} for f in functions]
 

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from diffjax import parallel
 from diffjax.conditioning import Raw
 from diffjax.errors import InputError
-from diffjax.experiment import Model, Sampling
+from diffjax.experiment import NOTHING, Model, Sampling
 from diffjax.media import to_uint8
 from diffjax.run.draw import conditions_of, usual_draw
 
@@ -39,24 +39,25 @@ def drawer(model: Model, mesh: Mesh, sampling: Sampling | None = None) -> Callab
       sampling: how; default the model's own.
 
     Returns:
-      (params, frozen, seed, num, first=0, batch=250) -> `Images`, `batch` of them by one compiled
-      call; a batch that is not full is drawn whole and cut, so that nothing recompiles.
+      (params, frozen, seed, num, first=0, batch=250, given={}) -> `Images`, `batch` of them by one
+      compiled call; a batch that is not full is drawn whole and cut, so that nothing recompiles.
+      `given` has values of the conditions' flags; one that has the flag `seed` is given the seed.
 
     Raises:
       InputError: of a call, where the model draws no images, or they are not finite.
     """
     draw, ts, scale = usual_draw(model, mesh, sampling)
 
-    def images(params, frozen, seed, num, first=0, batch=BATCH):
+    def images(params, frozen, seed, num, first=0, batch=BATCH, given=NOTHING):
         key = parallel.init_sharded(jax.random.key, mesh, np.uint32(seed))
-        raw = conditions_of(model, first + num)
+        raw = conditions_of(model, first + num, {**given, "seed": seed})
         found = []
         for begin in range(first, first + num, batch):
             size = min(batch, first + num - begin)
             rows = np.minimum(np.arange(begin, begin + batch), first + num - 1)
             part = {name: np.asarray(array)[rows] for name, array in raw.items()}
-            given = (params, frozen, jax.random.clone(key), ts, part, batch)
-            x, _ = draw.samples(*given, scale, begin)
+            arguments = (params, frozen, jax.random.clone(key), ts, part, batch)
+            x, _ = draw.samples(*arguments, scale, begin)
             found.append(to_images(x[:size]))
         return Images(np.concatenate(found), labels_of(raw, first))
 

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from diffjax import checkpoint, parallel
 from diffjax.errors import InputError
 from diffjax.experiment import Experiment, Frozen, Loaders, Model
-from diffjax.run.workdir import load_experiment
+from diffjax.run.workdir import load_experiment, other_network, read_record
 from diffjax.training import TrainState
 from diffjax.types import Params, PyTree
 
@@ -188,6 +188,27 @@ def fingerprint(params: PyTree) -> str:
     sums = checkpoint.checksums(params)
     shapes = [tuple(np.shape(leaf)) for leaf in jax.tree.leaves(params)]
     return hashlib.sha256(json.dumps([sums, shapes]).encode()).hexdigest()[:16]
+
+
+def as_trained(workdir: Path, loaders: Loaders) -> Loaders:
+    """Loaders that refuse other frozen networks than a workdir was trained with.
+
+    Args:
+      workdir: whose config.json has their fingerprints.
+      loaders: name -> () -> parameters.
+
+    Returns:
+      Loaders that raise InputError for parameters of another fingerprint.
+    """
+    kept = read_record(workdir)["fingerprints"]
+
+    def checked(name, load):
+        params = load()
+        if name in kept and fingerprint(params) != kept[name]:
+            raise other_network(name, workdir, fingerprint(params), kept[name])
+        return params
+
+    return {name: functools.partial(checked, name, load) for name, load in loaders.items()}
 
 
 def load_frozen(loaders: Loaders, mesh: Mesh) -> Frozen:

@@ -185,13 +185,17 @@ def check_fingerprints(workdir: Path, fingerprints: Mapping[str, str]) -> None:
     kept = record["fingerprints"]
     for name, found in fingerprints.items():
         if kept.get(name, found) != found:
-            raise InputError(
-                f"the frozen network {name!r} is not the one that {workdir} was trained with "
-                f"(fingerprint {found}, was {kept[name]}); put the old one back, or train anew "
-                "in another workdir."
-            )
+            raise other_network(name, workdir, found, kept[name])
     if kept != {**kept, **fingerprints}:
         write_record(workdir, record | {"fingerprints": {**kept, **fingerprints}})
+
+
+def other_network(name: str, workdir: Path, found: str, kept: str) -> InputError:
+    """What is said of a frozen network with another fingerprint than that of a run's beginning."""
+    return InputError(
+        f"the frozen network {name!r} is not the one that {workdir} was trained with (fingerprint "
+        f"{found}, was {kept}); put the old one back, or train anew in another workdir."
+    )
 
 
 def load_experiment(workdir: str | Path) -> Experiment:

@@ -27,7 +27,9 @@ def run_loaded(name, loaded, io):
 
 
 def lora_ga(weight, gradient, rank, alpha, gamma, rslora):
-    from diffjax.pretrained import lora
+    from diffjax import lora
 
-    arrays = (jnp.asarray(weight), jnp.asarray(gradient))
-    return lora.lora_ga(*arrays, rank, alpha, gamma, rslora)
+    layer = lora.aligned(jnp.asarray(gradient).T, rank, gamma)
+    scale = (lora.rslora if rslora else lora.lora).scale(alpha, rank)
+    shifted = lora.merge({"w": jnp.asarray(weight).T}, {"w": layer}, -scale)["w"]
+    return layer["a"].T, layer["b"].T, shifted.T

@@ -35,10 +35,10 @@ class Kill(NamedTuple):
     resumed: str
 
 
-def command(workdir, steps):
-    """The training command of a storm."""
+def command(workdir, steps, config=(CONFIG,)):
+    """The training command of a storm, of a config and its flags."""
     often = ("--checkpoint-every", EVERY, "--log-every", 5, "--sample-every", 0)
-    return ("train", CONFIG, "--workdir", workdir, "--steps", steps, *often)
+    return ("train", *config, "--workdir", workdir, "--steps", steps, *often)
 
 
 def logged(workdir):
@@ -70,7 +70,7 @@ def final(workdir, steps):
     return jax.tree.map(np.asarray, state)
 
 
-def storm(folder, kills, seed=0, tell=lambda kill: None):
+def storm(folder, kills, seed=0, tell=lambda kill: None, config=(CONFIG,)):
     """Run both, and return the kills and whether the final states are identical.
 
     Args:
@@ -78,13 +78,14 @@ def storm(folder, kills, seed=0, tell=lambda kill: None):
       kills: how many.
       seed: of the moments.
       tell: called with each `Kill`.
+      config: and its flags.
     """
     chance, steps = random.Random(seed), STEPS_PER_KILL * (kills + 1)
-    alone = start(*command(folder / "alone", steps))
+    alone = start(*command(folder / "alone", steps, config))
     _, err = alone.communicate()
     assert alone.returncode == 0, err
     done, workdir = [], folder / "killed"
-    process = start(*command(workdir, steps))
+    process = start(*command(workdir, steps, config))
     while len(done) < kills:
         wait(process, workdir, chance)
         ended = process.poll()
@@ -93,7 +94,7 @@ def storm(folder, kills, seed=0, tell=lambda kill: None):
         process.send_signal(signal.SIGKILL)
         process.communicate()
         reached = 5 * logged(workdir)
-        process = start(*command(workdir, steps))
+        process = start(*command(workdir, steps, config))
         said = next(line for line in process.stdout if "writing to" in line or "resum" in line)
         resumed = said.partition(" at step ")[2].partition(" of ")[0] or "0"
         done.append(Kill(reached, during, resumed))

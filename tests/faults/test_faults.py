@@ -10,6 +10,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import storm
@@ -41,6 +42,17 @@ def losses(workdir):
 def test_killed_at_random_moments_loses_nothing(tmp_path):
     kills, same = storm.storm(tmp_path, kills=3)
     assert len(kills) == 3
+    assert same
+
+
+@pytest.mark.exhaustive
+@pytest.mark.slow
+def test_a_cascade_killed_in_its_second_stage_ends_the_same(tmp_path):
+    config = str(Path(storm.CONFIG).with_name("small_cascade.py"))
+    finish(start("train", config, "--workdir", tmp_path / "base", *SHORT))
+    second = (config, "--base", tmp_path / "base")
+    kills, same = storm.storm(tmp_path, kills=2, config=second)
+    assert len(kills) == 2
     assert same
 
 
@@ -220,3 +232,26 @@ def test_a_read_only_workdir_is_refused(tmp_path, monkeypatch, capsys):
     assert code == 2
     assert "cannot write to the workdir" in err
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.exhaustive
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "lora_ga"])
+def test_a_lora_killed_in_training_ends_as_one_left_alone(method, tmp_path):
+    """SIGKILL between checkpoints: the state and the log are the same bit for bit."""
+    finish(train(tmp_path / "base", "--steps", 20, "--width", 64))
+    flags = ("--base", tmp_path / "base", "--data", "same", "--method", method, "--layers", "dense")
+    flags = (*flags, "--batch-size", 16, "--log-every", 5, *SHORT[:2], *SHORT[4:])
+    command = ("train", "configs/lora.py", *flags, "--steps", 400, "--workdir")
+    finish(start(*command, tmp_path / "alone"))
+    process = start(*command, tmp_path / "killed")
+    while storm.logged(tmp_path / "killed") < 8 and process.poll() is None:
+        time.sleep(0.002)
+    assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    out, _ = finish(start(*command, tmp_path / "killed"))
+    assert "resuming" in out
+    one, other = (jax.tree.leaves(storm.final(tmp_path / n, 400)) for n in ("alone", "killed"))
+    assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    assert losses(tmp_path / "alone") == losses(tmp_path / "killed")

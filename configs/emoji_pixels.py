@@ -1,0 +1,41 @@
+"""Emoji by caption in pixels: 16x16, the first stage of a cascade, or 64x64 in one stage.
+
+    python -m diffjax.data.prepare emoji
+    python train.py configs/emoji_pixels.py --workdir runs/emoji_16
+    python sample.py runs/emoji_16 --prompt "a red apple"
+
+One stage: --size 64 --channels 32 --multipliers 1 2 2 --attention-levels 2 --batch-size 8.
+--text is minilm, or a folder of CLIP or T5.
+"""
+
+from diffjax import data, guidance, losses, recipe, schedules, weighting
+from diffjax.experiment import Experiment, Sampling, classifier_free
+from diffjax.models import Patched
+from diffjax.models.resnet import nearest_up, pool_down
+from diffjax.parameterization import predict_v
+
+
+@recipe.flags(
+    train=recipe.defaults(recipe.cosine_muon, steps=1000),
+    unet=recipe.defaults(recipe.unet, channels=48, attention_levels=(0, 1)),
+    text=recipe.text_encoder,
+    dropped=recipe.caption_dropout,
+)
+def get_config(train, unet, text, dropped, size: int = 16, patch: int = 2) -> Experiment:
+    """The experiment.
+
+    Args:
+      size: side of the pictures in pixels.
+      patch: side of the patches that the network sees as one pixel each.
+    """
+    make = lambda: data.emoji("train", size)  # noqa: E731
+    source, drawn = data.embedded(make, text, data.emoji_folder() / "text", ("vector",))
+    schedule, caption = schedules.vp_cosine(), recipe.caption(text, ("vector",))
+    wide = unet(out_channels=3 * patch**2, resample=(pool_down, nearest_up)).clone(vector=True)
+    module, how = Patched(wide, patch), {"conditions": (caption,), "guide": classifier_free}
+    how |= {"finish": guidance.dynamic_threshold, "sampling": Sampling(guidance_scale=2.0)}
+    model = recipe.gaussian_model(module, schedule, predict_v, (size, size, 3), **how)
+    density, weight = weighting.stratified(schedule), weighting.snr_plus_one
+    loss = losses.denoising_loss(recipe.network(module), schedule, predict_v, weight, density)
+    loss = dropped(loss, caption)
+    return Experiment(model, source, lambda frozen: loss, augment=(drawn,), **train._asdict())

@@ -1,0 +1,1 @@
+"""What was trained here, for other programs."""
