@@ -20,9 +20,11 @@ from PIL import Image, ImageDraw
 from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 
-from diffjax import parallel
+from diffjax import conditioning, parallel
+from diffjax.experiment import guided, unguided
+from diffjax.media import to_uint8
 from diffjax.plan.flops import matmul_flops
-from diffjax.run.images import drawer
+from diffjax.run.draw import conditions_of
 from diffjax.run.state import initial_state, training_loss
 from diffjax.run.weights import load_frozen, restore_average
 from diffjax.run.workdir import load_experiment
@@ -32,7 +34,7 @@ SEEDS, NUM = range(4), 500
 
 
 class Row(NamedTuple):
-    """A method's name, its folder, the steps it is sampled in, and training steps per halving."""
+    """A method's name, its folder, the steps it is sampled in, and training steps per stage."""
 
     name: str
     folder: str
@@ -45,7 +47,7 @@ ROWS = (
     Row("consistency distillation", "digits_consistency"),
     Row("latent consistency", "digits_lcm"),
     Row("CTM", "digits_ctm"),
-    Row("progressive distillation", "digits_progressive", STEPS, 120),
+    Row("progressive distillation", "digits_progressive", STEPS, 60),
     Row("reflow", "digits_reflow"),
     Row("DMD2", "digits_dmd2", (1,)),
     Row("moment matching", "digits_moment_matching", (4,)),
@@ -67,18 +69,46 @@ def checkpoint_of(row, workdir, steps):
     return newest - row.per_stage * int(np.log2(steps)) if row.per_stage else newest
 
 
-def draws(row, workdir, steps):
-    """(4, 500, 8, 8) images of labels 0, 1, ... 9, 0, ..., kept in the workdir."""
-    step = checkpoint_of(row, workdir, steps)
-    kept = workdir / f"draws_{step}_{steps}.npz"
-    if not kept.exists():
-        experiment, mesh = load_experiment(workdir), parallel.make_mesh()
-        params = restore_average(workdir, experiment, mesh, step).params
-        sampling = experiment.model.sampling._replace(steps=steps)
-        draw = drawer(experiment.model, mesh, sampling)
-        found = [draw(params, {}, seed, NUM).images[..., 0] for seed in SEEDS]
-        np.savez_compressed(kept, samples=np.stack(found))
-    return np.load(kept)["samples"]
+def drawer(model):
+    """(params, seed, steps) -> 500 images of labels 0, 1, ... 9, 0, ...; one step is compiled."""
+    usual, schedule = model.sampling, model.schedule
+    sampler = usual.sampler(schedule, **usual.options)
+    cond = conditioning.encode(model.conditions, {}, conditions_of(model, NUM))
+    null = conditioning.nulls(model.conditions, {})
+
+    @jax.jit
+    def step(params, x, t, s, noise, state):
+        scale = usual.guidance_scale
+        denoiser = unguided(model, params) if scale == 1 else guided(model, params, scale, null, {})
+        return sampler.step(noise, lambda x, t: denoiser(x, t, cond), x, t, s, state)
+
+    def draw(params, seed, steps):
+        first, rest = jax.random.split(jax.random.key(seed))
+        ts = usual.grid(schedule, steps, **usual.grid_options)
+        x = model.prior(first, schedule, (NUM, *model.example.shape), 0, ts[0])
+        state = sampler.init(x, ts)
+        for key, t, s in zip(jax.random.split(rest, steps), ts[:-1], ts[1:], strict=True):
+            noise = jax.random.normal(key, (sampler.draws, *x.shape))
+            x, state = step(params, x, t, s, noise, state)
+        return to_uint8(model.codec.decode({}, x))[..., 0]
+
+    return draw
+
+
+def draws(row, workdir):
+    """Steps -> (4, 500, 8, 8) images, kept in the workdir."""
+    found, draw = {}, None
+    for steps in row.steps:
+        step = checkpoint_of(row, workdir, steps)
+        kept = workdir / f"few_step_{step}_{steps}.npz"
+        if not kept.exists():
+            experiment, mesh = load_experiment(workdir), parallel.make_mesh()
+            draw = draw or drawer(experiment.model)
+            params = restore_average(workdir, experiment, mesh, step).params
+            images = np.stack([draw(params, seed, steps) for seed in SEEDS])
+            np.savez_compressed(kept, samples=images)
+        found[steps] = np.load(kept)["samples"]
+    return found
 
 
 def flops_of_step(workdir):
@@ -89,8 +119,9 @@ def flops_of_step(workdir):
     state = jax.eval_shape(partial(initial_state, experiment), key, frozen)
     x = jax.ShapeDtypeStruct((*like.shape, *experiment.model.example.shape), jnp.float32)
     gradient = jax.grad(training_loss(experiment), has_aux=True)
-    given = (state.params, key, {"x": x, "label": like}, frozen)
-    return matmul_flops(jax.make_jaxpr(partial(gradient, **state.context))(*given).jaxpr)
+    given = (state.params, key, {"x": x, "label": like}, frozen, state.context)
+    run = lambda *arrays: gradient(*arrays[:-1], **arrays[-1])  # noqa: E731
+    return matmul_flops(jax.make_jaxpr(run)(*given).jaxpr)
 
 
 def measured(samples, judge, real, reference):
@@ -139,7 +170,7 @@ def main():
     print("|---" * (3 + len(every)) + "|")
     for row in rows:
         workdir = arguments.runs / row.folder
-        cells = {steps: draws(row, workdir, steps) for steps in row.steps}
+        cells = draws(row, workdir)
         shown.append((row.name, cells))
         found = {n: measured(samples, judge, real, reference) for n, samples in cells.items()}
         text = [

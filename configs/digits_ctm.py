@@ -9,18 +9,18 @@ The scale of guidance is an input of the student. docs/few_step.md has the figur
 
 from digits import digits_model
 
-from diffjax import data, distill, recipe, weighting
+from diffjax import data, distill, grids, recipe, weighting
 from diffjax.experiment import Experiment
 from diffjax.parameterization import predict_v
 from diffjax.run.weights import trained
 
 
 @recipe.flags(
-    train=recipe.defaults(recipe.cosine_adam, steps=600, lr=1e-3, ema_decay=0.99),
+    train=recipe.defaults(recipe.cosine_adam, steps=600, lr=3e-4, ema_decay=0.99),
     unet=recipe.unet,
     taught=distill.teaching,
 )
-def get_config(train, unet, taught, solver_steps: int = 8) -> Experiment:
+def get_config(train, unet, taught, solver_steps: int = 10) -> Experiment:
     """The experiment.
 
     Args:
@@ -36,7 +36,7 @@ def get_config(train, unet, taught, solver_steps: int = 8) -> Experiment:
         base.schedule,
         predict_v,
         teacher.denoiser,
-        distill.even_times(base.schedule, solver_steps),
+        grids.karras(base.schedule, solver_steps),
         weighting.snr_plus_one,
         denoising=0.0,  # of data without guidance, while the jumps are those of guidance
         distance=distill.pseudo_huber(0.03),

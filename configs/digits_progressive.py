@@ -15,11 +15,7 @@ from diffjax.parameterization import predict_v
 from diffjax.run.weights import trained
 
 
-@recipe.flags(
-    train=recipe.staged_adam,
-    unet=recipe.unet,
-    taught=distill.teaching,
-)
+@recipe.flags(train=recipe.staged_adam, unet=recipe.unet, taught=distill.teaching)
 def get_config(train, unet, taught, teacher_steps: int = 64, stage_steps: int = 150) -> Experiment:
     """The experiment.
 
@@ -42,5 +38,5 @@ def get_config(train, unet, taught, teacher_steps: int = 64, stage_steps: int = 
     )
     loss = distill.at_drawn_scales(loss, taught.scales)
     train = train(stage_steps, distill.stages_of(teacher_steps))
-    made = distill.experiment(student, loss, data.digits, train._asdict(), teacher)
-    return distill.with_past(made)
+    given = student, loss, data.digits, train._asdict(), teacher
+    return distill.with_past(distill.experiment(*given))

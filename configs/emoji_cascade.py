@@ -9,18 +9,19 @@ See docs/cascade.md.
 from diffjax import cascade, data, guidance, losses, media, recipe, schedules, weighting
 from diffjax.experiment import Experiment, Sampling, classifier_free
 from diffjax.models import Patched, SuperResolution, TwoTimes
+from diffjax.models.resnet import nearest_up, pool_down
 from diffjax.parameterization import predict_v
 from diffjax.run.stages import drawn_by
 
 
 @recipe.flags(
-    train=recipe.defaults(recipe.cosine_adam, steps=1000, batch_size=8, lr=1e-3),
+    train=recipe.defaults(recipe.cosine_muon, steps=1000, batch_size=8),
     unet=recipe.unet,
-    encoder=recipe.text_encoder,
+    text=recipe.text_encoder,
     dropped=recipe.caption_dropout,
 )
 def get_config(
-    train, unet, encoder, dropped, base: str = "runs/emoji_16", small: int = 16, patch: int = 2
+    train, unet, text, dropped, base: str = "runs/emoji_16", small: int = 16, patch: int = 2
 ) -> Experiment:
     """The experiment.
 
@@ -29,15 +30,14 @@ def get_config(
       small: side of its pictures in pixels.
       patch: side of the patches that the network sees as one pixel each.
     """
-    emoji, drawn = data.embedded(data.emoji, encoder, data.emoji_folder() / "text")
-    schedule, caption = schedules.vp_cosine(), recipe.caption(encoder, ("vector",))
+    emoji, drawn = data.embedded(data.emoji, text, data.emoji_folder() / "text", ("vector",))
+    schedule, caption = schedules.vp_cosine(), recipe.caption(text, ("vector",))
     picture = drawn_by(base, (small, small, 3), schedule)
-    net = Patched(unet(out_channels=3 * patch**2).clone(vector=True), patch)
-    module, shape = SuperResolution(TwoTimes(net, ("small_level",))), (64, 64, 3)
-    drawing = {"guide": classifier_free, "finish": guidance.dynamic_threshold}
-    drawing |= {"codec": media.small_first(), "sampling": Sampling(guidance_scale=1.5)}
-    drawing |= {"conditions": (caption, picture)}
-    model = recipe.gaussian_model(module, schedule, predict_v, shape, **drawing)
+    wide = unet(out_channels=3 * patch**2, resample=(pool_down, nearest_up)).clone(vector=True)
+    module = SuperResolution(TwoTimes(Patched(wide, patch), ("small_level",)))
+    how = {"conditions": (caption, picture), "codec": media.small_first(), "guide": classifier_free}
+    how |= {"finish": guidance.dynamic_threshold, "sampling": Sampling(guidance_scale=1.5)}
+    model = recipe.gaussian_model(module, schedule, predict_v, (64, 64, 3), **how)
     density, weight = weighting.stratified(schedule), weighting.snr_plus_one
     loss = losses.denoising_loss(recipe.network(module), schedule, predict_v, weight, density)
     loss = dropped(cascade.noised_condition(loss, schedule), caption)

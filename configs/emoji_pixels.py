@@ -4,23 +4,24 @@
     python train.py configs/emoji_pixels.py --workdir runs/emoji_16
     python sample.py runs/emoji_16 --prompt "a red apple"
 
-One stage: --size 64 --channels 32 --multipliers 1 2 4 --attention-levels 2 --batch-size 8.
+One stage: --size 64 --channels 32 --multipliers 1 2 2 --attention-levels 2 --batch-size 8.
 --text is minilm, or a folder of CLIP or T5.
 """
 
 from diffjax import data, guidance, losses, recipe, schedules, weighting
 from diffjax.experiment import Experiment, Sampling, classifier_free
 from diffjax.models import Patched
+from diffjax.models.resnet import nearest_up, pool_down
 from diffjax.parameterization import predict_v
 
 
 @recipe.flags(
-    train=recipe.defaults(recipe.cosine_adam, steps=1000, batch_size=32),
+    train=recipe.defaults(recipe.cosine_muon, steps=1000),
     unet=recipe.defaults(recipe.unet, channels=48, attention_levels=(0, 1)),
-    encoder=recipe.text_encoder,
+    text=recipe.text_encoder,
     dropped=recipe.caption_dropout,
 )
-def get_config(train, unet, encoder, dropped, size: int = 16, patch: int = 2) -> Experiment:
+def get_config(train, unet, text, dropped, size: int = 16, patch: int = 2) -> Experiment:
     """The experiment.
 
     Args:
@@ -28,12 +29,12 @@ def get_config(train, unet, encoder, dropped, size: int = 16, patch: int = 2) ->
       patch: side of the patches that the network sees as one pixel each.
     """
     make = lambda: data.emoji("train", size)  # noqa: E731
-    source, drawn = data.embedded(make, encoder, data.emoji_folder() / "text")
-    schedule, caption = schedules.vp_cosine(), recipe.caption(encoder, ("vector",))
-    module = Patched(unet(out_channels=3 * patch**2).clone(vector=True), patch)
-    drawing = {"guide": classifier_free, "finish": guidance.dynamic_threshold}
-    drawing |= {"conditions": (caption,), "sampling": Sampling(guidance_scale=2.0)}
-    model = recipe.gaussian_model(module, schedule, predict_v, (size, size, 3), **drawing)
+    source, drawn = data.embedded(make, text, data.emoji_folder() / "text", ("vector",))
+    schedule, caption = schedules.vp_cosine(), recipe.caption(text, ("vector",))
+    wide = unet(out_channels=3 * patch**2, resample=(pool_down, nearest_up)).clone(vector=True)
+    module, how = Patched(wide, patch), {"conditions": (caption,), "guide": classifier_free}
+    how |= {"finish": guidance.dynamic_threshold, "sampling": Sampling(guidance_scale=2.0)}
+    model = recipe.gaussian_model(module, schedule, predict_v, (size, size, 3), **how)
     density, weight = weighting.stratified(schedule), weighting.snr_plus_one
     loss = losses.denoising_loss(recipe.network(module), schedule, predict_v, weight, density)
     loss = dropped(loss, caption)

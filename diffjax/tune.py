@@ -81,6 +81,7 @@ def main(argv):
     model, weights = open_model(workdir, asked["pretrained"], None)
     if model is None:
         raise InputError("give the workdir of a trained model, or --pretrained FOLDER.")
+    check_model(model)
     mesh = parallel.make_mesh()
     params, named = weights(mesh, asked["step"], None, print)
     scale = asked["guidance_scale"] or model.sampling.guidance_scale
@@ -108,6 +109,18 @@ def check(asked: dict[str, Any]) -> None:
         raise InputError(f"--calls must be at least 1; got {asked['calls']}.")
     if asked["learn_steps"] < 0:
         raise InputError(f"--learn-steps must be at least 0; got {asked['learn_steps']}.")
+
+
+def check_model(model) -> None:
+    """Refuse a model that no solver samples, such as one of jumps."""
+    from diffjax import samplers
+
+    usual = model.sampling.sampler
+    if getattr(samplers, getattr(usual, "__name__", ""), None) is not usual:
+        raise InputError(
+            "this model is sampled by jumps of its own, not by a solver of a flow; there is "
+            "nothing to tune. Give its teacher."
+        )
 
 
 def problems(model, params, frozen, scale, seed, *nums) -> list[Problem]:

@@ -44,6 +44,14 @@ def write_system(folder, name):
     return folder
 
 
+def write_clip(folder):
+    """The folder of a tiny CLIP, its tokenizer beside it as in a pipeline."""
+    folder.mkdir(exist_ok=True)
+    write_network(folder / "text_encoder", "sd_text_encoder")
+    write_tokenizer(folder / "tokenizer", {})
+    return folder / "text_encoder"
+
+
 def write_tokenizer(folder, component):
     """A tokenizer's files; its class."""
     tokenizers, clip = GOLDEN / "tokenizers", "spiece" not in component

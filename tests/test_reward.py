@@ -9,6 +9,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from oracles import exact_denoiser, gaussian
 
@@ -75,7 +76,7 @@ def losses():
 
 
 def test_the_best_shift_has_no_gradient_and_the_known_law():
-    mean, variance, best, _ = chain()
+    _, variance, best, _ = chain()
     draft, _ = losses()
     gradient = jax.jit(jax.grad(draft, has_aux=True))
     slope, aux = gradient(jnp.asarray(best), jax.random.key(0), BATCH, frozen={})
@@ -142,20 +143,26 @@ def test_a_quadratic_reward_is_learned():
         beta=BETA,
     )
 
-    def step(params, key):
+    optimizer = optax.adam(0.03)
+
+    def step(carry, key):
+        params, state = carry
         slope, aux = jax.grad(loss, has_aux=True)(
             params, key, {"x": jnp.zeros((512, 1))}, frozen={}
         )
-        return params - 0.2 * slope, aux["reward"] - BETA * aux["divergence"]
+        updates, state = optimizer.update(slope, state)
+        return (params + updates, state), aux["reward"] - BETA * aux["divergence"]
 
+    start = jnp.zeros((len(TS) - 1, 2))
     keys = jax.random.split(jax.random.key(3), 600)
-    _, value = jax.jit(lambda p: jax.lax.scan(step, p, keys))(jnp.zeros((len(TS) - 1, 2)))
+    run = jax.jit(lambda p: jax.lax.scan(step, (p, optimizer.init(p)), keys))
+    _, value = run(start)
     # beta log E exp(reward / beta) under the reference is the most that can be had
     precision = 1 / variance + c / BETA
     gap = 2 - mean
     most = -BETA * np.log(variance * precision) / 2 - c * gap**2 / (2 * variance * precision)
     assert most - 0.05 * abs(most) < value[-100:].mean() < most + 0.01
-    assert value[:3].mean() < most - 0.3
+    assert value[:3].mean() < most - 0.1
 
 
 def test_bad_input():

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from systems import CLIP_SETTINGS, GOLDEN, write_json, write_network
+from systems import write_clip, write_network
 
 from diffjax import data, recipe
 from diffjax.errors import InputError
@@ -17,14 +17,7 @@ from diffjax.recipe import text as t
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     """A tiny CLIP laid out as in a pipeline, its tokenizer beside it."""
-    folder = tmp_path_factory.mktemp("clip")
-    write_network(folder / "text_encoder", "sd_text_encoder")
-    (folder / "tokenizer").mkdir()
-    for name in ("vocab.json", "merges.txt"):
-        source = GOLDEN / "tokenizers" / "clip_small" / name
-        (folder / "tokenizer" / name).write_bytes(source.read_bytes())
-    write_json(folder / "tokenizer" / "tokenizer_config.json", CLIP_SETTINGS)
-    return folder / "text_encoder"
+    return write_clip(tmp_path_factory.mktemp("clip"))
 
 
 TEXTS = ["a cat", "a cat and a dog in a house", "dog"]

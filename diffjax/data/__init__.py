@@ -1,6 +1,7 @@
 """Sources of examples, augmentations, and the one pipeline that batches them."""
 
 from diffjax.data.augment import flip, random_crop, random_shift
+from diffjax.data.buckets import aspect_buckets, bucket_batches, nearest_buckets
 from diffjax.data.check import check
 from diffjax.data.embedded import embedded
 from diffjax.data.emoji import emoji, emoji_folder, one_caption
@@ -27,7 +28,9 @@ __all__ = [
     "Source",
     "array",
     "arrays_of",
+    "aspect_buckets",
     "batches",
+    "bucket_batches",
     "cache_in_memory",
     "check",
     "digits",
@@ -40,6 +43,7 @@ __all__ = [
     "latents",
     "load",
     "mixed",
+    "nearest_buckets",
     "one_caption",
     "random_crop",
     "random_shift",

@@ -57,7 +57,7 @@ def own_classifier(reference: sides.Side, cache: Path) -> features.Features:
     """
     if reference.labels is None:
         raise InputError(f"--features classifier needs labels, which {reference.name} lacks.")
-    file = cache / f"classifier-{reference.fingerprint}.npz"
+    file = cache / f"classifier-2-{reference.fingerprint}.npz"
     if not file.is_file():
         print("training a classifier of the reference, once")
         count = int(reference.labels.max()) + 1

@@ -13,7 +13,6 @@ from diffjax.models import network
 from diffjax.recipe.autoencoder import autoencoder, autoencoder_model
 from diffjax.recipe.control import controlnet_model, on_whole
 from diffjax.recipe.flags import defaults, flags
-from diffjax.recipe.latents import latents
 from diffjax.recipe.lora import LowRank, lora_model, low_rank
 from diffjax.recipe.model import gaussian_model, label_dropout
 from diffjax.recipe.networks import dit, plain_unet, sized_network, song_unet, unet
@@ -36,7 +35,6 @@ __all__ = [
     "flags",
     "gaussian_model",
     "label_dropout",
-    "latents",
     "lora_model",
     "low_rank",
     "network",

@@ -126,6 +126,11 @@ def trainable(
             Autoencoder(moments(encode), decode, latents), init, autoencoder_loss(objective)
         )
     critic = PatchDiscriminator()
+    if min(height, width) < 2 ** (critic.layers + 1):
+        raise InputError(
+            f"--adversarial needs pictures of at least {2 ** (critic.layers + 1)} pixels a side, "
+            f"which its discriminator sees patches of; got {height} x {width}."
+        )
 
     def init_both(key):
         first, second = jax.random.split(key)

@@ -62,9 +62,12 @@ def _importing_beside(path: Path, modules: dict[str, Path]) -> Iterator[None]:
     """Imports find modules in the file's folder first; those found are added to `modules`.
 
     They leave `sys.modules` at the end, since the config of another run may have others of the
-    same names.
+    same names, and modules from elsewhere that have such a name are hidden until then.
     """
-    folder, before = path.resolve().parent, set(sys.modules)
+    folder = path.resolve().parent
+    names = {file.stem for file in folder.glob("*.py")} & set(sys.modules)
+    hidden = {name: sys.modules.pop(name) for name in names}
+    before = set(sys.modules)
     sys.path.insert(0, str(folder))
     try:
         yield
@@ -75,6 +78,7 @@ def _importing_beside(path: Path, modules: dict[str, Path]) -> Iterator[None]:
             if file and Path(file).resolve().parent == folder:
                 modules[name] = Path(file).resolve()
                 del sys.modules[name]
+        sys.modules.update(hidden)
 
 
 def build(get_config: Callable[..., Experiment], options: dict[str, Any]) -> Experiment:
