@@ -15,7 +15,7 @@ from diffjax.run.stages import drawn_by
 
 
 @recipe.flags(
-    train=recipe.defaults(recipe.cosine_muon, steps=1000, batch_size=8),
+    train=recipe.defaults(recipe.cosine_muon, steps=3000, batch_size=8),
     unet=recipe.unet,
     text=recipe.text_encoder,
     dropped=recipe.caption_dropout,

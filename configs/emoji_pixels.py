@@ -16,7 +16,7 @@ from diffjax.parameterization import predict_v
 
 
 @recipe.flags(
-    train=recipe.defaults(recipe.cosine_muon, steps=1000),
+    train=recipe.defaults(recipe.cosine_muon, steps=3000),
     unet=recipe.defaults(recipe.unet, channels=48, attention_levels=(0, 1)),
     text=recipe.text_encoder,
     dropped=recipe.caption_dropout,
