@@ -27,19 +27,19 @@ from diffjax.plan.flops import matmul_flops
 from diffjax.run.draw import conditions_of
 from diffjax.run.state import initial_state, training_loss
 from diffjax.run.weights import load_frozen, restore_average
-from diffjax.run.workdir import load_experiment
+from diffjax.run.workdir import load_experiment, read_record
 
 STEPS = (1, 2, 4, 8)
 SEEDS, NUM = range(4), 500
 
 
 class Row(NamedTuple):
-    """A method's name, its folder, the steps it is sampled in, and training steps per stage."""
+    """A method's name, its folder, the steps it is sampled in, and if each has its own student."""
 
     name: str
     folder: str
     steps: tuple[int, ...] = STEPS
-    per_stage: int = 0
+    staged: bool = False
 
 
 ROWS = (
@@ -47,7 +47,7 @@ ROWS = (
     Row("consistency distillation", "digits_consistency"),
     Row("latent consistency", "digits_lcm"),
     Row("CTM", "digits_ctm"),
-    Row("progressive distillation", "digits_progressive", STEPS, 60),
+    Row("progressive distillation", "digits_progressive", STEPS, True),
     Row("reflow", "digits_reflow"),
     Row("DMD2", "digits_dmd2", (1,)),
     Row("moment matching", "digits_moment_matching", (4,)),
@@ -66,7 +66,9 @@ ROWS = (
 def checkpoint_of(row, workdir, steps):
     """The checkpoint of a student of so many steps: the newest but for progressive distillation."""
     newest = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
-    return newest - row.per_stage * int(np.log2(steps)) if row.per_stage else newest
+    if not row.staged:
+        return newest
+    return newest - read_record(workdir)["options"]["stage_steps"] * int(np.log2(steps))
 
 
 def drawer(model):

@@ -214,7 +214,8 @@ THREE = {  # flags of three steps, and what the state keeps
 }
 
 
-@pytest.mark.parametrize("name", ["digits_dmd2", pytest.param("digits_progressive", marks=SLOW)])
+@SLOW
+@pytest.mark.parametrize("name", THREE)
 def test_a_student_is_trained_resumed_exactly_and_sampled_in_one_step(
     name, teacher, monkeypatch, capsys, tmp_path
 ):

@@ -27,6 +27,7 @@ def problem(n=64):
     return tune.Problem(SCHEDULE, denoiser, {}, x, None, target)
 
 
+@pytest.mark.exhaustive
 def test_learned_times_are_better_than_all_grids_and_kept(monkeypatch, tmp_path):
     """From other noise, at 3 calls; a second call tries nothing anew, and a lost one is made up."""
     monkeypatch.setattr(tune, "SAMPLERS", ("ddim", "dpmpp_2m"))

@@ -1,0 +1,160 @@
+"""Everything against its exact answer, in one table: `python benchmarks/exact.py`.
+
+    python benchmarks/exact.py --only samplers likelihood
+    python benchmarks/exact.py --outside mine.py:sampler      # or an ONNX file
+
+Data are a mixture of two normal laws in one dimension, where the flow, the law and the likelihood
+are known (tests/oracles.py): weights 0.6 and 0.4, means -1 and 1.2, deviations 0.3 and 0.5.
+Samplers that draw no noise are compared with the flow map, F_0^-1(F_T(x)), by the root mean
+square; the others with the law, by the mean distance of sorted samples to its quantiles, whose
+floor is that of as many exact samples. Flow maps are given exactly, and must be exact in any number
+of steps. For inverse methods the exact answer is that of benchmarks/inverse.py, its first table.
+
+An outside sampler is a Python function (denoise, x, sigmas) -> x0 of NumPy arrays, with
+denoise(x, sigma) the exact E[x0 | x] at x = x0 + sigma eps; or an ONNX file whose graph holds that
+denoiser and turns `x` (B, 1), noise of deviation 80, into samples.
+"""
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from diffjax import distill, grids, likelihood, prior_sample, sample, samplers, schedules
+from diffjax.run.flags import constructors
+from diffjax.types import Sampler
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from oracles import Mixture, draw, exact_denoiser, log_density, mixture_flow
+
+MIXTURE = Mixture(np.array([0.6, 0.4]), np.array([[-1.0], [1.2]]), np.array([0.3, 0.5]))
+SCHEDULE, NUM, CALLS = schedules.edm(), 4096, (8, 32)
+DENOISER = exact_denoiser(MIXTURE, SCHEDULE)
+
+
+def problem():
+    """Noise, where the flow leads it, and the mean distance that two sets of exact samples have."""
+    x = prior_sample(jax.random.key(0), SCHEDULE, (NUM, 1))
+    target = mixture_flow(MIXTURE, SCHEDULE, x, SCHEDULE.t_max, 0.0)
+    return x, target, to_law(draw(jax.random.key(1), MIXTURE, NUM))
+
+
+def to_law(x):
+    """Mean distance of sorted samples to sorted exact ones, of which there are 64 times as many."""
+    many = np.sort(np.asarray(draw(jax.random.key(2), MIXTURE, 64 * len(x)))[:, 0])
+    quantiles = many.reshape(len(x), 64).mean(1)
+    return float(np.mean(np.abs(np.sort(np.asarray(x)[:, 0]) - quantiles)))
+
+
+def rms(x, target):
+    """Root mean square of the difference."""
+    return float(np.sqrt(np.mean((np.asarray(x, float) - np.asarray(target, float)) ** 2)))
+
+
+def of_samplers():
+    """Every sampler with its defaults at about 8 and 32 calls."""
+    x, target, floor = problem()
+    yield "samplers", "exact samples", "law", [floor] * len(CALLS)
+    known = constructors(samplers, Sampler)
+    for name, make in tqdm(sorted(known.items()), disable=None):
+        sampler = make(SCHEDULE)
+        calls = samplers.sampler_info(make).calls or (lambda n: n)
+        steps = [max((n for n in range(1, c + 1) if calls(n) <= c), default=1) for c in CALLS]
+        run = jax.jit(lambda x, ts, s=sampler: sample(jax.random.key(3), DENOISER, s, x, ts))
+        found = [run(x, grids.karras(SCHEDULE, n)) for n in steps]
+        if sampler.draws and sampler.stochastic:
+            yield "samplers", name, "law", [to_law(value) for value in found]
+        else:
+            yield "samplers", name, "map", [rms(value, target) for value in found]
+
+
+def of_flow_maps():
+    """The exact flow map through the samplers of flow maps and of consistency functions."""
+    x, target, _ = problem()
+    move = lambda x, t, s, cond: mixture_flow(MIXTURE, SCHEDULE, x, t, s)  # noqa: E731
+    denoiser = distill.as_denoiser(SCHEDULE, move, DENOISER)
+    for gamma in (0.0, 0.5, 1.0):
+        made = distill.flow_map_sampler(SCHEDULE, gamma)
+        found = [
+            sample(jax.random.key(4), denoiser, made, x, grids.karras(SCHEDULE, n)) for n in (1, 4)
+        ]
+        kind, error = ("map", lambda x: rms(x, target)) if gamma == 0 else ("law", to_law)
+        yield "flow maps, 1 and 4 steps", f"gamma {gamma}", kind, [error(value) for value in found]
+
+
+def of_likelihood():
+    """The log-density of the probability flow at 8 and 32 steps of RK4, per sample."""
+    x = draw(jax.random.key(5), MIXTURE, 256)
+    wanted = log_density(MIXTURE, x, 1.0, SCHEDULE.t_min)
+    found = []
+    for n in CALLS:
+        ts = grids.karras(SCHEDULE, n + 1)[:-1]
+        given = jax.random.key(6), DENOISER, SCHEDULE, x, ts
+        found.append(rms(likelihood.ode_log_density(*given, probes=likelihood.exact), wanted))
+    yield "likelihood, nats", "probability flow, RK4", "value", found
+
+
+def of_outside(what):
+    """A sampler of another library on the same noise."""
+    x, target, floor = problem()
+    found = [outside(what, np.asarray(x), n) for n in CALLS]
+    yield "outside", "exact samples", "law", [floor] * len(CALLS)
+    yield "outside", what, "map", [rms(value, target) for value in found]
+    yield "outside", what, "law", [to_law(value) for value in found]
+
+
+def outside(what, x, n):
+    """Samples of `file.py:function` or of an ONNX file."""
+    if what.endswith(".onnx"):
+        import onnxruntime
+
+        return onnxruntime.InferenceSession(what).run(None, {"x": x.astype(np.float32)})[0]
+    path, name = what.rsplit(":", 1)
+    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    run = jax.jit(lambda x, sigma: DENOISER(x, sigma, None).x0)
+    denoise = lambda x, sigma: np.asarray(run(jnp.asarray(x), sigma))  # noqa: E731
+    return getattr(module, name)(denoise, x, np.asarray(grids.karras(SCHEDULE, n)))
+
+
+def of_inverse():
+    """The table of benchmarks/inverse.py of one number measured of one number."""
+    import inverse
+
+    inverse.scalar_table()
+    return ()
+
+
+PARTS = {
+    "samplers": of_samplers,
+    "flow_maps": of_flow_maps,
+    "likelihood": of_likelihood,
+    "inverse": of_inverse,
+}
+
+
+def main():
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--outside", help="file.py:function, or an ONNX file")
+    arguments = parser.parse_args()
+    if arguments.outside:
+        parts = [lambda: of_outside(arguments.outside)]
+    else:
+        parts = [PARTS[name] for name in arguments.only]
+    print(f"| part | what | against | {CALLS[0]} calls | {CALLS[1]} calls |\n|---|---|---|---|---|")
+    for part in parts:
+        for group, name, against, errors in part():
+            text = " | ".join(f"{error:.2e}" for error in errors)
+            print(f"| {group} | {name} | {against} | {text} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
