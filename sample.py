@@ -81,7 +81,7 @@ def main(argv):
     start.check_platform()
     model, weights = open_asked(workdir, argv)
     if model and not f.is_given(argv, "sampler", "grid"):
-        folder = workdir or f.early_flag(argv, "--pretrained")
+        folder = workdir or Path(f.early_flag(argv, "--pretrained"))
         model, tuned_for = tuned.at_steps(model, folder, f.early_flag(argv, "--steps"))
         print(tuned_for) if tuned_for else None
     usual = model.sampling if model else Sampling()

@@ -78,6 +78,7 @@ def test_a_file_on_the_base_draws_as_the_run(call, tuned, trained, tmp_path, met
     assert np.abs(one.astype(int) - base).max() > 5
 
 
+@pytest.mark.exhaustive
 def test_only_the_lora_is_saved_and_the_start_stands_still(tuned):
     workdir = tuned("ga", "--method", "lora_ga")
     state = saved(workdir, 3)
@@ -91,6 +92,7 @@ def test_only_the_lora_is_saved_and_the_start_stands_still(tuned):
     assert {*record["fingerprints"]} == {"base", "first_batches"}
 
 
+@pytest.mark.exhaustive
 def test_another_base_is_refused(call, tuned, trained, pictures, tmp_path):  # noqa: F811
     """By training, by sampling and by the file: a sentence and exit 2."""
     base = shutil.copytree(trained[0], tmp_path / "base")

@@ -54,7 +54,8 @@ def noise(n, first=0):
     return prior_sample(jax.random.key(0), SCHEDULE, (n, 2), first)
 
 
-DENOISERS = {"exact": (EXACT, 0.0), "network": (small_network(), 1e-5)}
+DENOISERS = {"exact": (EXACT, 5e-7), "network": (small_network(), 1e-5)}
+"""With the rounding that they allow: compilers contract a batch of one in another way."""
 
 
 @pytest.mark.parametrize(("denoiser", "rtol"), DENOISERS.values(), ids=DENOISERS)
