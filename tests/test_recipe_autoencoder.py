@@ -46,6 +46,7 @@ def trained(parts, steps):
     return params, errors, context
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_learns_and_its_sample_is_the_reconstruction(kind):
     parts = recipe.autoencoder(**{**SMALL, **kind})(SHAPE)

@@ -47,6 +47,7 @@ def drawn(sample, path, *flags):
     return np.load(path) if path.suffix == ".npz" else out
 
 
+@pytest.mark.exhaustive
 def test_one_command_draws_both_stages_the_small_pictures_first(sample, tmp_path):
     code, out, err = sample("--num", 6, "--out", tmp_path / "a.png", "--out", tmp_path / "a.npz")
     assert code == 0, err
@@ -86,6 +87,7 @@ def test_a_given_picture_is_enlarged(sample, tmp_path):
     np.testing.assert_allclose(arrays["small"], want, atol=1e-6)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -102,6 +104,7 @@ def test_flags_refused(sample, tmp_path, flags, words):
     assert not (tmp_path / "a.npz").exists()
 
 
+@pytest.mark.exhaustive
 def test_a_base_of_another_size_is_refused(monkeypatch, capsys, workdirs, tmp_path):
     more = ("--base", workdirs / "base", "--small", 5, "--workdir", tmp_path / "w")
     code, _, err = run(monkeypatch, capsys, "train", CONFIG, *QUIET, *more)
@@ -109,6 +112,7 @@ def test_a_base_of_another_size_is_refused(monkeypatch, capsys, workdirs, tmp_pa
     assert "draws pictures (4, 4, 1), and this stage enlarges (5, 5, 1)" in err
 
 
+@pytest.mark.exhaustive
 def test_a_base_that_is_gone_is_told(monkeypatch, capsys, workdirs, tmp_path):
     shutil.copytree(workdirs / "second", tmp_path / "w")
     record = tmp_path / "w" / "config.json"

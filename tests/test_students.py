@@ -36,6 +36,7 @@ def test_a_network_of_one_schedule_on_another_is_that_ones_denoiser():
     np.testing.assert_allclose(known(x, t, None).x0, wanted, atol=2e-5)
 
 
+@pytest.mark.exhaustive
 def test_pairs_are_noise_and_where_the_flow_leads_it():
     seen = {}
 
@@ -50,6 +51,7 @@ def test_pairs_are_noise_and_where_the_flow_leads_it():
     np.testing.assert_allclose(seen["x"], wanted, atol=5e-3)
 
 
+@pytest.mark.exhaustive
 def test_stages_are_progressive_distillation_whose_teacher_is_the_student_before():
     schedule, zeros = schedules.vp_linear(), {"a": jnp.zeros(5)}
     network = network_of(exact_denoiser(DATA, schedule), schedule, predict_v)
