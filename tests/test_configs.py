@@ -54,7 +54,7 @@ def sources(name, tmp_path):
     if name == "dreambooth":
         (tmp_path / "pictures").mkdir(exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (9, 9, 3), np.uint8)).save(tmp_path / "pictures/1.png")
-        np.savez(tmp_path / "prior.npz", samples=rng.integers(0, 256, (8, 64, 64, 3), np.uint8))
+        np.savez(tmp_path / "prior.npz", samples=rng.integers(0, 256, (8, 16, 16, 3), np.uint8))
         given = ("--pictures", tmp_path / "pictures", "--prior", tmp_path / "prior.npz")
         return ("--base", tmp_path / "base", *given)
     if name == "emoji_latent":
