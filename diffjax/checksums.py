@@ -50,6 +50,9 @@ def parts(state: PyTree) -> dict[str, list[Part]]:
 
 
 def _parts(leaf: jax.Array | np.ndarray) -> list[Part]:
+    own = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
+    if own and jax.process_index() > 0:  # every process has it whole; the first counts it
+        return []
     if not isinstance(leaf, jax.Array):
         whole = np.asarray(leaf)
         return [Part(whole, whole.shape, (slice(None),) * whole.ndim)]

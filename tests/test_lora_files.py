@@ -80,7 +80,9 @@ def test_a_file_merges_into_torch_s_layout_as_its_tree_into_ours(tmp_path, form)
 def test_a_published_network_s_lora_under_its_reference_s_names(tmp_path, form, name):
     """Fused and reordered layers too: what is written and merged by names is `lora.merge`."""
     config, tensors, _ = reference(name)
-    config = config | ({"architectures": ["CLIPTextModel"]} if "clip" in name else {})
+    kinds = {"adm_unet": {"architecture": "adm"}}
+    kinds["clip_text_quick_gelu"] = {"architectures": ["CLIPTextModel"]}
+    config = config | kinds.get(name, {})
     model = pretrained.load(write_folder(tmp_path, config, tensors))
     names, part = architecture_of(model.config).names, "text_encoder" if "clip" in name else "unet"
     tree = drawn(model.params)

@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax import parallel
 from diffjax.errors import InputError
 from diffjax.latents import Autoencoder
-from diffjax.run.weights import restore_average
+from diffjax.run.weights import whole_average
 from diffjax.run.workdir import load_experiment
 from diffjax.types import Params
 
@@ -51,11 +50,7 @@ def open_autoencoder(path: str | Path, shape: tuple[int, ...] = (256, 256, 3)) -
             "`python train.py configs/emoji_autoencoder.py`."
         )
 
-    @functools.cache
-    def load():
-        mesh = parallel.make_mesh(devices=jax.local_devices()[:1])
-        return restore_average(path, experiment, mesh).params
-
+    load = functools.cache(lambda: whole_average(path, experiment))
     return Opened(experiment.parts[PART], load)
 
 

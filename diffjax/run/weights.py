@@ -103,12 +103,19 @@ def from_run(workdir: str | Path, step: int | None = None) -> Trained:
     """
     experiment = load_experiment(workdir)
 
-    @functools.cache
-    def load():
-        mesh = parallel.make_mesh(devices=jax.local_devices()[:1])
-        return restore_average(Path(workdir), experiment, mesh, step).params
-
+    load = functools.cache(lambda: whole_average(Path(workdir), experiment, step))
     return Trained(experiment.model, load)
+
+
+def whole_average(workdir: Path, experiment: Experiment, step: int | None = None) -> Params:
+    """The averaged parameters as NumPy arrays, whole in every process.
+
+    All processes read together: a checkpoint is restored over the devices of all of them.
+    """
+    mesh = parallel.make_mesh()
+    params = restore_average(workdir, experiment, mesh, step).params
+    params = jax.jit(lambda tree: tree, out_shardings=parallel.replicated(mesh))(params)
+    return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), params)
 
 
 def from_pretrained(folder: str | Path) -> Trained:
