@@ -79,7 +79,7 @@ def measure(seed, extractor, x, y):
     real, fake = order[:600], order[600:]
 
     def sets(images, labels):
-        return compare.Sets(extractor.function(images), extractor.logits(images), labels)
+        return compare.Sets(labels=labels, **extractor.all_of(images))
 
     reference = sets(x[real], y[real])
     found = []

@@ -1,6 +1,5 @@
 """A small classifier of the user's own labelled images: features, and agreement with labels."""
 
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -11,7 +10,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from diffjax.errors import InputError
-from diffjax.evaluation.features import Features, fingerprint, in_batches, of_params
+from diffjax.evaluation.features import Features, fingerprint, of_network, of_params
 from diffjax.types import Array, Params
 
 SIDE = 32
@@ -95,13 +94,11 @@ def classifier_features(params: Params, name: str = "classifier") -> Features:
     """
     module = Classifier(params["logits"]["bias"].shape[0])
 
-    def apply(which, params, images):
-        return module.apply({"params": params}, prepare(images))[which]
+    def apply(params, images):
+        features, logits = module.apply({"params": params}, prepare(images))
+        return {"features": features, "logits": logits}
 
-    mark = fingerprint("classifier-2", of_params(params))
-    return Features(
-        name, in_batches(partial(apply, 0), params), mark, in_batches(partial(apply, 1), params)
-    )
+    return of_network(name, apply, params, fingerprint("classifier-2", of_params(params)))
 
 
 def save_classifier(path: str | Path, params: Params) -> None:

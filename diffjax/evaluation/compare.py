@@ -12,7 +12,7 @@ from diffjax.evaluation.extrapolation import fid_infinity, subset_orders, subset
 from diffjax.evaluation.frechet import fid
 from diffjax.evaluation.inception_score import inception_score
 from diffjax.evaluation.kernels import cmmd
-from diffjax.evaluation.memorisation import COPY_RATIO, authenticity, nearest_ratio
+from diffjax.evaluation.memorisation import COPY_RATIO, memorisation
 from diffjax.evaluation.neighbours import all_pairs
 from diffjax.evaluation.pairs import psnr, ssim
 from diffjax.evaluation.transport import directions, mind
@@ -130,11 +130,6 @@ def _pairwise(a: Sets, b: Sets, k: int) -> Sequence[float]:
     return all_pairs(a.features, b.features, k)[: len(PAIRWISE)]
 
 
-def _memorisation(a: Sets, b: Sets) -> Sequence[float]:
-    close = nearest_ratio(a.features, b.features) < COPY_RATIO
-    return authenticity(a.features, b.features), float(np.mean(close))
-
-
 def metrics_of(
     frechet: str,
     reference: Sets,
@@ -164,7 +159,9 @@ def metrics_of(
         families.append(spatial)
     families.append(_one("MIND", _mind, "lower"))
     families.append(Family(PAIRWISE, few(lambda a, b: _pairwise(a, b, k), most)))
-    families.append(Family(MEMORISATION, few(_memorisation, most)))
+    families.append(
+        Family(MEMORISATION, few(lambda a, b: memorisation(a.features, b.features), most))
+    )
     if clip:
         distance = few(lambda a, b: cmmd(a.features, b.features), most)
         families.append(_one("CMMD", distance, "lower"))

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,8 +36,8 @@ class Features(NamedTuple):
       fingerprint: changes with anything that changes a feature; part of a cache's key.
       logits: (N, H, W, C) uint8 -> (N, K) of a classifier, or None.
       canonical: these are FID's own weights, by their checksum.
-      joint: (N, H, W, C) uint8 -> "features", "logits" and what else there is, in one pass, or
-        None.
+      joint: (N, H, W, C) uint8 -> "features" and "logits", and "maps" of FID's network, in one
+        pass; None where there are features alone.
     """
 
     name: str
@@ -49,11 +48,8 @@ class Features(NamedTuple):
     joint: Callable[[np.ndarray], dict[str, np.ndarray]] | None = None
 
     def all_of(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Everything that is known of images, by name, (N, ...) each."""
-        if self.joint:
-            return self.joint(images)
-        found = {"features": self.function(images)}
-        return found | ({"logits": self.logits(images)} if self.logits else {})
+        """Everything that is known of images, by name, (N, ...) each, in one pass."""
+        return self.joint(images) if self.joint else {"features": self.function(images)}
 
 
 def fingerprint(*parts: str | bytes | np.ndarray) -> str:
@@ -126,6 +122,23 @@ def in_batches(apply: Callable[..., Array], params, batch: int = BATCH) -> Calla
     return function
 
 
+def of_network(
+    name: str, apply: Callable[..., dict], params, mark: str, canonical: bool = False
+) -> Features:
+    """The extractor of a network that has logits beside its features.
+
+    Args:
+      name: what figures call it.
+      apply: (params, (B, H, W, C) uint8) -> {"features", "logits"} and perhaps more, (B, ...) each.
+      params: its parameters.
+      mark: the fingerprint.
+      canonical: as of `Features`.
+    """
+    joint = in_batches(apply, params)
+    features, logits = (lambda images, n=n: joint(images)[n] for n in ("features", "logits"))
+    return Features(name, features, mark, logits, canonical, joint)
+
+
 def pixels() -> Features:
     """The pixels themselves in [-1, 1], flattened: for small images."""
 
@@ -187,15 +200,9 @@ def inception_features(
         return {"features": out.pool, "logits": logits, "maps": maps}
 
     canonical = hashlib.sha256(path.read_bytes()).hexdigest().startswith(CANONICAL)
-    joint = in_batches(apply, params)
-    return Features(
-        f"Inception 2015{'' if canonical else f' with the weights of {path.name}'}",
-        lambda images: joint(images)["features"],
-        fingerprint("inception-2", prepare.__name__, of_params(params)),
-        lambda images: joint(images)["logits"],
-        canonical,
-        joint,
-    )
+    name = f"Inception 2015{'' if canonical else f' with the weights of {path.name}'}"
+    mark = fingerprint("inception-2", prepare.__name__, of_params(params))
+    return of_network(name, apply, params, mark, canonical)
 
 
 def efficientnet_features() -> Features:
@@ -211,16 +218,13 @@ def efficientnet_features() -> Features:
     )
     module = efficientnet.EfficientNetLite0()
 
-    def apply(which, params, images):
+    def apply(params, images):
         x = resized(images, efficientnet.SIZE)
-        return module.apply({"params": params}, (x - 127) / 128)[which]
+        found, logits = module.apply({"params": params}, (x - 127) / 128)
+        return {"features": found, "logits": logits}
 
-    return Features(
-        "EfficientNet-lite0",
-        in_batches(partial(apply, 0), params),
-        fingerprint("efficientnet-1", of_params(params)),
-        in_batches(partial(apply, 1), params),
-    )
+    mark = fingerprint("efficientnet-1", of_params(params))
+    return of_network("EfficientNet-lite0", apply, params, mark)
 
 
 def extract(

@@ -86,10 +86,10 @@ def factor(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             f"finite but strongly biased; give more than {d} examples",
             stacklevel=3,
         )
-    mean = x.mean(axis=0, dtype=np.float64)
     if n <= d:
+        mean = x.mean(axis=0, dtype=np.float64)
         return mean, (x - mean) / np.sqrt(n - 1)
-    covariance = _scatter(x, mean) / (n - 1)
+    mean, covariance = moments(x)
     try:
         return mean, scipy.linalg.cholesky(covariance)
     except scipy.linalg.LinAlgError:

@@ -20,10 +20,7 @@ def nearest_ratio(train: np.ndarray, gen: np.ndarray) -> np.ndarray:
     Returns:
       (M,) in [0, 1]; 0 where the sample is a training example, also one that is there twice.
     """
-    train = checked(train, "train", at_least=2)
-    distances, _ = nearest(checked(gen, "gen", width_of=train), train, k=2)
-    first, second = distances.T
-    return np.divide(first, second, out=np.zeros(len(first)), where=second > 0)
+    return _ratio(_two_nearest(train, gen)[0])
 
 
 def authenticity(train: np.ndarray, gen: np.ndarray) -> float:
@@ -39,9 +36,27 @@ def authenticity(train: np.ndarray, gen: np.ndarray) -> float:
     Returns:
       A share in [0, 1]; about 1/2 for new samples of the same distribution, less for copies.
     """
+    return _authentic(train, *_two_nearest(train, gen))
+
+
+def memorisation(train: np.ndarray, gen: np.ndarray) -> tuple[float, float]:
+    """`authenticity`, and the share of `nearest_ratio` below `COPY_RATIO`, from one search."""
+    distances, index = _two_nearest(train, gen)
+    return _authentic(train, distances, index), float(np.mean(_ratio(distances) < COPY_RATIO))
+
+
+def _two_nearest(train: np.ndarray, gen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     train = checked(train, "train", at_least=2)
-    distances, index = nearest(checked(gen, "gen", width_of=train), train)
-    between = nearest_others(train)[0][:, 0]
+    return nearest(checked(gen, "gen", width_of=train), train, k=2)
+
+
+def _ratio(distances: np.ndarray) -> np.ndarray:
+    first, second = distances.T
+    return np.divide(first, second, out=np.zeros(len(first)), where=second > 0)
+
+
+def _authentic(train: np.ndarray, distances: np.ndarray, index: np.ndarray) -> float:
+    between = nearest_others(checked(train, "train"))[0][:, 0]
     return float(np.mean(between[index[:, 0]] < distances[:, 0]))
 
 

@@ -41,10 +41,12 @@ def precision_recall(
       InputError: a set has k or fewer examples, two widths, or values that are not finite.
     """
     real, fake = _two(real, fake)
-    met = Meeting(_own_balls(real, k), _own_balls(fake, k))
+    held = Holding(_own_balls(real, k), fake), Holding(_own_balls(fake, k), real)
     for rows, columns, block in products(fake, real):
-        met.add(rows, columns, squared(block, fake, real, rows, columns))
-    return met.strict_fidelity() if strict else met.fidelity()
+        squares = squared(block, fake, real, rows, columns)
+        held[0].add(columns, rows, squares)
+        held[1].add(rows, columns, squares.T)
+    return tuple(side.strict_share() if strict else side.share() for side in held)
 
 
 def density_coverage(real: np.ndarray, fake: np.ndarray, k: int = 5) -> tuple[float, float]:
@@ -65,10 +67,10 @@ def density_coverage(real: np.ndarray, fake: np.ndarray, k: int = 5) -> tuple[fl
       InputError: as `precision_recall`.
     """
     real, fake = _two(real, fake)
-    met = Meeting(_own_balls(real, k), _no_balls(fake))
+    held = Holding(_own_balls(real, k), fake)
     for rows, columns, block in products(fake, real):
-        met.add(rows, columns, squared(block, fake, real, rows, columns))
-    return met.density_coverage(k)
+        held.add(columns, rows, squared(block, fake, real, rows, columns))
+    return held.density(k), held.coverage()
 
 
 class AllPairs(NamedTuple):
@@ -121,59 +123,67 @@ def all_pairs(
     sums = PolynomialSums(real, chosen_real), PolynomialSums(fake, chosen_fake)
     balls_real = _own_balls(real, k, sums[0].within)
     balls_fake = _own_balls(fake, k, sums[1].within)
-    met = Meeting(balls_real, balls_fake)
+    by_real, by_fake = Holding(balls_real, fake), Holding(balls_fake, real)
     for rows, columns, block in products(fake, real):
         sums[1].between(sums[0], rows, columns, block)
-        met.add(rows, columns, squared(block, fake, real, rows, columns))
+        squares = squared(block, fake, real, rows, columns)
+        by_real.add(columns, rows, squares)
+        by_fake.add(rows, columns, squares.T)
     whole, *subsets = sums[1].unbiased_mmd(sums[0])
-    return AllPairs(float(whole), *met.fidelity(), *met.density_coverage(k), np.array(subsets))
+    return AllPairs(
+        kid=float(whole),
+        precision=by_real.share(),
+        recall=by_fake.share(),
+        density=by_real.density(k),
+        coverage=by_real.coverage(),
+        kid_subsets=np.array(subsets),
+    )
 
 
-class Meeting:
-    """Which rows of each set lie in balls of the other, below the radius and up to it.
+class Holding:
+    """Which rows lie in the balls of another set.
 
     Attributes:
-      held: (M,) real balls that hold each sample.
-      holds: (N,) whether each real ball holds a sample.
-      among_real: (M,) whether a real ball holds or touches each sample.
-      among_fake: (2, N) whether a sample's ball holds each real example, and holds or touches it.
+      count: (M,) balls that hold each row, below their radius.
+      within: (M,) whether a ball holds or touches each row.
+      filled: (N,) whether each ball holds a row.
     """
 
-    def __init__(self, real: Balls, fake: Balls):
-        self.real, self.fake = real, fake
-        n, m = len(real.radii), len(fake.radii)
-        self.held, self.holds = np.zeros(m, int), np.zeros(n, bool)
-        self.among_real, self.among_fake = np.zeros(m, bool), np.zeros((2, n), bool)
+    def __init__(self, of: Balls, rows: Rows):
+        self.of, self.rows = of, rows.exact
+        n, m = len(of.radii), len(rows.exact)
+        self.count, self.within, self.filled = (
+            np.zeros(m, int),
+            np.zeros(m, bool),
+            np.zeros(n, bool),
+        )
 
-    def add(self, rows: slice, columns: slice, block: np.ndarray) -> None:
-        """A tile of squares between samples and real examples."""
-        real, fake = self.real.part(columns), self.fake.part(rows)
-        below, within = inside(block, fake.centres, real)
-        self.held[rows] += np.count_nonzero(below, axis=1)
-        self.holds[columns] |= below.any(axis=0)
-        self.among_real[rows] |= within.any(axis=1)
-        for i, touched in enumerate(inside(block.T, real.centres, fake)):
-            self.among_fake[i, columns] |= touched.any(axis=1)
+    def add(self, part: slice, rows: slice, block: np.ndarray) -> None:
+        """A tile of squares (rows, part) between rows and centres of balls."""
+        below, within = inside(block, self.rows[rows], self.of.part(part))
+        self.count[rows] += np.count_nonzero(below, axis=1)
+        self.within[rows] |= within.any(axis=1)
+        self.filled[part] |= below.any(axis=0)
 
-    def fidelity(self) -> tuple[float, float]:
-        """Precision and recall with <=."""
-        return float(self.among_real.mean()), float(self.among_fake[1].mean())
+    def share(self) -> float:
+        """Share of rows that a ball holds or touches: precision, or recall."""
+        return float(self.within.mean())
 
-    def strict_fidelity(self) -> tuple[float, float]:
-        """Precision and recall with <."""
-        return float((self.held > 0).mean()), float(self.among_fake[0].mean())
+    def strict_share(self) -> float:
+        """Share of rows that a ball holds."""
+        return float((self.count > 0).mean())
 
-    def density_coverage(self, k: int) -> tuple[float, float]:
-        """Density and coverage."""
-        return float(self.held.sum() / (k * len(self.held))), float(self.holds.mean())
+    def density(self, k: int) -> float:
+        """Balls that hold a row, over k."""
+        return float(self.count.sum() / (k * len(self.count)))
+
+    def coverage(self) -> float:
+        """Share of balls that hold a row."""
+        return float(self.filled.mean())
 
 
 def _own_balls(x: Rows, k: int, watch=lambda *block: None) -> Balls:
     return balls(x, nearest_within(x, k, watch)[0][:, -1])
-
-
-def _no_balls(x: Rows) -> Balls:
-    return balls(x, np.full(len(x.near), -1.0))
 
 
 def _two(real: np.ndarray, fake: np.ndarray) -> tuple[Rows, Rows]:

@@ -82,9 +82,7 @@ def evaluator(
         ready["real"] = sets(side.images, side.labels)
 
     def sets(images, labels):
-        extractor = ready["features"]
-        logits = extractor.logits(images) if extractor.logits else None
-        return compare.Sets(extractor.function(images), logits, labels)
+        return compare.Sets(labels=labels, **ready["features"].all_of(images))
 
     def evaluate(params):
         drawn = draw(params, frozen, 0, num, batch=min(BATCH, num))
