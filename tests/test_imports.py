@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "diffjax"
 ORDER = [
     "cpu",
     "errors",
+    "atomic",
     "types",
     "schedules",
     "normals",

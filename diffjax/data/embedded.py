@@ -3,13 +3,13 @@
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from diffjax.atomic import atomic_write
 from diffjax.data.augment import Augmentation, Example
 from diffjax.data.emoji import one_caption
 from diffjax.data.source import Examples, Source
@@ -129,9 +129,8 @@ def read_table(texts: Sequence[str], encoder: Any, folder: Path) -> Table:
     except Exception:  # not there, or not whole
         arrays = encoded(texts, encoder)
         folder.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.npz")
-        np.savez(part, **dict(zip(("starts", "tokens", "vector"), arrays, strict=True)))
-        part.replace(path)
+        with atomic_write(path) as file:
+            np.savez(file, **dict(zip(("starts", "tokens", "vector"), arrays, strict=True)))
     return Table({text: i for i, text in enumerate(texts)}, *arrays, length)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from diffjax.atomic import atomic_write
 from diffjax.data.image import decode
 from diffjax.data.npz import array
 from diffjax.data.source import Arrays, Source
@@ -197,9 +198,8 @@ def prepare_emoji(data_dir: str | Path | None = None) -> Path:
 
             entries = json.loads(read(NAMES))
             arrays = records(entries, text, lambda name: read(f"{PICTURES}/{name}"))
-    part = path.with_suffix(".part.npz")
-    np.savez_compressed(part, **arrays)
-    part.replace(path)
+    with atomic_write(path) as file:
+        np.savez_compressed(file, **arrays)
     return path
 
 

@@ -28,12 +28,16 @@ def _to_floats(batch: Example) -> Example:
     import jax
 
     copies = jax.tree.map(np.array, batch)
-    x = copies.get("x")
-    if isinstance(x, np.ndarray) and x.dtype == np.uint8:
-        copies["x"] = x / np.float32(127.5) - 1
-    elif isinstance(x, np.ndarray) and x.dtype.kind == "f":
-        copies["x"] = x.astype(np.float32, copy=False)
+    if isinstance(copies.get("x"), np.ndarray):
+        copies["x"] = to_floats(copies["x"])
     return copies
+
+
+def to_floats(x: np.ndarray) -> np.ndarray:
+    """Bytes to float32 in [-1, 1], and floats to float32; others, such as tokens, as they are."""
+    if x.dtype == np.uint8:
+        return x / np.float32(127.5) - 1
+    return x.astype(np.float32, copy=False) if x.dtype.kind == "f" else x
 
 
 def arrays_of(batch: Example) -> Example:

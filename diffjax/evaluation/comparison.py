@@ -52,7 +52,7 @@ class Comparison:
                 drawn.write_whole(files[-1], self.extractor.all_of(images))
             bar.update(len(images))
         bar.close()
-        drawn.together()
+        parallel.wait_for_all("diffjax.evaluate")
         parts = [dict(np.load(file)) for file in files]
         joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
         return compare.Sets(labels=side.labels, **joined)

@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from diffjax import parallel
+from diffjax.atomic import atomic_write
 from diffjax.evaluation import sides
 from diffjax.evaluation.features import fingerprint
 from diffjax.experiment import Experiment, Frozen, Sampling
@@ -112,18 +113,10 @@ def samples_of(
             if parallel.is_main():
                 write_whole(files[-1], {"samples": found.images, **labels})
         progress(count)
-    together()
+    parallel.wait_for_all("diffjax.evaluate")
     parts = [sides.read_npz(file) for file in files]
     labels = None if parts[0].labels is None else np.concatenate([p.labels for p in parts])
     return sides.side(str(run.workdir), np.concatenate([p.images for p in parts]), labels)
-
-
-def together() -> None:
-    """Wait until every process is here, so that files of one can be read by all."""
-    if jax.process_count() > 1:
-        from jax.experimental.multihost_utils import sync_global_devices
-
-        sync_global_devices("diffjax.evaluate")
 
 
 def _settings(run: Run, sampling: Sampling | None) -> str:
@@ -138,10 +131,8 @@ def _settings(run: Run, sampling: Sampling | None) -> str:
 
 def write_whole(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write an npz whole or not at all."""
-    partial = path.with_name(f"{path.name}.part")
-    with partial.open("wb") as file:
+    with atomic_write(path) as file:
         np.savez(file, **arrays)
-    partial.rename(path)
 
 
 def denoising(run: Run, num: int, seed: int) -> np.ndarray:

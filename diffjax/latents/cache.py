@@ -5,7 +5,6 @@ Every process writes shards of its own. A shard appears under its name only when
 that a command that was killed goes on where it was, and ends with the same bytes.
 """
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,21 +15,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from diffjax.atomic import write_json
+from diffjax.data.pipeline import to_floats
 from diffjax.data.source import Examples
 from diffjax.errors import InputError
 from diffjax.latents.cached import RECORD, SCALE, data_fingerprint, read_json, shard_path
 
 READERS = 8  # threads
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write an object whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    with part.open("w") as file:
-        file.write(json.dumps(value, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def claim(folder: Path, record: Mapping[str, Any]) -> None:
@@ -89,16 +80,10 @@ def encoded(
     with ThreadPoolExecutor(READERS) as pool:
         for start in range(rows.start, rows.stop, batch):
             wanted = range(start, min(start + batch, rows.stop))
-            x = np.stack(list(pool.map(lambda i: pixels(examples[i]["x"]), wanted)))
+            x = np.stack(list(pool.map(lambda i: to_floats(np.asarray(examples[i]["x"])), wanted)))
             mean, logvar = encode(np.resize(x, (batch, *x.shape[1:])))
             both = (np.asarray(a, np.float32)[: len(wanted)] for a in (mean, logvar))
             yield from zip(*both, strict=True)
-
-
-def pixels(x: np.ndarray) -> np.ndarray:
-    """Bytes as float32 in [-1, 1], as the pipeline gives them to training."""
-    x = np.asarray(x)
-    return x / np.float32(127.5) - 1 if x.dtype == np.uint8 else x.astype(np.float32)
 
 
 def write(
@@ -206,10 +191,7 @@ def encode_run(workdir: Path, folder: Path, asked: Mapping[str, Any]) -> None:
     mine = len(range(place[0], record["shards"], place[1]))
     with tqdm(total=mine, unit=" shards", disable=not parallel.is_main(), leave=False) as bar:
         write(folder, encode, examples, record, batch, place, lambda shard: bar.update())
-    if place[1] > 1:
-        from jax.experimental.multihost_utils import sync_global_devices
-
-        sync_global_devices("latents")
+    parallel.wait_for_all("diffjax.latents.cache")
     parallel.on_main(lambda: finish(folder), f"could not finish {folder}")
     if parallel.is_main():
         print(f"{len(examples):,} examples as latents {coder.shape} in {folder}")

@@ -1,6 +1,6 @@
 """One program on one device, many, or many machines: meshes, shardings, pmap, processes."""
 
-from diffjax.parallel.distributed import connect, is_main, on_main, stop_together
+from diffjax.parallel.distributed import connect, is_main, on_main, stop_together, wait_for_all
 from diffjax.parallel.mesh import (
     abstract,
     fsdp_gradient,
@@ -41,4 +41,5 @@ __all__ = [
     "spec",
     "stop_together",
     "to_global_arrays",
+    "wait_for_all",
 ]

@@ -106,6 +106,18 @@ def on_main(action: Callable[[], None], refused: str) -> None:
         raise problem
 
 
+def wait_for_all(name: str) -> None:
+    """Wait until every process is here, so that files of one can be read by all.
+
+    Args:
+      name: of the place, the same in all.
+    """
+    if jax.process_count() > 1:
+        from jax.experimental.multihost_utils import sync_global_devices
+
+        sync_global_devices(name)
+
+
 @contextmanager
 def stop_together() -> Iterator:
     """`training.stop_on_signals` for any number of processes: all stop after the same step.

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from diffjax import parallel
+from diffjax.atomic import write_json
 from diffjax.errors import InputError
 
 PREFIX = "eval/"
@@ -73,9 +74,7 @@ class Kept:
         best = self.best if value is None else self.best.after(step, value)
         self._share(best)
         if parallel.is_main():
-            temporary = self.workdir / f"{RECORD}.tmp"
-            temporary.write_text(json.dumps(best._asdict(), indent=2) + "\n")
-            temporary.replace(self.workdir / RECORD)
+            write_json(self.workdir / RECORD, best._asdict())
 
     def _share(self, best: Best) -> None:
         """The main process's best step on all, which decide together what is deleted."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from diffjax import cascade, parallel
 from diffjax.conditioning import Condition
+from diffjax.data.pipeline import to_floats
 from diffjax.errors import InputError
 from diffjax.experiment import Model
 from diffjax.media.image import load_image
@@ -134,7 +135,7 @@ def small_pictures(base: Trained) -> Callable[..., np.ndarray]:
         have = last.get(settings, np.zeros((0, *base.model.example.shape), np.float32))
         if num > len(have):
             wanted = (seed, num - len(have), len(have), min(num, batch), given)
-            more = open_once(mesh, steps, scale)(*wanted).images / np.float32(127.5) - 1
+            more = to_floats(open_once(mesh, steps, scale)(*wanted).images)
             have = np.concatenate([have, more])
             last.clear()
             last[settings] = have

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from diffjax import samplers
+from diffjax.atomic import write_json
 from diffjax.errors import InputError, sentence
 from diffjax.experiment import Model, Sampling
 from diffjax.types import Schedule
@@ -63,11 +64,10 @@ def write(folder: Path, record: dict[str, Any]) -> None:
     Raises:
       InputError: the folder cannot be written.
     """
-    path, temporary = Path(folder) / TUNED, Path(folder) / f"{TUNED}.tmp"
+    path = Path(folder) / TUNED
     tried = {calls: [c._asdict() for c in found] for calls, found in record["tried"].items()}
     try:
-        temporary.write_text(json.dumps({**record, "tried": tried}, indent=1) + "\n")
-        temporary.replace(path)
+        write_json(path, {**record, "tried": tried}, indent=1)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}.") from error
 

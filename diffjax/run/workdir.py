@@ -6,13 +6,13 @@ A workdir is code: its config.py runs when it is trained further or sampled.
 import ast
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from diffjax.atomic import write_json
 from diffjax.errors import InputError, sentence
 from diffjax.experiment import Experiment
 from diffjax.run.config import build, load
@@ -67,12 +67,7 @@ def read_record(workdir: Path) -> dict[str, Any] | None:
 
 def write_record(workdir: Path, record: Mapping[str, Any]) -> None:
     """Write config.json whole or not at all."""
-    temporary = workdir / f"{RECORD}.tmp"
-    with temporary.open("w") as file:
-        file.write(json.dumps(record, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(workdir / RECORD)
+    write_json(workdir / RECORD, record)
 
 
 def save_config(

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from diffjax.atomic import atomic_write
+
 
 class MetricsLog(NamedTuple):
     """Functions that write to one run's logs.
@@ -36,9 +38,8 @@ def open_log(workdir: Path, step: int) -> MetricsLog:
 
     path = workdir / "metrics.jsonl"
     kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(line + "\n" for line in kept))
-    temporary.replace(path)
+    with atomic_write(path) as whole:
+        whole.write("".join(line + "\n" for line in kept).encode())
     file = path.open("a", buffering=1)
     events = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1 if step else None)
 
