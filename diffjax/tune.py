@@ -174,27 +174,25 @@ def candidates(given, calls, asked, tried) -> Iterator[Any]:
     from diffjax import grids, samplers
 
     compared, learned_from = given
+    runs = {name: runner(compared, name) for name in SAMPLERS}
     done = {(c.sampler, c.source) for c in tried}
     for name in SAMPLERS:
-        run = runner(compared, name)
         for source in GRIDS:
             if (name, source) not in done:
                 ts = getattr(grids, source)(compared.schedule, calls)
-                yield measured(run, compared, name, source, ts)
+                yield measured(runs[name], compared, name, source, ts)
     if calls < 2 or not asked["learn_steps"]:
         return
     best = min((c for c in tried if c.source in GRIDS), key=lambda c: c.error)
     times = {c.source: c for c in tried if c.sampler == best.sampler}
     if "learned" not in times:
         ts, _ = learned(samplers.learn_grid, learned_from, best.sampler, best.times, asked)
-        run = runner(compared, best.sampler)
-        yield measured(run, compared, best.sampler, "learned", ts)
+        yield measured(runs[best.sampler], compared, best.sampler, "learned", ts)
     if "decoupled" not in times:
         start = min((c for c in tried if not c.offsets), key=lambda c: c.error)
         how = samplers.learn_decoupled_grid
         ts, offsets, _ = learned(how, learned_from, start.sampler, start.times, asked)
-        run = runner(compared, start.sampler)
-        yield measured(run, compared, start.sampler, "decoupled", ts, offsets)
+        yield measured(runs[start.sampler], compared, start.sampler, "decoupled", ts, offsets)
 
 
 def runner(problem: Problem, name: str) -> Callable:

@@ -21,6 +21,7 @@ from diffjax.types import (
     Network,
     Parameterization,
     Params,
+    PerSample,
     Prediction,
     Samples,
     Schedule,
@@ -84,15 +85,22 @@ def progressive_distillation(
         x0, cond = split_batch(batch)
         index_key, eps_key, network_key = jax.random.split(key, 3)
         i = jax.random.randint(index_key, x0.shape[:1], 1, steps + 1)
-        t, middle, s = ts[2 * i], ts[2 * i - 1], ts[2 * i - 2]
-        x_t = q_sample(schedule, x0, t, jax.random.normal(eps_key, x0.shape, x0.dtype))
-        known = teacher(frozen)
-        target = progressive_target(schedule, lambda x, t: known(x, t, cond), x_t, t, middle, s)
+        times = ts[2 * i], ts[2 * i - 1], ts[2 * i - 2]
+        eps = jax.random.normal(eps_key, x0.shape, x0.dtype)
         student = make_denoiser(network, params, schedule, parameterization, network_key)
-        error = squared(student(x_t, t, cond).x0 - jax.lax.stop_gradient(target))
-        return jnp.mean(weighting(logsnr(schedule, t)) * error), {}
+        known, own = (lambda x, t, d=d: d(x, t, cond) for d in (teacher(frozen), student))
+        return jnp.mean(_errors(schedule, weighting, own, known, x0, eps, times)), {}
 
     return loss
+
+
+def _errors(schedule, weighting, own, known, x0, eps, times) -> PerSample:
+    """Weighted squared errors (B,) of a student to the target of its teacher, both bound."""
+    t, middle, s = times
+    x_t = q_sample(schedule, x0, t, eps)
+    target = progressive_target(schedule, known, x_t, t, middle, s)
+    error = squared(own(x_t, t).x0 - jax.lax.stop_gradient(target))
+    return weighting(logsnr(schedule, t)) * error
 
 
 def progressive_stages(
@@ -141,19 +149,19 @@ def progressive_stages(
         )
         n = steps // 2 ** (number + 1)
         i = jax.random.randint(index_key, x0.shape[:1], 1, n + 1)
-        t, middle, s = (clean + (schedule.t_max - clean) * (i - part) / n for part in (0, 0.5, 1))
-        x_t = q_sample(schedule, x0, t, jax.random.normal(eps_key, x0.shape, x0.dtype))
-        own = make_denoiser(network, past, schedule, parameterization)
+        times = (clean + (schedule.t_max - clean) * (i - part) / n for part in (0, 0.5, 1))
+        eps = jax.random.normal(eps_key, x0.shape, x0.dtype)
+        before = make_denoiser(network, past, schedule, parameterization)
+        student = make_denoiser(network, params, schedule, parameterization, network_key)
 
         def known(x, t):
-            asked = (lambda: teacher(frozen)(x, t, cond).x0, lambda: own(x, t, cond).x0)
+            asked = (lambda: teacher(frozen)(x, t, cond).x0, lambda: before(x, t, cond).x0)
             return Prediction(jax.lax.cond(number == 0, *asked))
 
-        target = progressive_target(schedule, known, x_t, t, middle, s)
-        student = make_denoiser(network, params, schedule, parameterization, network_key)
-        error = squared(student(x_t, t, cond).x0 - jax.lax.stop_gradient(target))
+        own = lambda x, t: student(x, t, cond)  # noqa: E731
+        errors = _errors(schedule, weighting, own, known, x0, eps, times)
         kept = {"iteration": jnp.asarray(iteration) + 1, "teacher_params": past}
-        return jnp.mean(weighting(logsnr(schedule, t)) * error), {"steps": n, "context": kept}
+        return jnp.mean(errors), {"steps": n, "context": kept}
 
     return loss
 

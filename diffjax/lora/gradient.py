@@ -14,9 +14,9 @@ from diffjax.types import Array, Params, PyTree
 def aligned(gradient: Array, rank: int, gamma: Any = 16.0) -> Layer:
     """Matrices along the 2r largest singular directions of a gradient: Wang et al. 2024, Eq. 14.
 
-    With G = V S U' (Linen's, in by out), A = c V[:, :r] and B = c U[:, r:2r]', where
-    c = out^(1/4) / sqrt(gamma). The first step of gradient descent on A and B, with W - s A B in
-    place of W, then changes the kernel by c^2 s^2 times the best approximation of G of rank 2r.
+    G = V S U' (Linen's, in by out), A = c V[:, :r], B = c U[:, r:2r]' and
+    c = out^(1/4) / sqrt(gamma). W - s A B takes the place of W. The first step of gradient descent
+    on A and B then changes the kernel by c^2 s^2 times the best approximation of G of rank 2r.
     Directions that G does not have are zeros.
 
     Args:

@@ -32,6 +32,7 @@ class Pipeline(NamedTuple):
       settings: the other entries of model_index.json.
       loras: LoRA files and their scales, merged one after the other.
       file: the one file that holds the weights of all parts; None where each has its own.
+      whole: what that file is.
     """
 
     folder: Path
@@ -40,6 +41,7 @@ class Pipeline(NamedTuple):
     settings: Mapping[str, Any]
     loras: tuple[tuple[Path, float], ...] = ()
     file: Path | None = None
+    whole: whole_files.WholeFile | None = None
 
 
 def is_pipeline(path: Path) -> bool:
@@ -85,7 +87,7 @@ def one_file(path: Path) -> Pipeline:
     folder, whole = path.resolve().parent, whole_files.whole_file(path)
     classes = {name: part.kind for name, part in whole.parts.items()}
     classes |= dict.fromkeys(whole.tokenizers, "CLIPTokenizer")
-    return Pipeline(folder, whole.kind, classes, {}, file=path)
+    return Pipeline(folder, whole.kind, classes, {}, file=path, whole=whole)
 
 
 def config_in_one_file(pipeline: Pipeline, name: str) -> dict[str, Any] | None:
@@ -96,7 +98,7 @@ def config_in_one_file(pipeline: Pipeline, name: str) -> dict[str, Any] | None:
     """
     if (pipeline.folder / name / "config.json").is_file():
         return None
-    whole = whole_files.whole_file(pipeline.file)
+    whole = pipeline.whole
     found = read_scheduler(pipeline.folder / name) or whole.scheduler
     if found is None:
         raise InputError(
@@ -164,7 +166,7 @@ def open_part(pipeline: Pipeline, name: str) -> Part:
         given = [pipeline.file], config_in_one_file(pipeline, name)
         opened = within(pipeline, name, open_network, pipeline.folder / name, *given)
         theirs = [*opened.architecture.names, *opened.architecture.ignored]
-        part = whole_files.whole_file(pipeline.file).parts[name]
+        part = pipeline.whole.parts[name]
         find = partial(whole_files.part_of, part=part, names=theirs, config=opened.config)
     network = opened.architecture.finish({}, opened.config)
     change = partial(merged, pipeline, name)

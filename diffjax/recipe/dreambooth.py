@@ -55,9 +55,7 @@ def subject(
     Raises:
       InputError: pictures, prior or base that are not what they should be.
     """
-    size = model.example.shape[0]
-    of_subject = data.images(pictures, size)
-    x = np.stack([example["x"] for example in of_subject.examples])
+    x = pictures_of(pictures, model)
     own = as_source(x, prompted(model.conditions, prompt, len(x)))
     if prior is None:
         return own
@@ -65,6 +63,12 @@ def subject(
     return data.mixed(
         own, as_source(drawn, prompted(model.conditions, prior_prompt, len(drawn))), weight
     )
+
+
+def pictures_of(pictures: str | Path, model: Model) -> np.ndarray:
+    """The pictures of a folder or an npz at the size that a model draws, (N, H, W, C)."""
+    found = data.images(pictures, model.example.shape[0])
+    return np.stack([example["x"] for example in found.examples])
 
 
 def as_source(x: np.ndarray, raw: Raw) -> data.Source:

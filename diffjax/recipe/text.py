@@ -22,7 +22,7 @@ from diffjax.errors import InputError
 from diffjax.models.text.bert import mean_of
 from diffjax.models.text.encoding import Encoding
 from diffjax.pretrained.architecture import Encoder
-from diffjax.pretrained.load import leaves_of, open_network
+from diffjax.pretrained.load import Opened, leaves_of, open_network
 from diffjax.pretrained.prompts import prompts_of
 from diffjax.pretrained.tokenizer import KINDS, load_tokenizer, tokenize
 from diffjax.types import Array, LossFn
@@ -55,13 +55,7 @@ def text_encoder(text: str = "minilm", text_length: int = 24) -> TextEncoder:
         CLIP, T5 or BERT with its tokenizer inside or beside it.
       text_length: tokens of a caption; of a longer one the middle is left out.
     """
-    folder = minilm_folder() if text == "minilm" else Path(text)
-    opened = open_network(folder)
-    network = opened.architecture.finish({}, opened.config)
-    if not isinstance(network, Encoder) or not jnp.issubdtype(
-        opened.architecture.inputs[0].dtype, jnp.integer
-    ):
-        raise InputError(f"{folder} is no text encoder; expected CLIP, T5 or BERT.")
+    folder, opened, network = open_encoder(text)
     words = tokenizer_folder(folder)
     run = functools.partial(text_arrays, network.encode)
     ids = jax.ShapeDtypeStruct((1, text_length), np.int32)
@@ -79,6 +73,21 @@ def text_encoder(text: str = "minilm", text_length: int = 24) -> TextEncoder:
 
     example = {k: jax.ShapeDtypeStruct(a.shape[1:], jnp.float32) for k, a in shapes.items()}
     return TextEncoder(example, encode, fingerprint)
+
+
+def open_encoder(text: str) -> tuple[Path, Opened, Encoder]:
+    """The folder of --text, what it holds, and its network.
+
+    Raises:
+      InputError: it is no text encoder.
+    """
+    folder = minilm_folder() if text == "minilm" else Path(text)
+    opened = open_network(folder)
+    network = opened.architecture.finish({}, opened.config)
+    reads = opened.architecture.inputs[0].dtype
+    if not isinstance(network, Encoder) or not jnp.issubdtype(reads, jnp.integer):
+        raise InputError(f"{folder} is no text encoder; expected CLIP, T5 or BERT.")
+    return folder, opened, network
 
 
 def text_arrays(encode: Callable[..., Encoding], params: Any, ids: Array, mask: Array) -> dict:

@@ -16,9 +16,10 @@ from diffjax import data
 from diffjax.conditioning import Condition, text
 from diffjax.errors import InputError
 from diffjax.experiment import Experiment
-from diffjax.pretrained.load import leaves_of, open_network
+from diffjax.pretrained.load import leaves_of
 from diffjax.pretrained.tokenizer import load_tokenizer, tokenize
-from diffjax.recipe.text import MINILM, minilm_folder, text_arrays, tokenizer_folder
+from diffjax.recipe.dreambooth import pictures_of
+from diffjax.recipe.text import MINILM, open_encoder, text_arrays, tokenizer_folder
 from diffjax.recipe.training import Training
 from diffjax.run.weights import from_run
 from diffjax.run.workdir import load_experiment, read_record
@@ -58,9 +59,8 @@ def words_of(encoder: str, length: int, first: str) -> Words:
     Raises:
       InputError: a word is not one token of the encoder, or its table is not known.
     """
-    folder = minilm_folder() if encoder == "minilm" else Path(encoder)
-    opened, tokenizer = open_network(folder), load_tokenizer(tokenizer_folder(folder))
-    network = opened.architecture.finish({}, opened.config)
+    folder, opened, network = open_encoder(encoder)
+    tokenizer = load_tokenizer(tokenizer_folder(folder))
 
     def tokens(texts):
         ids, mask = tokenize(tokenizer, texts, length)
@@ -164,8 +164,7 @@ def with_new_word(
         return {"word": frozen["encoder"]["word_embeddings"]["embedding"][words.first]}, {}
 
     def source():
-        found = data.images(pictures, model.example.shape[0])
-        x = np.stack([example["x"] for example in found.examples])
+        x = pictures_of(pictures, model)
         rows = np.resize(np.arange(len(prompts)), len(x) * len(prompts))
         raw = {name: a[rows] for name, a in words.tokens(prompts).items()}
         return data.Source(data.Arrays(x=np.repeat(x, len(prompts), 0), **raw), x.shape[1:], 0)
