@@ -21,6 +21,7 @@ def flags(
     sampler: str = "ddim",
     grid: str = "trailing",
     guidance_scale: float = 1.0,
+    corrected: bool = False,
     seed: int = 0,
     batch_size: int = 250,
     step: int | None = None,
@@ -40,6 +41,9 @@ def flags(
       sampler: name of a sampler; --list samplers shows them all.
       grid: name of a grid of times; --list grids shows them all.
       guidance_scale: 1 is no guidance.
+      corrected: draw the law p(x | c)^w p(x)^(1 - w) of the guidance scale w, which guidance by
+        itself misses, by sequential Monte Carlo with ancestral steps; each batch is one set of
+        particles, all of one condition.
       seed: the same seed gives the same samples, whatever the batch size; 0 to 2^32 - 1.
       batch_size: samples per compiled call.
       step: step of the checkpoint; default the newest that is intact.
@@ -124,8 +128,16 @@ def main(argv):
     ts = None if name in adaptive else make_grid(model.schedule, asked["steps"], **spacing)
     from diffjax.run.writing import draw_and_write  # once nothing is left to refuse
 
-    raw = read_conditions(model, asked["num"], given)
-    draw_and_write(weights, model, constructor, options, ts, raw, asked)
+    raw, loop = read_conditions(model, asked["num"], given), None
+    if asked["corrected"]:
+        from diffjax.run import tilted
+
+        if f.is_given(argv, "sampler") or ts is None:
+            raise InputError("--corrected takes steps of its own; leave out --sampler.")
+        tilted.check(model, raw, asked)
+        options = {"scale": asked["guidance_scale"]}
+        model, constructor, loop = tilted.of_pairs(model), tilted.corrected, tilted.particles
+    draw_and_write(weights, model, constructor, options, ts, raw, asked, loop)
 
 
 def read_conditions(model, num, given):
