@@ -59,6 +59,7 @@ ROWS = (
     Row("ECT", "digits_ect"),
     Row("iCT", "digits_ict"),
     Row("IMM", "digits_imm"),
+    Row("drifting", "digits_drifting", (1,)),
     Row("guidance distillation, DDIM", "digits_guidance", (*STEPS, 50)),
 )
 
