@@ -7,7 +7,6 @@
 The scale of guidance is an input of the student. docs/few_step.md has the figures.
 """
 
-import jax.numpy as jnp
 from digits import digits_model
 
 from diffjax import data, distill, recipe
@@ -21,11 +20,11 @@ from diffjax.run.weights import trained
     unet=recipe.unet,
     taught=distill.teaching,
 )
-def get_config(train, unet, taught, solver_steps: int = 8) -> Experiment:
+def get_config(train, unet, taught, solver_steps: int = 16) -> Experiment:
     """The experiment.
 
     Args:
-      solver_steps: Heun steps of the teacher between noise and data.
+      solver_steps: Heun steps of the teacher between noise and data, even in time.
     """
     base = digits_model(module := unet(num_classes=10))
     student = distill.student(base, module, predict_v)
@@ -35,7 +34,7 @@ def get_config(train, unet, taught, solver_steps: int = 8) -> Experiment:
         base.schedule,
         predict_v,
         teacher.denoiser,
-        base.schedule.t_max * jnp.linspace(1, 0, solver_steps + 1) ** 1.5,
+        distill.even_times(base.schedule, solver_steps),
     )
     loss = distill.at_drawn_scales(loss, taught.scales)
     return distill.experiment(student, loss, data.digits, train._asdict(), teacher)
