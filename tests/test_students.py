@@ -11,7 +11,17 @@ import pytest
 from oracles import draw, exact_denoiser, gaussian, gaussian_flow, network_of
 from scripts import ROOT, run, saved
 
-from diffjax import conditioning, distill, models, parallel, recipe, samplers, schedules, weighting
+from diffjax import (
+    conditioning,
+    distill,
+    grids,
+    models,
+    parallel,
+    recipe,
+    samplers,
+    schedules,
+    weighting,
+)
 from diffjax.errors import InputError
 from diffjax.parameterization import make_denoiser, predict_v
 from diffjax.types import Prediction
@@ -36,6 +46,22 @@ def test_a_network_of_one_schedule_on_another_is_that_ones_denoiser():
     np.testing.assert_allclose(moved(x, t, None).x0, wanted, atol=2e-5)
     known = distill.denoiser_on(exact_denoiser(DATA, old), old, LINE)
     np.testing.assert_allclose(known(x, t, None).x0, wanted, atol=2e-5)
+
+
+def test_heun_leaves_noise_on_a_coarse_grid_of_noise_levels_and_none_on_one_even_in_time():
+    """The deviation at the end of a consistency function's target, over that of the flow."""
+    cosine, data = schedules.vp_cosine(), gaussian([0.0], 0.5)
+    denoise = lambda x, t: exact_denoiser(data, cosine)(x, t, None)  # noqa: E731
+
+    @jax.jit
+    def end(ts):
+        step = lambda x, t: (distill.heun_step(cosine, denoise, x, *t), None)  # noqa: E731
+        pairs = jnp.stack([ts[:-1], ts[1:]], 1)[..., None]
+        return jax.lax.scan(step, jnp.ones((1, 1)), pairs)[0][0, 0]
+
+    wanted = gaussian_flow([0.0], 0.5, cosine, jnp.ones((1, 1)), cosine.t_max, 0.0)[0, 0]
+    np.testing.assert_allclose(end(distill.even_times(cosine, 16)) / wanted, 1, atol=0.01)
+    assert end(grids.karras(cosine, 10)) / wanted > 1.15
 
 
 @pytest.mark.exhaustive
