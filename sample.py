@@ -7,8 +7,10 @@ sample only those you trust.
 """
 
 import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 Kind = Literal["samplers", "grids", "conditions", "configs"]
 EDITS = ("init_image", "to_image", "measurement", "operator", "method", "strength")
@@ -21,6 +23,7 @@ def flags(
     sampler: str = "ddim",
     grid: str = "trailing",
     guidance_scale: float = 1.0,
+    corrected: bool = False,
     seed: int = 0,
     batch_size: int = 250,
     step: int | None = None,
@@ -40,6 +43,9 @@ def flags(
       sampler: name of a sampler; --list samplers shows them all.
       grid: name of a grid of times; --list grids shows them all.
       guidance_scale: 1 is no guidance.
+      corrected: draw the law p(x | c)^w p(x)^(1 - w) of the guidance scale w, which guidance by
+        itself misses, by sequential Monte Carlo with ancestral steps; each batch is one set of
+        particles, all of one condition.
       seed: the same seed gives the same samples, whatever the batch size; 0 to 2^32 - 1.
       batch_size: samples per compiled call.
       step: step of the checkpoint; default the newest that is intact.
@@ -57,15 +63,32 @@ def flags(
     """
 
 
+class Request(NamedTuple):
+    """What the flags ask for.
+
+    Attributes:
+      asked: values of the flags of every draw.
+      processes: values of the flags of several processes.
+      conditions: values of the conditions' flags, by flag.
+      constructor: of the sampler.
+      options: its keywords.
+      grid: (schedule, steps) -> ts; None for a sampler that chooses its own steps.
+    """
+
+    asked: Mapping[str, Any]
+    processes: Mapping[str, Any]
+    conditions: Mapping[str, Any]
+    constructor: Callable
+    options: Mapping[str, Any]
+    grid: Callable | None
+
+
 def main(argv):
     """Read the flags, restore the averaged weights, draw, and write the files."""
-    from diffjax import grids, samplers
     from diffjax.errors import InputError
-    from diffjax.experiment import Sampling
     from diffjax.run import flags as f
-    from diffjax.run import listing, start, tuned
-    from diffjax.run.opening import open_asked, published
-    from diffjax.types import AdaptiveSampler, Grid, Sampler
+    from diffjax.run import start, tuned
+    from diffjax.run.opening import open_asked
 
     argv = [*argv]
     if f.is_given(argv, *EDITS):
@@ -84,6 +107,29 @@ def main(argv):
         folder = workdir or Path(f.early_flag(argv, "--pretrained"))
         model, tuned_for = tuned.at_steps(model, folder, f.early_flag(argv, "--steps"))
         print(tuned_for) if tuned_for else None
+    request = read_flags(argv, model, f"sample.py {workdir or 'WORKDIR'}")
+    if request is None:
+        return
+    if model is None:
+        raise InputError(
+            "give the workdir of a trained model, as in `python sample.py runs/digits`, or "
+            "--pretrained with a folder of published weights."
+        )
+    if not distributed:
+        start.join_processes(**request.processes)
+    draw(model, weights, request)
+
+
+def read_flags(argv, model, prog) -> Request | None:
+    """The flags; None where they asked for a list, which is printed."""
+    from diffjax import grids, samplers
+    from diffjax.errors import InputError
+    from diffjax.experiment import Sampling
+    from diffjax.run import flags as f
+    from diffjax.run import listing, start
+    from diffjax.run.opening import published
+    from diffjax.types import AdaptiveSampler, Grid, Sampler
+
     usual = model.sampling if model else Sampling()
     stepped = f.constructors(samplers, Sampler)
     adaptive = f.constructors(samplers, AdaptiveSampler)
@@ -95,7 +141,7 @@ def main(argv):
     wanted = "samplers" if "--list-samplers" in argv else f.early_flag(argv, "--list")
     if wanted in listing.LISTS:
         print(listing.LISTS[wanted](known, makers, model, taken))
-        return
+        return None
     name, constructor = f.named("sampler", argv, "--sampler", usual.sampler, known)
     grid_name, make_grid = f.named("grid", argv, "--grid", usual.grid, makers)
     of_sampler = f.options_of(constructor, taken)
@@ -105,34 +151,36 @@ def main(argv):
     defaults |= defaults.pop("options") if constructor is usual.sampler else {}
     defaults |= defaults.pop("grid_options") if make_grid is usual.grid else {}
     asked, _, processes, _, *given, options, spacing = f.parse(
-        f"sample.py {workdir or 'WORKDIR'}", __doc__, shared, argv, defaults=defaults
+        prog, __doc__, shared, argv, defaults=defaults
     )
-    if model is None:
-        raise InputError(
-            "give the workdir of a trained model, as in `python sample.py runs/digits`, or "
-            "--pretrained with a folder of published weights."
-        )
     f.at_least_one(asked, ("num", "batch_size", "steps"))
     f.check_seed(asked["seed"])
     options = f.keywords(constructor, options, stepped, taken)
     options = dict(usual.options) | options if constructor is usual.sampler else options
     spacing = f.keywords(make_grid, spacing, makers, also_taken)
-    if not distributed:
-        start.join_processes(**processes)
     if name in adaptive and f.is_given(argv, "steps", "grid"):
         raise InputError(f"{name} chooses its own steps; leave out --steps and --grid.")
-    ts = None if name in adaptive else make_grid(model.schedule, asked["steps"], **spacing)
-    from diffjax.run.writing import draw_and_write  # once nothing is left to refuse
+    if asked["corrected"] and (name in adaptive or f.is_given(argv, "sampler")):
+        raise InputError("--corrected takes steps of its own; leave out --sampler.")
+    conditions = {name: value for values in given for name, value in values.items()}
+    grid = None if name in adaptive else partial(make_grid, **spacing)
+    return Request(asked, processes, conditions, constructor, options, grid)
 
-    raw = read_conditions(model, asked["num"], given)
-    draw_and_write(weights, model, constructor, options, ts, raw, asked)
 
-
-def read_conditions(model, num, given):
-    """The raw conditions of all samples, from the values of the conditions' flags."""
+def draw(model, weights, request):
+    """Draw what the flags ask for, and write the files."""
+    from diffjax.run import tilted
     from diffjax.run.draw import conditions_of
+    from diffjax.run.writing import draw_and_write
 
-    return conditions_of(model, num, {k: v for values in given for k, v in values.items()})
+    asked, constructor, options, loop = request.asked, request.constructor, request.options, None
+    ts = request.grid and request.grid(model.schedule, asked["steps"])
+    raw = conditions_of(model, asked["num"], request.conditions)
+    if asked["corrected"]:
+        tilted.check(model, raw, asked)
+        options = {"scale": asked["guidance_scale"]}
+        model, constructor, loop = tilted.of_pairs(model), tilted.corrected, tilted.particles
+    draw_and_write(weights, model, constructor, options, ts, raw, asked, loop)
 
 
 if __name__ == "__main__":

@@ -154,7 +154,8 @@ def train(experiment, workdir, run):
     )
     share, e = parallel.share_of_batch(mesh), experiment
     given = (source, e.batch_size, e.seed, first, e.augment, *share)
-    batches = place(map(data.arrays_of, data.batches(*given, workers=run["workers"])))
+    placed = place(map(data.arrays_of, data.batches(*given, workers=run["workers"])))
+    batches = training.Waited(placed)
     log = training.open_log(workdir, first) if parallel.is_main() else training.no_log()
     draw = preview(experiment.model, source.examples, mesh)
 
@@ -164,7 +165,7 @@ def train(experiment, workdir, run):
             log.image(step, sheet)
 
     with faults_told(manager, keep, workdir), progress_bar(experiment, first) as bar:
-        callbacks = reporters(experiment, run, workdir, keep.save, log, bar, picture)
+        callbacks = reporters(experiment, run, workdir, keep.save, log, bar, batches, picture)
         if run["evaluate_every"]:
             from diffjax.evaluation.training import evaluator, while_training
 
@@ -179,6 +180,8 @@ def train(experiment, workdir, run):
         if reached == steps:
             picture(steps, state, workdir / "samples.png")
         log.close()
+    if reached > first:
+        say(f"waited for data {batches.whole():.1%} of the time")
     tell_end(workdir, reached, steps, best.best, say)
 
 

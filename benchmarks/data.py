@@ -1,5 +1,8 @@
 """Images per second of the input pipeline alone: `python benchmarks/data.py [CONFIG.py ...]`.
 
+With `--torch PYTHON` as the first arguments, beside torch's DataLoader and torchvision on the same
+photos instead, in turns, the best of three each; PYTHON has torch and torchvision.
+
 Digits, Fashion-MNIST where it is prepared, a folder of 1,000 JPEGs of 500 x 375 that is made
 for the purpose, and the source of each config that is named. Batches of 64 as training gets
 them, cropped and resized, flipped, in floats. A source in memory is read once before the
@@ -7,6 +10,7 @@ time is taken; the others begin with their workers running.
 """
 
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +28,7 @@ from diffjax.run import config
 BATCH = 64
 SECONDS = 5.0
 PHOTOS = 1000
+ROUNDS = 3
 
 
 def photos(folder):
@@ -74,6 +79,25 @@ def rows(folder, configs):
         yield path, source, (0,) if source.in_memory else (0, 1, 2)
 
 
+def beside_torch(python):
+    """Print the rates of both for photos of three sizes."""
+    print("| photos to | workers | diffjax, images/s | torch, images/s | ratio |")
+    print("|---|---:|---:|---:|---:|")
+    other = Path(__file__).parent / "torch_data.py"
+    with tempfile.TemporaryDirectory() as folder:
+        photos(folder)
+        for size in (64, 256, 512):
+            source = streamed(lambda size=size: data.folder(folder, size, decode_all=False))
+            for workers in (0, 2):
+                ours, theirs = [], []
+                for _ in range(ROUNDS):
+                    ours.append(rate(source, workers))
+                    command = [python, other, folder, str(size), str(workers), str(SECONDS)]
+                    theirs.append(float(subprocess.check_output(command)))
+                a, b = max(ours), max(theirs)
+                print(f"| {size} | {workers} | {a:,.0f} | {b:,.0f} | {a / b:.2f} |", flush=True)
+
+
 def main(configs):
     """Print the table."""
     with tempfile.TemporaryDirectory() as folder:
@@ -86,4 +110,4 @@ def main(configs):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    beside_torch(sys.argv[2]) if sys.argv[1:2] == ["--torch"] else main(sys.argv[1:])

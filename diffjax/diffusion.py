@@ -1,8 +1,8 @@
 """The forward process, its posterior, and what can be read off x_t and x0.
 
-Everything is written for an interval s < t of any length, so that a respaced process
-needs no new tables, and in terms of the ratio SNR(t)/SNR(s), so that nothing divides by
-zero at clean data (sigma 0) or at zero terminal SNR (alpha 0).
+Everything is written for an interval s < t of any length: a respaced process needs no new
+tables. It is written in the ratio SNR(t)/SNR(s): nothing divides by zero at clean data (sigma
+0) or at zero terminal SNR (alpha 0).
 """
 
 from collections.abc import Callable, Sequence

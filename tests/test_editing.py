@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from oracles import exact_denoiser, gaussian
+from scipy.integrate import solve_ivp
 
 from diffjax import editing, grids, guidance, prior_sample, sample, samplers, schedules
 from diffjax.diffusion import sample_keys, step_noise
@@ -235,6 +236,57 @@ def test_ddpm_inversion_comes_back(x64):
     start, maps = editing.ddpm_inversion(CIRCLE, denoiser, x0, ts[:-1], noise[:-1])
     back = editing.replay(CIRCLE, denoiser, start, ts[:-1], maps)
     np.testing.assert_allclose(back, x0, atol=1e-9)
+
+
+def reverse_moments(twist_variance, prior=0.25, noise=0.04, y=1.0):
+    """Mean and deviation at the end of the reverse SDE of alpha = 1, sigma^2 = tau.
+
+    Its score is that of the prior and of N(y; x0_hat, noise + twist_variance(tau)), linear in x.
+    """
+
+    def rate(log_tau, state):
+        tau, (mean, variance) = np.exp(log_tau), state
+        k = prior / (prior + tau)
+        g = k / (noise + twist_variance(tau))
+        pull = -1 / (prior + tau) - g * k
+        return -tau * np.array([pull * mean + g * y, 2 * pull * variance + 1])
+
+    span = (np.log(1e8), np.log(1e-9))
+    end = solve_ivp(rate, span, [0, 1e8], method="LSODA", rtol=1e-9, atol=1e-12).y[:, -1]
+    return end[0], np.sqrt(end[1])
+
+
+@SLOW
+@pytest.mark.parametrize(
+    ("variance", "twist_variance", "distance"),
+    [
+        (lambda schedule, t: 0.0 * t, lambda tau: 0.0, 0.143),  # DPS
+        (editing.guided_variance, lambda tau: tau / (1 + tau), 0.072),  # PiGDM
+        (lambda s, t: s.sigma(t) ** 2 / (s.alpha(t) ** 2 + 4 * s.sigma(t) ** 2), None, 0.0),
+    ],
+    ids=["dps", "pigdm", "exact"],
+)
+def test_a_score_of_the_measurement_is_off_by_what_theory_says(
+    variance, twist_variance, distance, x64
+):
+    """Prior N(0, 1/4), noise of variance 0.04, y = 1: the Wasserstein-2 distance of two normals."""
+    prior, noise, y, n = 0.25, 0.04, 1.0, 20_000
+    mean, var = scalar_posterior(prior, noise**0.5, y)
+    wanted = mean, np.sqrt(var)
+    if twist_variance:
+        wanted = reverse_moments(twist_variance)
+    np.testing.assert_allclose(
+        np.hypot(wanted[0] - mean, wanted[1] - var**0.5), distance, atol=1e-3
+    )
+    denoiser = exact_denoiser(gaussian([0.0], 0.5), CIRCLE)
+    given = jnp.full((n, 1), y)
+    score = editing.pigdm(
+        denoiser, CIRCLE, editing.from_matrix(np.eye(1)), given, noise**0.5, variance
+    )
+    x = prior_sample(jax.random.key(0), CIRCLE, (n, 1))
+    run = jax.jit(lambda x, ts: sample(jax.random.key(1), score, samplers.ancestral(CIRCLE), x, ts))
+    drawn = run(x, grids.uniform_logsnr(CIRCLE, 1000))
+    np.testing.assert_allclose([drawn.mean(), drawn.std()], wanted, atol=0.006)
 
 
 # The problem of the table: prior N(0, 0.25), noise of variance 0.04, measurement 0.4.

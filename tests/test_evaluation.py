@@ -6,6 +6,7 @@ import scipy.linalg
 
 from diffjax import evaluation
 from diffjax.errors import InputError
+from diffjax.evaluation import frechet
 from diffjax.media import image as images
 
 
@@ -18,6 +19,22 @@ def test_isotropic_gaussians_have_a_closed_form():
     d = 5
     got = evaluation.frechet_distance(np.zeros(d), 4 * np.eye(d), np.ones(d), 9 * np.eye(d))
     np.testing.assert_allclose(got, d + d * (2 - 3) ** 2)
+
+
+@pytest.mark.parametrize("decades", [0, 2, 5, 7, 9, 30])
+def test_the_nuclear_norm_of_a_known_spectrum(decades):
+    """U diag(s) V^T has the norm sum s, whether its values are alike or down to rounding."""
+    rng = np.random.default_rng(decades)
+    u, v = (np.linalg.qr(rng.normal(size=(60, 60)))[0] for _ in range(2))
+    s = np.logspace(0, -decades, 60)
+    np.testing.assert_allclose(frechet.nuclear_norm(u * s @ v.T), s.sum(), rtol=1e-8)
+
+
+def test_the_nuclear_norm_of_a_wide_and_of_a_singular_matrix():
+    a = np.random.default_rng(0).normal(size=(3, 7))
+    wanted = np.sqrt(np.maximum(np.linalg.eigvalsh(a @ a.T), 0)).sum()
+    np.testing.assert_allclose(frechet.nuclear_norm(a), wanted, rtol=1e-12)
+    assert frechet.nuclear_norm(np.zeros((4, 4))) == 0
 
 
 def test_agrees_with_the_matrix_square_root():

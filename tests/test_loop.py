@@ -9,7 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from oracles import SCHEDULES, TWO_MOONS, ZERO_TERMINAL_SNR, exact_denoiser, posterior_mean
+from oracles import (
+    SCHEDULES,
+    TWO_MOONS,
+    ZERO_TERMINAL_SNR,
+    exact_denoiser,
+    gaussian,
+    posterior_mean,
+)
 
 from diffjax import grids, guidance, samplers, schedules
 from diffjax.diffusion import prior_sample
@@ -336,3 +343,23 @@ def test_a_repeated_time_in_a_traced_grid_is_no_step(make):
         return samplers.sample_path(jax.random.key(0), EXACT, sampler, noise(4), ts)
 
     np.testing.assert_allclose(path(ts[index]), path(ts)[index], atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [samplers.ddim, samplers.euler_ancestral])
+def test_draws_of_weight_zero_are_not_made(make):
+    """A known 0 gives what a traced 0 gives, by a program without random bits."""
+    schedule = schedules.vp_cosine()
+    x, ts = jnp.linspace(-2, 2, 6).reshape(3, 2), grids.uniform_logsnr(schedule, 5)
+    denoiser = exact_denoiser(gaussian([0.3, -0.2], 0.8), schedule)
+
+    def known(key, eta):
+        return samplers.sample(key, denoiser, make(schedule, 0.0), x, ts)
+
+    def traced(key, eta):
+        return samplers.sample(key, denoiser, make(schedule, eta), x, ts)
+
+    programs = [str(jax.make_jaxpr(f)(jax.random.key(0), 0.0)) for f in (known, traced)]
+    bits = [any(word in text for word in ("threefry", "shift_right_logical")) for text in programs]
+    assert bits == [False, True]
+    drawn = [jax.jit(f)(jax.random.key(0), 0.0) for f in (known, traced)]
+    np.testing.assert_allclose(drawn[0], drawn[1], atol=1e-6)

@@ -17,7 +17,9 @@ def test_training_writes_what_the_readme_promises(trained):
     assert [line["step"] for line in lines] == [4, 6]
     assert all(np.isfinite(line["loss"]) and line["skipped"] == 0 for line in lines)
     assert (workdir / "checkpoints" / "6").is_dir()
-    assert list((workdir / "tensorboard").glob("events*"))
+    events = (workdir / "tensorboard").glob("events*")
+    assert any(b"data_wait" in file.read_bytes() for file in events)
+    assert re.search(r"waited for data \d+\.\d% of the time", out)
     width, height = Image.open(workdir / "samples.png").size
     assert width == height > 10 * 48  # ten columns, a row per class
     assert out.strip().endswith(f"python sample.py {workdir} --num 100 --out samples.png")

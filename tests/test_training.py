@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import chex
 import jax
@@ -165,3 +166,21 @@ def test_pieces_average_counts_and_flags_too():
     keys, pieces = jax.random.split(jax.random.key(0), 4), jnp.arange(4)
     _, aux, grads, _ = training.scan_microbatches(gradient, jnp.float32(2), keys, pieces, {})
     assert (float(aux["flag"]), float(aux["count"]), float(grads)) == (0.25, 1.5, 2.0)
+
+
+def test_the_share_of_time_that_batches_are_waited_for(monkeypatch):
+    """Batches that take 1 and 3 seconds, each used for 4."""
+    clock = [10.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+
+    def slow():
+        for seconds in (1, 3):
+            clock[0] += seconds
+            yield seconds
+
+    batches, shares = training.Waited(slow()), []
+    for _ in batches:
+        clock[0] += 4
+        shares.append(batches.share())
+    assert shares == [1 / 5, 3 / 7]
+    assert batches.whole() == 4 / 12

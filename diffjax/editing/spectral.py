@@ -17,10 +17,11 @@ def ddnm(
 ) -> Sampler:
     """DDNM+: x0_hat is corrected in the range of A': Wang et al. 2023.
 
-    x0' = x0_hat + Sigma A+ (y - A x0_hat), x_s = alpha_s x0' + noise; per singular value with
-    tau = alpha_s sigma_y / singular value, Sigma is 1 and the noise has variance sigma_s^2 - tau^2
-    where sigma_s is at least tau, else Sigma = sqrt(1 - eta^2) sigma_s / tau and the noise eta
-    sigma_s (Eq. 17-19 of the paper). Without measurement noise it is DDNM.
+    x0' = x0_hat + Sigma A+ (y - A x0_hat), x_s = alpha_s x0' + noise (Eq. 17-19 of the paper). For
+    each singular value, tau = alpha_s sigma_y / singular value. Where sigma_s is at least tau,
+    Sigma is 1 and the noise has variance sigma_s^2 - tau^2. Elsewhere Sigma is
+    sqrt(1 - eta^2) sigma_s / tau and the noise has the deviation eta sigma_s. Without measurement
+    noise it is DDNM.
     Where s is above t, `walk` renoises the last x0_hat: the paper's time travel.
 
     Args:

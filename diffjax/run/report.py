@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from diffjax import parallel
 from diffjax.experiment import Experiment
-from diffjax.training import MetricsLog
+from diffjax.training import MetricsLog, Waited
 
 
 def progress_bar(experiment: Experiment, first: int) -> tqdm:
@@ -31,6 +31,7 @@ def reporters(
     keep: Callable,
     log: MetricsLog,
     bar: tqdm,
+    waited: Waited,
     picture: Callable,
 ) -> list[Callable]:
     """The callbacks of `training.fit`.
@@ -42,6 +43,7 @@ def reporters(
       keep: (step, state) -> None, which saves a checkpoint.
       log: of metrics.
       bar: from `progress_bar`.
+      waited: the batches, which know how long they were waited for.
       picture: (step, state, path) -> None, which draws and writes a sheet.
 
     Returns:
@@ -54,6 +56,7 @@ def reporters(
             scalars = {k: v for k, v in metrics.items() if k != "skipped"}
             extra = {} if rate is None else {"learning_rate": rate(step - 1)}
             log.write(step, {**scalars, **extra, "skipped": metrics["skipped"][0]})
+            log.timing(step, {"data_wait": waited.share()})
             bar.set_postfix(step=step, loss=f"{float(metrics['loss']):.4f}", refresh=False)
         bar.update(experiment.batch_size)
 

@@ -82,9 +82,9 @@ def adaptive_ode(
 ) -> AdaptiveSampler:
     """An embedded Runge-Kutta method from t_max to t_min, then x0_hat: Song et al. 2021, Eq. 13.
 
-    The steps, one for the whole batch, are chosen by diffrax's PID controller so that the
-    difference of the method's two orders stays below absolute + relative |z|, in the
-    coordinates of `samplers.flow`, which are finite at zero terminal SNR too.
+    diffrax's PID controller chooses the steps, the same ones for the whole batch. It keeps the
+    difference of the method's two orders below absolute + relative |z|. The coordinates are
+    those of `samplers.flow`, which are finite at zero terminal SNR too.
 
     Args:
       schedule: the noise schedule.

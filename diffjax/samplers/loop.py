@@ -47,10 +47,15 @@ def scan(key, denoiser, sampler, x, ts, cond, first, keep=lambda x: None, noise=
     denoise = bind(denoiser, cond)
     check_noise(noise, sampler, x, ts)
 
+    def draw(keys, step, x):  # draws of weight 0 are not made
+        if sampler.stochastic:
+            return step_noise(keys, step, sampler.draws, x)
+        return jnp.zeros((sampler.draws, *x.shape), x.dtype)
+
     def body(carry, interval):
         x, state = carry
         step, t, s, given = interval
-        drawn = step_noise(keys, step, sampler.draws, x) if noise is None else given
+        drawn = given if given is not None else draw(keys, step, x)
         after = sampler.step(draw_noise(sampler, drawn, t, s), denoise, x, t, s, state)
         if not known(ts):
             after = jax.tree.map(lambda new, old: jnp.where(t == s, old, new), after, carry)

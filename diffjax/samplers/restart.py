@@ -1,8 +1,8 @@
 """Restart sampling: go back up the noise, down again by the same solver, several times.
 
-How it fits the one scan: when a step of the outer grid arrives at the lower end of a restart
-interval, that same `step` adds forward noise up to t_high and scans over a grid of its own
-back down, `repeats` times over. Which steps those are is settled in `init`, which sees the
+How it fits the one scan: a step of the outer grid arrives at the lower end of a restart
+interval. The same `step` then adds forward noise up to t_high, and scans over a grid of its own
+back down, `repeats` times. Which steps those are is settled in `init`, which sees the
 grid; the others skip the work through `lax.cond`. All noise of a step is drawn ahead, so
 draws = the solver's + repeats (1 + steps draws) summed over the intervals.
 """

@@ -12,6 +12,7 @@ from diffjax.training.state import (
     make_train_step,
     scan_microbatches,
 )
+from diffjax.training.waiting import Waited
 
 __all__ = [
     "Averages",
@@ -19,6 +20,7 @@ __all__ = [
     "Gradient",
     "MetricsLog",
     "TrainState",
+    "Waited",
     "accumulate_gradients",
     "ema",
     "fit",

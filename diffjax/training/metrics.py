@@ -14,12 +14,15 @@ class MetricsLog(NamedTuple):
     """Functions that write to one run's logs.
 
     Attributes:
-      write: (step, {"loss": ...}) -> None; one line of metrics.jsonl.
+      write: (step, {"loss": ...}) -> None; one line of metrics.jsonl, and TensorBoard.
+      timing: (step, {"data_wait": ...}) -> None; TensorBoard alone, for metrics.jsonl is the same
+        whenever a run is repeated.
       image: (step, (H, W, C) uint8) -> None, to TensorBoard.
       close: () -> None.
     """
 
     write: Callable[[int, dict[str, Any]], None]
+    timing: Callable[[int, dict[str, float]], None]
     image: Callable[[int, np.ndarray], None]
     close: Callable[[], None]
 
@@ -46,6 +49,9 @@ def open_log(workdir: Path, step: int) -> MetricsLog:
     def write(step, metrics):
         numbers = {name: float(value) for name, value in metrics.items()}
         file.write(json.dumps({"step": step, **numbers}) + "\n")
+        timing(step, numbers)
+
+    def timing(step, numbers):
         for name, value in numbers.items():
             events.add_scalar(name, value, step)
 
@@ -56,7 +62,7 @@ def open_log(workdir: Path, step: int) -> MetricsLog:
         file.close()
         events.close()
 
-    return MetricsLog(write, image, close)
+    return MetricsLog(write, timing, image, close)
 
 
 def no_log() -> MetricsLog:
