@@ -75,6 +75,7 @@ class Method(NamedTuple):
     parameterization: object
     two_times: bool
     sampler: object
+    steps: tuple[int, ...] = (1, 2, 4)
 
 
 def methods(one, two, steps):
@@ -204,6 +205,15 @@ def methods(one, two, steps):
             True,
             flow,
         ),
+        "drifting": Method(
+            distill.drifting(one, CIRCLE, V),
+            3,
+            CIRCLE,
+            V,
+            False,
+            distill.consistency_sampler,
+            (1,),
+        ),
     }
 
 
@@ -233,12 +243,12 @@ def without_frozen(loss):
 
 
 def error(method, net, params, z, wanted, n):
-    """Root mean square to the exact map (deterministic), or between sorted draws (stochastic)."""
+    """Root mean square to the exact map, or between sorted draws where only the law is learned."""
     make = distill.two_time_denoiser if method.two_times else make_denoiser
     denoiser = make(net, params, method.schedule, method.parameterization)
     ts = jnp.linspace(1.0, 0.0, n + 1)
     x = sample(jax.random.key(9), denoiser, method.sampler(method.schedule), z[:, None], ts)[:, 0]
-    if n > 1 and method.sampler is distill.consistency_sampler:
+    if method.steps == (1,) or (n > 1 and method.sampler is distill.consistency_sampler):
         x, wanted = jnp.sort(x), jnp.sort(wanted)
     return float(jnp.sqrt(jnp.mean((x - wanted) ** 2)))
 
@@ -262,7 +272,7 @@ def run(evaluations, names=None, width=64):
         loss = without_frozen(method.loss) if "flow matching" in name else method.loss
         steps = int(evaluations / method.cost)
         params = jax.jit(partial(train, loss=loss, steps=steps))(jax.random.key(1), params=params)
-        table[name] = [error(method, net, params, z, wanted, n) for n in (1, 2, 4)]
+        table[name] = [error(method, net, params, z, wanted, n) for n in method.steps]
         print(f"{name:28}{steps:8}" + "".join(f"{value:9.4f}" for value in table[name]), flush=True)
     return table
 

@@ -1,8 +1,8 @@
 """Digits in 1, 2, 4 and 8 steps, all methods: `python benchmarks/few_step_digits.py runs`.
 
-Draws 4 times 500 digits of each trained workdir in the folder (see ROWS) and prints a table: the
-Frechet distance in pixel space to the real digits over that between random halves of them
-(benchmarks/digits.py), its lowest and highest of the four draws, and how often a classifier agrees
+Draws 500 digits of each trained workdir in the folder (see ROWS), --draws times, and prints a
+table: the Frechet distance in pixel space to the real digits over that between random halves of
+them (benchmarks/digits.py), its lowest and highest of the draws, and how often a classifier agrees
 with the label. Cost is of all training, in steps of the teacher's own training, counted in
 multiplications. Draws are kept in the workdirs and made anew only for newer checkpoints.
 """
@@ -30,7 +30,7 @@ from diffjax.run.weights import load_frozen, restore_average
 from diffjax.run.workdir import load_experiment, read_record
 
 STEPS = (1, 2, 4, 8)
-SEEDS, NUM = range(4), 500
+NUM = 500
 
 
 class Row(NamedTuple):
@@ -59,6 +59,7 @@ ROWS = (
     Row("ECT", "digits_ect"),
     Row("iCT", "digits_ict"),
     Row("IMM", "digits_imm"),
+    Row("drifting", "digits_drifting", (1,)),
     Row("guidance distillation, DDIM", "digits_guidance", (*STEPS, 50)),
 )
 
@@ -97,19 +98,19 @@ def drawer(model):
     return draw
 
 
-def draws(row, workdir):
-    """Steps -> (4, 500, 8, 8) images, kept in the workdir."""
+def draws(row, workdir, asked, number):
+    """Steps -> (number, 500, 8, 8) images at the steps of the row that are asked for, kept."""
     found, draw = {}, None
-    for steps in row.steps:
+    for steps in (n for n in row.steps if n in asked):
         step = checkpoint_of(row, workdir, steps)
         kept = workdir / f"few_step_{step}_{steps}.npz"
-        if not kept.exists():
+        if not kept.exists() or len(np.load(kept)["samples"]) < number:
             experiment, mesh = load_experiment(workdir), parallel.make_mesh()
             draw = draw or drawer(experiment.model)
             params = restore_average(workdir, experiment, mesh, step).params
-            images = np.stack([draw(params, seed, steps) for seed in SEEDS])
+            images = np.stack([draw(params, seed, steps) for seed in range(number)])
             np.savez_compressed(kept, samples=images)
-        found[steps] = np.load(kept)["samples"]
+        found[steps] = np.load(kept)["samples"][:number]
     return found
 
 
@@ -137,8 +138,8 @@ def measured(samples, judge, real, reference):
 
 def picture(rows, path):
     """Rows of methods, columns of steps; each cell ten digits of the same noise."""
-    scale, left, top, gap = 2, 170, 16, 8
-    wide, high = 10 * 8 * scale, 8 * scale
+    scale, left, top, gap = 3, 150, 16, 12
+    wide, high = 10 * 9 * scale, 8 * scale
     size = (left + len(STEPS) * (wide + gap), top + len(rows) * (high + 4))
     sheet = Image.new("L", size, 255)
     draw = ImageDraw.Draw(sheet)
@@ -149,7 +150,8 @@ def picture(rows, path):
         draw.text((4, top + i * (high + 4) + 2), name, fill=0)
         for j, steps in enumerate(STEPS):
             if steps in cells:
-                strip = np.concatenate([*cells[steps][0, :10]], axis=1)
+                digits = np.pad(cells[steps][0, :10], ((0, 0), (0, 0), (0, 1)), constant_values=255)
+                strip = np.concatenate([*digits], axis=1)
                 image = Image.fromarray(strip).resize((wide, high), Image.Resampling.NEAREST)
                 sheet.paste(image, (left + j * (wide + gap), top + i * (high + 4)))
     sheet.resize((size[0] * 2, size[1] * 2), Image.Resampling.NEAREST).save(path)
@@ -161,6 +163,8 @@ def main():
     parser.add_argument("runs", type=Path)
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--only", nargs="*", help="folders")
+    parser.add_argument("--steps", type=int, nargs="*", default=[*STEPS, 50])
+    parser.add_argument("--draws", type=int, default=4)
     arguments = parser.parse_args()
     real = load_digits()
     judge, reference = SVC(gamma=0.001).fit(real.data, real.target), halves(real.images)
@@ -172,7 +176,7 @@ def main():
     print("|---" * (3 + len(every)) + "|")
     for row in rows:
         workdir = arguments.runs / row.folder
-        cells = draws(row, workdir)
+        cells = draws(row, workdir, arguments.steps, arguments.draws)
         shown.append((row.name, cells))
         found = {n: measured(samples, judge, real, reference) for n, samples in cells.items()}
         text = [

@@ -9,22 +9,22 @@ The scale of guidance is an input of the student. docs/few_step.md has the figur
 
 from digits import digits_model
 
-from diffjax import data, distill, grids, recipe
+from diffjax import data, distill, recipe
 from diffjax.experiment import Experiment
 from diffjax.parameterization import predict_v
 from diffjax.run.weights import trained
 
 
 @recipe.flags(
-    train=recipe.defaults(recipe.cosine_adam, steps=600, lr=3e-4, ema_decay=0.99),
+    train=recipe.defaults(recipe.cosine_adam, steps=600, lr=1e-3, ema_decay=0.99),
     unet=recipe.unet,
     taught=distill.teaching,
 )
-def get_config(train, unet, taught, solver_steps: int = 10) -> Experiment:
+def get_config(train, unet, taught, solver_steps: int = 16) -> Experiment:
     """The experiment.
 
     Args:
-      solver_steps: steps of the teacher's solver between noise and data.
+      solver_steps: Heun steps of the teacher between noise and data, even in time.
     """
     base = digits_model(module := unet(num_classes=10))
     student = distill.student(base, module, predict_v)
@@ -34,8 +34,7 @@ def get_config(train, unet, taught, solver_steps: int = 10) -> Experiment:
         base.schedule,
         predict_v,
         teacher.denoiser,
-        grids.karras(base.schedule, solver_steps),
-        distance=distill.pseudo_huber(0.03),
+        distill.even_times(base.schedule, solver_steps),
     )
     loss = distill.at_drawn_scales(loss, taught.scales)
     return distill.experiment(student, loss, data.digits, train._asdict(), teacher)

@@ -15,7 +15,9 @@ from diffjax.parameterization import predict_v
 from diffjax.run.weights import trained
 
 
-@recipe.flags(train=recipe.staged_adam, unet=recipe.unet, taught=distill.teaching)
+@recipe.flags(
+    train=recipe.defaults(recipe.staged_adam, lr=2e-3), unet=recipe.unet, taught=distill.teaching
+)
 def get_config(train, unet, taught, teacher_steps: int = 64, stage_steps: int = 150) -> Experiment:
     """The experiment.
 

@@ -4,6 +4,8 @@ x0_hat = c_skip(t) x_t + c_out(t) F(c_in(t) x_t, c_noise(t)): nothing else disti
 predicting eps, x0, v, the score or a velocity, and the weight in front of the loss does the rest.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
@@ -211,7 +213,11 @@ def _check_finite(schedule: Schedule, parameterization: Parameterization, t: Tim
         )
 
 
-def check_trainable(schedule: Schedule, parameterization: Parameterization) -> None:
+def check_trainable(
+    schedule: Schedule,
+    parameterization: Parameterization,
+    times: Sequence[Time] | Array | None = None,
+) -> None:
     """Refuse to train where a coefficient is infinite at an end of the schedule.
 
     A loss there is not finite, as of eps and the score where alpha is 0. A schedule whose
@@ -220,11 +226,12 @@ def check_trainable(schedule: Schedule, parameterization: Parameterization) -> N
     Args:
       schedule: the noise schedule, with its range of training times.
       parameterization: what the network predicts.
+      times: where it must be finite; default t_min and t_max.
 
     Raises:
-      InputError: a coefficient is not finite at t_min or t_max.
+      InputError: a coefficient is not finite at one of the times.
     """
-    for t in (schedule.t_min, schedule.t_max):
+    for t in (schedule.t_min, schedule.t_max) if times is None else times:
         if infinite := _infinite(schedule, parameterization, t):
             raise InputError(
                 f"{', '.join(infinite)} of this parameterization is not finite at t = {t:g}, an "

@@ -17,6 +17,7 @@ STUDENTS = {
     for name in (
         *("consistency", "ctm", "dmd2", "guidance", "lcm", "moment_matching", "reflow"),
         *("progressive", "scm", "mean_flow", "imf", "soflow", "shortcut", "imm", "ict", "ect"),
+        "drifting",
     )
 }
 SHRUNK = STUDENTS | {

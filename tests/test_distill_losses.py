@@ -385,20 +385,6 @@ def test_matching_gradient(t):
 
 
 @SLOW
-def test_drifting():
-    def generator(data):
-        mean, std = float(data.means[0, 0]), float(data.stds[0])
-        return network_of(lambda x, t, cond: Prediction(mean + std * x), CIRCLE, predict_v)
-
-    exact, wrong = (
-        z_scores(gradients(distill.drifting(generator(data), CIRCLE, predict_v, 0.5), n=32))
-        for data in (DATA, WRONG)
-    )
-    assert np.abs(exact).max() < 4.5
-    assert np.abs(wrong).max() > 20
-
-
-@SLOW
 def test_inductive_moment_matching():
     """Groups of 64, whose pairs of a particle with itself weigh little."""
     schedule = schedules.vp_cosine()

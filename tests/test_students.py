@@ -11,7 +11,17 @@ import pytest
 from oracles import draw, exact_denoiser, gaussian, gaussian_flow, network_of
 from scripts import ROOT, run, saved
 
-from diffjax import conditioning, distill, models, parallel, recipe, samplers, schedules, weighting
+from diffjax import (
+    conditioning,
+    distill,
+    grids,
+    models,
+    parallel,
+    recipe,
+    samplers,
+    schedules,
+    weighting,
+)
 from diffjax.errors import InputError
 from diffjax.parameterization import make_denoiser, predict_v
 from diffjax.types import Prediction
@@ -19,6 +29,8 @@ from diffjax.types import Prediction
 SLOW = pytest.mark.exhaustive
 DATA = gaussian([0.7], 0.4)
 CIRCLE, LINE = schedules.gvp(), schedules.rectified_flow()
+TINY = ("--channels", 8, "--multipliers", 1, "--batch-size", 8)
+QUIET = ("--sample-every", 0, "--log-every", 1)
 
 
 # --- parts of the drivers, on a Gaussian --------------------------------------------------
@@ -34,6 +46,22 @@ def test_a_network_of_one_schedule_on_another_is_that_ones_denoiser():
     np.testing.assert_allclose(moved(x, t, None).x0, wanted, atol=2e-5)
     known = distill.denoiser_on(exact_denoiser(DATA, old), old, LINE)
     np.testing.assert_allclose(known(x, t, None).x0, wanted, atol=2e-5)
+
+
+def test_heun_leaves_noise_on_a_coarse_grid_of_noise_levels_and_none_on_one_even_in_time():
+    """The deviation at the end of a consistency function's target, over that of the flow."""
+    cosine, data = schedules.vp_cosine(), gaussian([0.0], 0.5)
+    denoise = lambda x, t: exact_denoiser(data, cosine)(x, t, None)  # noqa: E731
+
+    @jax.jit
+    def end(ts):
+        step = lambda x, t: (distill.heun_step(cosine, denoise, x, *t), None)  # noqa: E731
+        pairs = jnp.stack([ts[:-1], ts[1:]], 1)[..., None]
+        return jax.lax.scan(step, jnp.ones((1, 1)), pairs)[0][0, 0]
+
+    wanted = gaussian_flow([0.0], 0.5, cosine, jnp.ones((1, 1)), cosine.t_max, 0.0)[0, 0]
+    np.testing.assert_allclose(end(distill.even_times(cosine, 16)) / wanted, 1, atol=0.01)
+    assert end(grids.karras(cosine, 10)) / wanted > 1.15
 
 
 @pytest.mark.exhaustive
@@ -151,6 +179,83 @@ def test_no_teacher_and_scales_out_of_order():
         distill.stages_of(6)
 
 
+OTHER = """
+from diffjax import recipe, schedules
+from diffjax.parameterization import predict_eps, predict_v
+
+def get_config(teacher: str | None = None, side: int = 8, line: bool = False, eps: bool = False):
+    import digits
+    from diffjax import distill
+    if eps:  # whose x0 is not finite where the schedule ends
+        distill.drifting(lambda *given: None, schedules.gvp(), predict_eps)
+    made = digits.get_config()
+    model = made.model
+    if line:
+        model = model._replace(schedule=schedules.rectified_flow())
+    example = model.example.update(shape=(side, side, 1))
+    return made._replace(model=model._replace(example=example))
+"""
+
+
+@pytest.fixture
+def untrained(tmp_path):
+    """(options) -> a workdir of a model like that of the digits that was never trained."""
+
+    def made(**options):
+        work = tmp_path / "teacher"
+        (work / "checkpoints").mkdir(parents=True)
+        (work / "config.py").write_text(OTHER)
+        (work / "digits.py").write_text((ROOT / "configs" / "digits.py").read_text())
+        record = {"config": "other.py", "options": options, "modules": []}
+        (work / "config.json").write_text(json.dumps(record))
+        return work
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"side": 16}, "draws samples of shape (16, 16, 1), the student of (8, 8, 1)"),
+        ({"line": True}, "was trained with another noise schedule"),
+    ],
+)
+def test_a_teacher_of_other_data_or_noise_is_refused(
+    options, says, untrained, monkeypatch, capsys, tmp_path
+):
+    """Before its weights are read, which this one has none of."""
+    monkeypatch.chdir(ROOT)
+    flags = ("--teacher", untrained(**options), "--workdir", tmp_path / "w", *TINY, *QUIET)
+    code, _, err = run(monkeypatch, capsys, "train", "configs/digits_dmd2.py", *flags)
+    assert (code, says in err, err.count("\n")) == (2, True, 1), err
+
+
+def test_a_parameterization_that_the_method_cannot_use(untrained, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(ROOT)
+    config = untrained() / "config.py"
+    flags = ("--eps", "--workdir", tmp_path / "w", *QUIET)
+    code, _, err = run(monkeypatch, capsys, "train", config, *flags)
+    assert (code, "not finite at t = 1" in err, "Predict v, x0" in err) == (2, True, True), err
+    assert not (tmp_path / "w" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "says"),
+    [
+        ("digits_dmd2", ("--steps", 0), "at least 1"),
+        ("digits_drifting", ("--steps", 0), "at least 1"),
+        ("digits_progressive", ("--stage-steps", 0), "training steps of a stage"),
+        ("digits_progressive", ("--teacher-steps", 6), "2, 4, 8"),
+        ("digits_consistency", ("--teacher", "nowhere"), "nowhere"),
+    ],
+)
+def test_flags_that_cannot_be(name, flags, says, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(ROOT)
+    common = f"configs/{name}.py", "--workdir", tmp_path / "w", *TINY, *QUIET
+    code, _, err = run(monkeypatch, capsys, "train", *common, *flags)
+    assert (code, says in err) == (2, True), err
+
+
 @SLOW
 def test_a_student_begins_as_its_teacher_with_guidance():
     """At the teacher's weights, whatever the numbers are; the guided teacher is classifier-free."""
@@ -177,9 +282,6 @@ def test_a_student_begins_as_its_teacher_with_guidance():
 
 
 # --- a whole run -----------------------------------------------------------------------------
-
-TINY = ("--channels", 8, "--multipliers", 1, "--batch-size", 8)
-QUIET = ("--sample-every", 0, "--log-every", 1)
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,14 @@ from diffjax.distill.consistency_training import (
 )
 from diffjax.distill.distance import adaptive, elementwise_huber, pseudo_huber, squared
 from diffjax.distill.dmd import distribution_matching, matching_gradient
+from diffjax.distill.drifting import (
+    at_one_scale,
+    drift,
+    drifted,
+    drifting,
+    kernel_weights,
+    same_label,
+)
 from diffjax.distill.flow_map import (
     Interval,
     as_denoiser,
@@ -47,8 +55,6 @@ from diffjax.distill.mean_flow import (
 from diffjax.distill.moment_matching import moment_matching, posterior_of_jump
 from diffjax.distill.moments import (
     a_little_earlier,
-    drift,
-    drifting,
     inductive_moment_matching,
     laplace_discrepancy,
 )
@@ -95,6 +101,7 @@ __all__ = [
     "advantages",
     "as_denoiser",
     "at_drawn_scales",
+    "at_one_scale",
     "at_scale",
     "average_velocity",
     "boundary",
@@ -117,6 +124,7 @@ __all__ = [
     "draw_intervals",
     "draw_neighbours",
     "drift",
+    "drifted",
     "drifting",
     "easy_consistency",
     "easy_ratio",
@@ -134,6 +142,7 @@ __all__ = [
     "improved_mean_flow",
     "inductive_moment_matching",
     "jump",
+    "kernel_weights",
     "laplace_discrepancy",
     "latent_consistency",
     "matching_gradient",
@@ -151,6 +160,7 @@ __all__ = [
     "pseudo_huber",
     "reflow",
     "rollout",
+    "same_label",
     "same_snr",
     "scm",
     "shortcut",

@@ -11,7 +11,7 @@ from diffjax.distill.flow_map import heun_step
 from diffjax.distill.teacher import Teacher
 from diffjax.errors import InputError
 from diffjax.losses import split_batch
-from diffjax.parameterization import make_denoiser
+from diffjax.parameterization import check_trainable, make_denoiser
 from diffjax.schedules import logsnr
 from diffjax.types import (
     Array,
@@ -88,9 +88,11 @@ def consistency_distillation(
       initial parameters.
 
     Raises:
-      InputError: when called with a decay and without `target`.
+      InputError: the parameterization is not finite where the grid begins; when called with a
+        decay and without `target`.
     """
     ts = jnp.asarray(grid)
+    check_trainable(schedule, parameterization, ts[:1])
 
     def loss(params, key, batch, *, frozen, target=None, **context):
         if decay and target is None:

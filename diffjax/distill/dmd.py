@@ -9,7 +9,7 @@ from diffjax.diffusion import q_sample
 from diffjax.distill.distance import squared
 from diffjax.distill.teacher import Teacher
 from diffjax.losses import split_batch
-from diffjax.parameterization import make_denoiser
+from diffjax.parameterization import check_trainable, make_denoiser
 from diffjax.schedules import logsnr
 from diffjax.types import (
     Anyshape,
@@ -65,7 +65,11 @@ def distribution_matching(
     Returns:
       A `LossFn` of params {"generator", "critic"} that is given `frozen`; of the batch only the
       shape and the conditions are used. The context has `iteration`; aux has both terms.
+
+    Raises:
+      InputError: the parameterization is not finite at t_max, such as that of eps at a zero SNR.
     """
+    check_trainable(schedule, parameterization, (schedule.t_max,))
 
     def loss(params, key, batch, *, frozen, iteration=0, **context):
         like, cond = split_batch(batch)

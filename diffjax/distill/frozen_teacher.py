@@ -77,8 +77,8 @@ def frozen_teacher(base: Model, path: str | None, opened: Opening) -> FrozenTeac
 
     def load():
         model, parameters = opened()
-        found = parameters()
-        check_teacher(base, model, found)
+        check_model(base, model)
+        check_teacher(base, model, found := parameters())
         return found
 
     def plain(frozen):
@@ -100,16 +100,15 @@ def frozen_teacher(base: Model, path: str | None, opened: Opening) -> FrozenTeac
     return FrozenTeacher(load, guided, denoiser)
 
 
-def check_teacher(base: Model, model: Model, params: Params) -> None:
-    """Refuse a teacher that the student cannot begin at.
+def check_model(base: Model, model: Model) -> None:
+    """Refuse a teacher of other data or noise, before its parameters are read.
 
     Args:
       base: the model that it must be.
       model: the teacher's.
-      params: its parameters.
 
     Raises:
-      InputError: another shape of the data, another schedule, or another network.
+      InputError: another shape of the data, or another schedule.
     """
     if model.example.shape != base.example.shape:
         raise InputError(
@@ -121,6 +120,20 @@ def check_teacher(base: Model, model: Model, params: Params) -> None:
             "the teacher was trained with another noise schedule than the student's; give one "
             "of the schedule in this config, or change the config's."
         )
+
+
+def check_teacher(base: Model, model: Model, params: Params) -> None:
+    """Refuse a teacher that the student cannot begin at.
+
+    Args:
+      base: the model that it must be.
+      model: the teacher's.
+      params: its parameters.
+
+    Raises:
+      InputError: another shape of the data, another schedule, or another network.
+    """
+    check_model(base, model)
     sizes = lambda tree: jax.tree.map(lambda leaf: tuple(leaf.shape), tree)  # noqa: E731
     if sizes(params) != sizes(jax.eval_shape(base.init, jax.random.key(0))):
         raise InputError(

@@ -9,7 +9,7 @@ from diffjax.diffusion import q_posterior, q_sample
 from diffjax.distill.distance import squared
 from diffjax.distill.teacher import Teacher
 from diffjax.losses import split_batch
-from diffjax.parameterization import make_denoiser
+from diffjax.parameterization import check_trainable, make_denoiser
 from diffjax.samplers.checks import count
 from diffjax.schedules import clean_time, logsnr
 from diffjax.types import (
@@ -61,9 +61,10 @@ def moment_matching(
       `iteration`. The student is sampled with `ancestral` on `even_times`.
 
     Raises:
-      InputError: steps is not a positive integer.
+      InputError: steps is not a positive integer, or the parameterization is not finite at t_max.
     """
     count("steps of moment_matching", steps)
+    check_trainable(schedule, parameterization, (schedule.t_max,))
     clean = clean_time(schedule)
 
     def draw(key, batch):

@@ -1,4 +1,4 @@
-"""Generators trained by what whole batches look like: inductive moment matching and drifting."""
+"""Inductive moment matching: laws of jumps, compared by what groups of particles look like."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,6 @@ from diffjax.distill.flow_map import flow_map, two_time_denoiser
 from diffjax.distill.teacher import draw_intervals
 from diffjax.errors import InputError
 from diffjax.losses import split_batch
-from diffjax.parameterization import make_denoiser
 from diffjax.schedules import logsnr
 from diffjax.types import (
     Array,
@@ -18,8 +17,6 @@ from diffjax.types import (
     Network,
     Parameterization,
     PerSample,
-    Samples,
-    Scalar,
     Schedule,
     TimeDensity,
     per_sample,
@@ -128,68 +125,5 @@ def inductive_moment_matching(
         groups = [a.reshape(-1, group, a[0].size) for a in (student, target)]
         discrepancy = laplace_discrepancy(*groups, width[::group])
         return jnp.mean(weighting(logsnr(schedule, t[::group])) * discrepancy), {}
-
-    return loss
-
-
-def drift(x: Samples, positive: Samples, negative: Samples, temperature: Scalar) -> Samples:
-    """Towards data and away from what is generated: Deng et al. 2026 (drifting models).
-
-    V(x) = sum k(x, y+) y+ / sum k(x, y+) - sum k(x, y-) y- / sum k(x, y-), k = exp(-|x - y| /
-    temperature): zero on average where both have one law.
-
-    Args:
-      x: (B, ...).
-      positive: data (N, ...).
-      negative: generated samples (M, ...).
-      temperature: of the kernel, positive.
-
-    Returns:
-      x's shape.
-    """
-    flat = [a.reshape(a.shape[0], -1) for a in (x, positive, negative)]
-
-    def pulled(y):
-        square = jnp.sum((flat[0][:, None] - y[None]) ** 2, -1)
-        distance = jnp.sqrt(jnp.maximum(square, 1e-16))
-        return jax.nn.softmax(-distance / temperature, axis=1) @ y
-
-    return (pulled(flat[1]) - pulled(flat[2])).reshape(x.shape)
-
-
-def drifting(
-    network: Network,
-    schedule: Schedule,
-    parameterization: Parameterization,
-    temperature: Scalar = 0.1,
-    features: Callable[[Samples], Array] = lambda x: x,
-) -> LossFn:
-    """|phi(x) - sg(phi(x) + V)|^2 of one-step samples x: Deng et al. 2026 (drifting models).
-
-    Half of the generated batch moves, and the other half is what it is driven away from.
-
-    Args:
-      network: of one time; the generator is x0_hat(sigma_T z, t_max).
-      schedule: the noise schedule.
-      parameterization: what the network predicts, finite at t_max.
-      temperature: of the kernel, in units of the features.
-      features: phi, (B, ...) -> (B, ...), frozen; default the samples themselves.
-
-    Returns:
-      A `LossFn` of unconditional batches of an even size.
-    """
-
-    def loss(params, key, batch, **context):
-        data, cond = split_batch(batch)
-        z_key, network_key = jax.random.split(key)
-        end = jnp.full(data.shape[:1], schedule.t_max, data.dtype)
-        z = schedule.sigma(end[0]) * jax.random.normal(z_key, data.shape, data.dtype)
-        denoiser = make_denoiser(network, params, schedule, parameterization, network_key)
-        x = features(denoiser(z, end, cond).x0)
-        moving, others = jnp.split(x, 2)
-        positive, _ = jnp.split(features(data), 2)
-        still = jax.lax.stop_gradient(moving)
-        goal = still + drift(still, positive, jax.lax.stop_gradient(others), temperature)
-        return jnp.mean((moving - jax.lax.stop_gradient(goal)) ** 2), {}
 
     return loss

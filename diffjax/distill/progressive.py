@@ -11,7 +11,7 @@ from diffjax.distill.flow_map import jump, x0_of_jump
 from diffjax.distill.teacher import Teacher
 from diffjax.errors import InputError
 from diffjax.losses import split_batch
-from diffjax.parameterization import make_denoiser
+from diffjax.parameterization import check_trainable, make_denoiser
 from diffjax.samplers.checks import count
 from diffjax.schedules import clean_time, logsnr
 from diffjax.types import (
@@ -131,8 +131,10 @@ def progressive_stages(
       and `teacher_params`, shaped as the parameters; aux has the student's `steps`.
 
     Raises:
-      InputError: steps is no power of two, or stage is no positive integer.
+      InputError: steps is no power of two, stage is no positive integer, or the parameterization
+        is not finite at t_max.
     """
+    check_trainable(schedule, parameterization, (schedule.t_max,))
     count("training steps of a stage", stage)
     stages = stages_of(steps)
     clean = clean_time(schedule)
