@@ -56,8 +56,13 @@ def spoilt(sd, tmp_path):
                 "sd3_text",
                 "flux_text",
                 "pixart",
+                "sd2_v",
                 "sd_inpaint_9ch",
+                "sdxl_inpaint_9ch",
+                "pixart_sigma",
+                "sd_upscale",
                 "sd_controlnet",
+                "sd_controlnets",
                 "sd_ip_adapter",
                 "lcm",
                 "consistency_2step",
@@ -216,6 +221,8 @@ def test_a_lora_flag_is_a_file_and_a_scale():
     assert file_and_scale("a/b.safetensors") == (Path("a/b.safetensors"), 1.0)
     argv = ["--lora", "a:0.5", "--num", "2", "--lora=b"]
     assert early_flags(argv, "--lora") == ["a:0.5", "b"]
+    argv = ["--lora", "a", "b:2", "--num", "2", "--lora=c", "d", "--eta=1", "e"]
+    assert early_flags(argv, "--lora") == ["a", "b:2", "c", "d"]
 
 
 UNET = {"_class_name": "UNet2DConditionModel", "block_out_channels": [320, 640, 1280, 1280]}
@@ -255,6 +262,20 @@ LONG = pytest.mark.exhaustive
 COUNTS = {
     "SD 1.5 U-Net": (UNET | {"cross_attention_dim": 768}, 859_520_964),
     "SD 2.1 U-Net": (UNET | {"cross_attention_dim": 1024} | SD21, 865_910_724),
+    "x4 upscaler U-Net": (
+        {"_class_name": "UNet2DConditionModel", "block_out_channels": [256, 512, 512, 1024]}
+        | {"down_block_types": ["DownBlock2D", *["CrossAttnDownBlock2D"] * 3], "in_channels": 7}
+        | {"up_block_types": [*["CrossAttnUpBlock2D"] * 3, "UpBlock2D"], "num_class_embeds": 1000}
+        | {"cross_attention_dim": 1024, "only_cross_attention": [True, True, True, False]}
+        | {"use_linear_projection": True},
+        473_398_020,
+    ),
+    "x4 upscaler VAE": (
+        VAE
+        | {"down_block_types": ["DownEncoderBlock2D"] * 3, "block_out_channels": [128, 256, 512]}
+        | {"up_block_types": ["UpDecoderBlock2D"] * 3},
+        55_325_927,
+    ),
     "SD 1.5 inpainting": (UNET | {"in_channels": 9, "cross_attention_dim": 768}, 859_535_364),
     "SDXL U-Net": (SDXL, 2_567_463_684),
     "SD VAE": (VAE, 83_653_863),
