@@ -61,6 +61,7 @@ def spoilt(sd, tmp_path):
                 "sdxl_inpaint_9ch",
                 "pixart_sigma",
                 "sd_upscale",
+                "unclip",
                 "sd_controlnet",
                 "sd_controlnets",
                 "sd_ip_adapter",
@@ -249,6 +250,7 @@ SDXL = {
     "addition_time_embed_dim": 256,
     "projection_class_embeddings_input_dim": 2816,
 }
+KARLO = {"layers_per_block": 3, "block_out_channels": [320, 640, 960, 1280]}
 SD21 = {"attention_head_dim": [5, 10, 20, 20], "use_linear_projection": True}
 
 
@@ -275,6 +277,25 @@ COUNTS = {
         | {"down_block_types": ["DownEncoderBlock2D"] * 3, "block_out_channels": [128, 256, 512]}
         | {"up_block_types": ["UpDecoderBlock2D"] * 3},
         55_325_927,
+    ),
+    "Karlo prior": ({"_class_name": "PriorTransformer"}, 1_022_030_080),
+    "Karlo text projection": ({"_class_name": "UnCLIPTextProjModel"}, 7_878_400),
+    "Karlo decoder": (
+        KARLO
+        | {"_class_name": "UNet2DConditionModel", "in_channels": 3, "out_channels": 6}
+        | {"down_block_types": ["ResnetDownsampleBlock2D", *["SimpleCrossAttnDownBlock2D"] * 3]}
+        | {"up_block_types": [*["SimpleCrossAttnUpBlock2D"] * 3, "ResnetUpsampleBlock2D"]}
+        | {"mid_block_type": "UNetMidBlock2DSimpleCrossAttn", "class_embed_type": "identity"}
+        | {"cross_attention_dim": 1536, "attention_head_dim": 64}
+        | {"resnet_time_scale_shift": "scale_shift"},
+        885_439_686,
+    ),
+    "Karlo enlargement": (
+        KARLO
+        | {"_class_name": "UNet2DModel", "in_channels": 6, "add_attention": False}
+        | {"down_block_types": ["ResnetDownsampleBlock2D"] * 4}
+        | {"up_block_types": ["ResnetUpsampleBlock2D"] * 4},
+        691_579_523,
     ),
     "SD 1.5 inpainting": (UNET | {"in_channels": 9, "cross_attention_dim": 768}, 859_535_364),
     "SDXL U-Net": (SDXL, 2_567_463_684),

@@ -30,6 +30,7 @@ from diffjax.pretrained.reading import (
     sd_reader,
     sdxl_reader,
 )
+from diffjax.pretrained.unclip import open_unclip
 from diffjax.pretrained.upscaling import upscaler
 from diffjax.pretrained.whole_files import is_whole_file
 
@@ -61,6 +62,15 @@ PIXART = {
     **VAE,
     **{"text_encoder": T5, "tokenizer": T5_TOKENS},
 }
+UNCLIP = {
+    "prior": ("PriorTransformer",),
+    "text_proj": ("UnCLIPTextProjModel",),
+    "decoder": ("UNet2DConditionModel",),
+    "super_res_first": ("UNet2DModel",),
+    "super_res_last": ("UNet2DModel",),
+    **{"text_encoder": PROJECTED, "tokenizer": CLIP_TOKENS},
+}
+UNCLIP_SCHEDULERS = ("prior_scheduler", "decoder_scheduler", "super_res_scheduler")
 
 
 SYSTEMS: dict[str, System] = {
@@ -78,6 +88,9 @@ SYSTEMS: dict[str, System] = {
         SD3, sd3_reader, 7.0, cell=2, optional=("text_encoder_3", "tokenizer_3")
     ),
     "FluxPipeline": System(FLUX, flux_reader, 3.5, cell=2, latent_size=128),
+    "UnCLIPPipeline": System(
+        UNCLIP, no_reader, 8.0, schedulers=UNCLIP_SCHEDULERS, build=open_unclip
+    ),
     "PixArtAlphaPipeline": System(PIXART, pixart_reader, 4.5, cell=2),
     "PixArtSigmaPipeline": System(PIXART, pixart_reader, 4.5, cell=2),
 }
