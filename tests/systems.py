@@ -32,14 +32,19 @@ def write_system(folder, name):
     for part, component in spec["components"].items():
         if part.startswith("tokenizer"):
             index[part] = ["transformers", write_tokenizer(folder / part, component)]
+        elif part.startswith("controlnet_"):
+            write_network(folder / part, component)
+            index["controlnet"] = ["diffusers", "MultiControlNetModel"]
         elif part == "ip_adapter":
             tensors = {name: weight(name, shape) for name, shape in component.items()}
             save_file(tensors, folder / "ip_adapter.safetensors")
         else:
             index[part] = ["a library", write_network(folder / part, component)]
-    (folder / "scheduler").mkdir()
-    write_json(folder / "scheduler" / "scheduler_config.json", spec["scheduler"])
-    index["scheduler"] = ["diffusers", spec["scheduler"]["_class_name"]]
+    own = {"scheduler": spec["scheduler"]} if "scheduler" in spec else {}
+    for part, settings in (own | spec.get("schedulers", {})).items():
+        (folder / part).mkdir()
+        write_json(folder / part / "scheduler_config.json", settings)
+        index[part] = ["diffusers", settings["_class_name"]]
     write_json(folder / "model_index.json", index)
     return folder
 

@@ -12,6 +12,7 @@ from systems import GOLDEN, write_json, write_network, write_system
 
 from diffjax.errors import InputError
 from diffjax.media.image import save_png
+from diffjax.pretrained.adapters import control_images
 from diffjax.pretrained.image_prompt import clip_pixels
 from diffjax.pretrained.systems import open_system
 
@@ -65,12 +66,44 @@ def test_sample_draws_for_a_control_image(sd, control, tmp_path, monkeypatch, ca
 
 
 def test_a_control_image_is_kept_under_guidance(sd, control):
-    condition = open_system(sd, controlnet=(control, 1.0)).model.conditions[1]
+    condition = open_system(sd, controlnet=[(control, 1.0)]).model.conditions[1]
     assert condition.null is None
     raw = {"control_image": np.asarray([[[[-1.0, 0.0, 1.0]]]])}
     np.testing.assert_array_equal(condition.encode({}, raw)["image"], [[[[0, 0.5, 1]]]])
     with pytest.raises(InputError, match="give --control-image FILE"):
         condition.flags(1)
+
+
+def test_each_controlnet_has_a_picture(tmp_path):
+    condition = control_images((16, 16), [3, 3])
+    assert [*condition.example] == ["control_image_0", "control_image_1"]
+    edges = picture(tmp_path / "a.png")
+    raw = condition.flags(3, control_image=[edges, picture(tmp_path / "b.png", 90)])
+    one, other = condition.encode({}, raw)["image"]
+    assert one.shape == other.shape == (3, 16, 16, 3)
+    assert one.max() > other.max() > other.min() == 0
+    with pytest.raises(InputError, match="2 of them, one for each ControlNet; got 1"):
+        condition.flags(1, control_image=[edges])
+
+
+def write_second(folder):
+    """The folder of another ControlNet."""
+    write_network(folder / "second", "sd_controlnet_2")
+    return folder / "second"
+
+
+@LONG
+def test_sample_draws_for_two_control_images(sd, control, tmp_path, monkeypatch, capsys):
+    draw = lambda *flags: drawn(sd, tmp_path, monkeypatch, capsys, *flags)  # noqa: E731
+    a, b, two = picture(tmp_path / "a.png"), picture(tmp_path / "b.png", 90), write_second(tmp_path)
+    led = draw("--controlnet", f"{control}:0.7", f"{two}:0.4", "--control-image", a, b)
+    again = ("--controlnet", f"{control}:0.7", "--controlnet", f"{two}:0.4")
+    same = draw(*again, "--control-image", a, "--control-image", b)
+    one = draw("--controlnet", f"{control}:0.7", "--control-image", a)
+    off = draw("--controlnet", f"{control}:0.7", f"{two}:0", "--control-image", a, b)
+    np.testing.assert_array_equal(led, same)
+    assert np.abs(one - off).max() <= 1
+    assert np.abs(led - one).max() > 1
 
 
 def changed(folder, **entries):
@@ -93,12 +126,12 @@ def changed(folder, **entries):
 def test_a_controlnet_for_another_network_is_refused(sd, control, entries, words):
     changed(control, **entries)
     with pytest.raises(InputError, match=words):
-        open_system(sd, controlnet=(control, 1.0))
+        open_system(sd, controlnet=[(control, 1.0)])
 
 
 def test_what_is_no_controlnet_is_refused(sd):
     with pytest.raises(InputError, match="is a UNet2DConditionModel, for a UNet2DConditionModel"):
-        open_system(sd, controlnet=(sd / "unet", 1.0))
+        open_system(sd, controlnet=[(sd / "unet", 1.0)])
 
 
 @LONG

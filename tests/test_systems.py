@@ -16,7 +16,7 @@ from golden_adapter import run_pipeline
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 from scripts import ROOT, run
-from systems import GOLDEN, described, write_json, write_system
+from systems import described, write_json, write_system
 
 from diffjax import parallel
 from diffjax.errors import InputError
@@ -24,7 +24,7 @@ from diffjax.pretrained.architecture import shapes
 from diffjax.pretrained.load import architecture_of
 from diffjax.pretrained.naming import Leaf, count, expected_shapes
 from diffjax.pretrained.prompts import chunks_of, clip_rows, pieces_of, prompts_of
-from diffjax.pretrained.systems import is_system, open_system
+from diffjax.pretrained.systems import open_system
 from diffjax.pretrained.tokenizer import load_tokenizer
 from diffjax.run.encode import encode_once
 from diffjax.run.flags import early_flags, file_and_scale
@@ -56,8 +56,14 @@ def spoilt(sd, tmp_path):
                 "sd3_text",
                 "flux_text",
                 "pixart",
+                "sd2_v",
                 "sd_inpaint_9ch",
+                "sdxl_inpaint_9ch",
+                "pixart_sigma",
+                "sd_upscale",
+                "unclip",
                 "sd_controlnet",
+                "sd_controlnets",
                 "sd_ip_adapter",
                 "lcm",
                 "consistency_2step",
@@ -73,8 +79,12 @@ def test_a_prompt_draws_what_diffusers_draws(name, tmp_path):
     if "out_pixel_values" in io:  # the picture of an IP-Adapter, at the scale of its notes
         call, inputs["pixel_values"] = call | {"ip_adapter_scale": 0.6}, io["out_pixel_values"]
     out = run_pipeline(folder, call, inputs, noises)
-    for got, want in (("image", "out_image"), ("trace", "out_trace")):
-        if want in io:
+    for got, want in (
+        ("image", "out_image"),
+        ("trace", "out_trace"),
+        ("image_embeds", "out_image_embeds"),
+    ):
+        if want in io and got in out:
             np.testing.assert_allclose(out[got], io[want], atol=1e-3 * np.abs(io[want]).max())
 
 
@@ -147,135 +157,6 @@ def test_weights_are_placed_leaf_by_leaf(sd, monkeypatch):
     assert events == ["read", "put"] * len(jax.tree.leaves(leaves))
 
 
-def write_one_file(folder, path, more=None):
-    """The tensors of a folder in one file, by the names of diffusers' conversion."""
-    names, tensors = json.loads((GOLDEN / "pipelines" / "ldm_names.json").read_text()), {}
-    for part, table in names.items():
-        own = load_file(folder / part / "model.safetensors")
-        for theirs, name in table.items():
-            conv = part == "vae" and ".mid.attn_1." in theirs and own[name].ndim == 2
-            tensors[theirs] = own[name][:, :, None, None] if conv else own[name]
-    text = load_file(folder / "text_encoder" / "model.safetensors")
-    tensors |= {f"cond_stage_model.transformer.{name}": w for name, w in text.items()}
-    averages = {"model_ema.decay": np.zeros(1, np.float32), "betas": np.zeros(9, np.float32)}
-    save_file(tensors | averages | (more or {}), path)
-    return path
-
-
-@pytest.mark.exhaustive
-def test_one_file_of_the_latent_diffusion_code_is_the_same_system(sd, spoilt):
-    for part in ("unet", "vae", "text_encoder"):
-        (spoilt / part / "model.safetensors").unlink()
-    (spoilt / "model_index.json").unlink()
-    file = write_one_file(sd, spoilt / "whole.safetensors")
-    assert is_system(file)
-    folder, whole = open_system(sd), open_system(file)
-    assert whole.scheduler == folder.scheduler
-    same_weights(folder, whole)
-    for name, words in (
-        ("model.diffusion_model.other", "the unet of .*1 tensors that the network does not"),
-        ("else.weight", "'else.weight' belongs to no part"),
-        ("text_encoders.clip_l.x", "Stable Diffusion 3 in one file"),
-    ):
-        write_one_file(sd, file, {name: np.zeros(1, np.float32)})
-        with pytest.raises(InputError, match=words):
-            open_system(file).leaves()
-    write_one_file(sd, file)
-    shutil.rmtree(spoilt / "tokenizer")
-    with pytest.raises(InputError, match="without its tokenizer"):
-        open_system(file)
-
-
-OPEN_CLIP = {
-    "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
-    "text_model.embeddings.position_embedding.weight": "positional_embedding",
-    "text_model.final_layer_norm": "ln_final",
-    "text_model.encoder.layers": "transformer.resblocks",
-    "self_attn.out_proj": "attn.out_proj",
-    "layer_norm1": "ln_1",
-    "layer_norm2": "ln_2",
-    "mlp.fc1": "mlp.c_fc",
-    "mlp.fc2": "mlp.c_proj",
-}
-
-
-def open_clip(folder, prefix):
-    """The tensors of a text encoder as OpenCLIP has them, which diffusers' conversion reads."""
-    own, found = load_file(folder / "model.safetensors"), {"logit_scale": np.ones(1, np.float32)}
-    for name, w in own.items():
-        renamed = name
-        for theirs, ours in OPEN_CLIP.items():
-            renamed = renamed.replace(theirs, ours)
-        if name == "text_projection.weight":
-            found["text_projection"] = np.ascontiguousarray(w.T)
-        elif "q_proj" in name:
-            parts = [own[name.replace("q_proj", f"{which}_proj")] for which in "qkv"]
-            fused = re.sub(r"self_attn.q_proj.(\w+)", r"attn.in_proj_\1", renamed)
-            found[fused] = np.concatenate(parts)
-        elif "k_proj" not in name and "v_proj" not in name:
-            found[renamed] = w
-    return {prefix + name: w for name, w in found.items()}
-
-
-def same_weights(one, other):
-    trees = [
-        {"unet": s.leaves()} | {k: f() for k, f in s.model.frozen.items()} for s in (one, other)
-    ]
-    jax.tree.map(np.testing.assert_array_equal, *(jax.tree.map(np.asarray, t) for t in trees))
-
-
-@pytest.mark.exhaustive
-def test_one_file_of_stable_diffusion_xl_is_the_same_system(tmp_path):
-    folder = write_system(tmp_path / "xl", "sdxl_euler")
-    names = json.loads((GOLDEN / "pipelines" / "ldm_names_sdxl.json").read_text())
-    unet = load_file(folder / "unet" / "model.safetensors")
-    tensors = {theirs: unet[name] for theirs, name in names.items()}
-    text = load_file(folder / "text_encoder" / "model.safetensors")
-    tensors |= {f"conditioner.embedders.0.transformer.{name}": w for name, w in text.items()}
-    tensors |= open_clip(folder / "text_encoder_2", "conditioner.embedders.1.model.")
-    first = json.loads((GOLDEN / "pipelines" / "ldm_names.json").read_text())["vae"]
-    vae = load_file(folder / "vae" / "model.safetensors")
-    tensors |= {theirs: vae[name] for theirs, name in first.items()}
-    whole = shutil.copytree(folder, tmp_path / "whole")
-    for file in (*whole.glob("*/model.safetensors"), whole / "model_index.json"):
-        file.unlink()
-    save_file(tensors, whole / "xl.safetensors")
-    assert is_system(whole / "xl.safetensors")
-    one, other = open_system(folder), open_system(whole / "xl.safetensors")
-    assert one.scheduler == other.scheduler
-    same_weights(one, other)
-    for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
-        (whole / part / "config.json").unlink()
-    alone = open_system(whole / "xl.safetensors")  # by the published configurations
-    assert alone.model.example.shape == (128, 128, 4)
-    assert alone.scheduler["_class_name"] == "EulerDiscreteScheduler"
-
-
-@pytest.mark.exhaustive
-def test_one_file_of_stable_diffusion_2_says_what_it_predicts(sd, spoilt):
-    file = write_one_file(sd, spoilt / "two.safetensors")
-    tensors = {n: w for n, w in load_file(file).items() if not n.startswith("cond_stage_model")}
-    text = open_clip(sd / "text_encoder", "cond_stage_model.model.")
-    more = "cond_stage_model.model.transformer.resblocks.2.ln_1.weight"  # left out as unused
-    save_file(tensors | text | {more: np.ones(32, np.float32)}, file)
-    for part in ("unet", "vae", "text_encoder"):
-        (spoilt / part / "model.safetensors").unlink()
-    (spoilt / "model_index.json").unlink()
-    same_weights(open_system(sd), open_system(file))
-    (spoilt / "unet" / "config.json").unlink()
-    shutil.rmtree(spoilt / "scheduler")
-    with pytest.raises(InputError, match="does not say whether it predicts eps or v; put its"):
-        open_system(file)
-
-
-@pytest.mark.exhaustive
-def test_one_file_alone_is_stable_diffusion_15(sd, tmp_path):
-    shutil.copytree(sd / "tokenizer", tmp_path / "tokenizer")
-    system = open_system(write_one_file(sd, tmp_path / "whole.safetensors"))
-    assert system.model.example.shape == (64, 64, 4)
-    assert system.scheduler["_class_name"] == "PNDMScheduler"
-
-
 def test_shards_variants_and_short_floats_are_read(spoilt):
     """A U-Net in two shards, an autoencoder in bfloat16, a text encoder as its fp16 variant."""
     shapes_of = lambda s: {"unet": s.leaves()} | {k: f() for k, f in s.model.frozen.items()}  # noqa: E731
@@ -341,6 +222,8 @@ def test_a_lora_flag_is_a_file_and_a_scale():
     assert file_and_scale("a/b.safetensors") == (Path("a/b.safetensors"), 1.0)
     argv = ["--lora", "a:0.5", "--num", "2", "--lora=b"]
     assert early_flags(argv, "--lora") == ["a:0.5", "b"]
+    argv = ["--lora", "a", "b:2", "--num", "2", "--lora=c", "d", "--eta=1", "e"]
+    assert early_flags(argv, "--lora") == ["a", "b:2", "c", "d"]
 
 
 UNET = {"_class_name": "UNet2DConditionModel", "block_out_channels": [320, 640, 1280, 1280]}
@@ -367,6 +250,7 @@ SDXL = {
     "addition_time_embed_dim": 256,
     "projection_class_embeddings_input_dim": 2816,
 }
+KARLO = {"layers_per_block": 3, "block_out_channels": [320, 640, 960, 1280]}
 SD21 = {"attention_head_dim": [5, 10, 20, 20], "use_linear_projection": True}
 
 
@@ -380,6 +264,39 @@ LONG = pytest.mark.exhaustive
 COUNTS = {
     "SD 1.5 U-Net": (UNET | {"cross_attention_dim": 768}, 859_520_964),
     "SD 2.1 U-Net": (UNET | {"cross_attention_dim": 1024} | SD21, 865_910_724),
+    "x4 upscaler U-Net": (
+        {"_class_name": "UNet2DConditionModel", "block_out_channels": [256, 512, 512, 1024]}
+        | {"down_block_types": ["DownBlock2D", *["CrossAttnDownBlock2D"] * 3], "in_channels": 7}
+        | {"up_block_types": [*["CrossAttnUpBlock2D"] * 3, "UpBlock2D"], "num_class_embeds": 1000}
+        | {"cross_attention_dim": 1024, "only_cross_attention": [True, True, True, False]}
+        | {"use_linear_projection": True},
+        473_398_020,
+    ),
+    "x4 upscaler VAE": (
+        VAE
+        | {"down_block_types": ["DownEncoderBlock2D"] * 3, "block_out_channels": [128, 256, 512]}
+        | {"up_block_types": ["UpDecoderBlock2D"] * 3},
+        55_325_927,
+    ),
+    "Karlo prior": ({"_class_name": "PriorTransformer"}, 1_022_030_080),
+    "Karlo text projection": ({"_class_name": "UnCLIPTextProjModel"}, 7_878_400),
+    "Karlo decoder": (
+        KARLO
+        | {"_class_name": "UNet2DConditionModel", "in_channels": 3, "out_channels": 6}
+        | {"down_block_types": ["ResnetDownsampleBlock2D", *["SimpleCrossAttnDownBlock2D"] * 3]}
+        | {"up_block_types": [*["SimpleCrossAttnUpBlock2D"] * 3, "ResnetUpsampleBlock2D"]}
+        | {"mid_block_type": "UNetMidBlock2DSimpleCrossAttn", "class_embed_type": "identity"}
+        | {"cross_attention_dim": 1536, "attention_head_dim": 64}
+        | {"resnet_time_scale_shift": "scale_shift"},
+        885_439_686,
+    ),
+    "Karlo enlargement": (
+        KARLO
+        | {"_class_name": "UNet2DModel", "in_channels": 6, "add_attention": False}
+        | {"down_block_types": ["ResnetDownsampleBlock2D"] * 4}
+        | {"up_block_types": ["ResnetUpsampleBlock2D"] * 4},
+        691_579_523,
+    ),
     "SD 1.5 inpainting": (UNET | {"in_channels": 9, "cross_attention_dim": 768}, 859_535_364),
     "SDXL U-Net": (SDXL, 2_567_463_684),
     "SD VAE": (VAE, 83_653_863),
@@ -390,6 +307,12 @@ COUNTS = {
     "SD 3 medium": (
         SD3 | {"num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536},
         2_028_328_000,
+    ),
+    "SD 3.5 medium": (
+        SD3
+        | {"num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536}
+        | {"qk_norm": "rms_norm", "pos_embed_max_size": 384, "dual_attention_layers": [*range(13)]},
+        2_243_171_520,
     ),
     "SD 3.5 large": (
         SD3

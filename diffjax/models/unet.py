@@ -79,6 +79,7 @@ class UNet(nn.Module):
       vector: whether a vector (B, V) is taken as a condition.
       guidance: width of the sinusoid of a guidance scale w that is taken as a condition, as in
         latent consistency models (Luo et al. 2023); 0 takes none.
+      embedded: whether an embedding (B, embedding channels) is taken, and added to the time's.
       embedding_channels: None for 4 channels.
       frequency_shift: 1 in DDPM, 0 elsewhere.
       style: shared by all blocks.
@@ -98,6 +99,7 @@ class UNet(nn.Module):
     null_label: bool = True
     vector: bool = False
     guidance: int = 0
+    embedded: bool = False
     embedding_channels: int | None = None
     frequency_shift: float = 0.0
     style: Style = Style()
@@ -119,8 +121,9 @@ class UNet(nn.Module):
         Args:
           x: images (B, H, W, C); H and W are multiples of 2^(levels - 1), or any with `resize`.
           t: times (B,), in steps of 0 to 1000.
-          cond: `label` (B,), `vector` (B, V), `guidance` (B,) and `tokens` (B, L, D) perhaps with
-            `token_mask` (B, L) or `image_tokens` (B, M, D), as the network has been made for them.
+          cond: `label` (B,), `vector` (B, V), `guidance` (B,), `embedding` (B, E) and `tokens`
+            (B, L, D) perhaps with `token_mask` (B, L) or `image_tokens` (B, M, D), as the network
+            has been made for them.
             Any U-Net takes `residuals`, which a ControlNet makes, and `features` of a T2I-Adapter,
             one for each level.
           train: whether dropout acts.
@@ -193,6 +196,7 @@ class UNet(nn.Module):
             labels,
             self.vector,
             self.guidance,
+            self.embedded,
             self.frequency_shift,
             self.style.dtype,
             name="embedding",

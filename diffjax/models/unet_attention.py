@@ -64,6 +64,38 @@ class PixelAttention(nn.Module):
         return x + h.reshape(x.shape)
 
 
+class PixelTextAttention(nn.Module):
+    """Attention over the pixels and a token sequence at once, residual, zero at initialisation.
+
+    Nichol et al. 2021 (GLIDE), section 2.3: the keys and values of the tokens stand before those of
+    the pixels.
+
+    Attributes:
+      style: shared by the network.
+      head_channels: channels per head; must divide the channels.
+    """
+
+    style: Style
+    head_channels: int = 64
+
+    @nn.compact
+    def __call__(self, x, context):
+        if context is None:
+            raise InputError("this U-Net reads a token sequence: give cond['tokens'] (B, L, D).")
+        b, height, width, c = x.shape
+        heads, dtype = c // self.head_channels, self.style.dtype
+        h = GroupNorm(self.style.groups, 1e-5, name="norm")(x).reshape(b, height * width, c)
+        q, *own = jnp.split(nn.Dense(3 * c, dtype=dtype, name="qkv")(h), 3, axis=-1)
+        theirs = jnp.split(nn.Dense(2 * c, dtype=dtype, name="kv")(context.tokens), 2, axis=-1)
+        k, v = (jnp.concatenate(pair, axis=1) for pair in zip(theirs, own, strict=True))
+        mask = context.mask
+        if mask is not None:
+            mask = jnp.pad(mask, ((0, 0), (0, height * width)), constant_values=True)
+        h = attention(*(heads_of(a, heads) for a in (q, k, v)), mask)
+        h = nn.Dense(c, dtype=dtype, kernel_init=nn.initializers.zeros, name="projection")(h)
+        return x + h.reshape(x.shape)
+
+
 class TransformerAttention(nn.Module):
     """Multi-head attention of a sequence to itself or to a context; no biases but the last.
 

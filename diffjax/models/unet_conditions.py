@@ -20,6 +20,7 @@ class Embedding(nn.Module):
       labels: rows of the label table; 0 for none.
       vector: whether to embed `cond["vector"]` (B, V).
       guidance: width of the sinusoid of `cond["guidance"]` (B,); 0 for none.
+      added: whether `cond["embedding"]` (B, width) is added as it is.
       shift: of the sinusoid's frequencies.
       dtype: of the computation.
     """
@@ -29,6 +30,7 @@ class Embedding(nn.Module):
     labels: int = 0
     vector: bool = False
     guidance: int = 0
+    added: bool = False
     shift: float = 0.0
     dtype: Dtype = jnp.float32
 
@@ -49,6 +51,8 @@ class Embedding(nn.Module):
         if self.vector:
             v = dense(condition(cond, "vector"), "vector_in")
             h = h + dense(nn.silu(v), "vector_out")
+        if self.added:
+            h = h + condition(cond, "embedding").astype(h.dtype)
         return nn.silu(h)
 
 

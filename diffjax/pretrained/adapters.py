@@ -1,19 +1,21 @@
 """Adapters of whole systems: a network joined to the denoiser, and the flags of its picture."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.traverse_util import flatten_dict
 
-from diffjax import conditioning
 from diffjax.conditioning import Condition
 from diffjax.errors import InputError
 from diffjax.experiment import NOTHING, Loaders
+from diffjax.media.image import load_image
 from diffjax.models.controlnet import ControlNet, controlled
 from diffjax.models.layers import Dtype
-from diffjax.pretrained.architecture import Module, Pretrained
+from diffjax.pretrained.architecture import Pretrained
 from diffjax.pretrained.pipeline import Part, Pipeline, open_part
 from diffjax.pretrained.precision import computing
 from diffjax.types import Network, Params
@@ -37,38 +39,46 @@ Adapter = Callable[[Part, tuple[int, int], int], Adapted]
 """(denoiser, (H, W) of an image in pixels, pixels for each latent) -> both."""
 
 
-def with_controlnet(folder: str | Path, scale: float, dtype: Dtype = jnp.float32) -> Adapter:
-    """A ControlNet for the U-Nets of Stable Diffusion (Zhang et al. 2023, Eq. 4).
+def with_controlnets(
+    given: Sequence[tuple[str | Path, float]], dtype: Dtype = jnp.float32
+) -> Adapter:
+    """ControlNets for the U-Nets of Stable Diffusion (Zhang et al. 2023, Eq. 4).
 
-    Its picture is kept under guidance.
+    What they add is scaled and summed. Their pictures are kept under guidance.
 
     Args:
-      folder: of diffusers' ControlNetModel.
-      scale: of what the ControlNet adds; 0 is the U-Net without it.
-      dtype: of its computation.
+      given: a folder of diffusers' ControlNetModel for each, and the scale of what it adds; 0 is
+        the U-Net without it.
+      dtype: of their computation.
 
     Returns:
-      The adapter. It raises InputError where the folder holds no ControlNet, or one for another
+      The adapter. It raises InputError where a folder holds no ControlNet, or one for another
       network.
     """
-    folder = Path(folder)
+    folders, scales = [Path(folder) for folder, _ in given], tuple(scale for _, scale in given)
 
     def adapter(part, image, by):
-        own = computing(open_alone(folder), dtype)
-        check_fits(folder, own, part, by)
-        base, control = part.network, own.network
+        own = [computing(open_alone(folder), dtype) for folder in folders]
+        for folder, control in zip(folders, own, strict=True):
+            check_fits(folder, control, part, by)
+        base, controls = part.network, [of_shared(control.network.network) for control in own]
         assert isinstance(base, Pretrained)
-        assert isinstance(control, Module)
-        network = controlled(base.network, of_shared(control.network), scales=scale)
+        network = controlled(base.network, *controls, scales=scales)
 
         def leaves():
-            return {"base": part.leaves(), "control": own.leaves()}
+            return {"base": part.leaves(), "control": one_or_all([c.leaves() for c in own])}
 
-        like = {"base": part.like, "control": own.like}
+        like = {"base": part.like, "control": one_or_all([control.like for control in own])}
         joined = Part(base._replace(network=network), leaves, like, part.config)
-        return Adapted(joined, control_image(image, own.config.get("conditioning_channels", 3)))
+        channels = [control.config.get("conditioning_channels", 3) for control in own]
+        return Adapted(joined, control_images(image, channels))
 
     return adapter
+
+
+def one_or_all(values: list) -> Any:
+    """The value of one ControlNet, or a list of those of several."""
+    return values[0] if len(values) == 1 else values
 
 
 def open_alone(folder: Path) -> Part:
@@ -122,15 +132,35 @@ def check_fits(folder: Path, own: Part, unet: Part, by: int) -> None:
         )
 
 
-def control_image(image: tuple[int, int], channels: int) -> Condition:
-    """The picture that a ControlNet reads, in [0, 1], under the flag `--control-image`.
+def control_images(size: tuple[int, int], channels: Sequence[int]) -> Condition:
+    """The pictures that ControlNets read, in [0, 1], under the flag `--control-image`.
 
     Args:
-      image: (H, W) in pixels.
-      channels: of the picture.
+      size: (H, W) in pixels.
+      channels: of the picture of each.
     """
-    about = "picture that the ControlNet reads, such as edges or depth."
-    given = conditioning.image("control_image", (*image, channels), about)
-    return given._replace(
-        encode=lambda frozen, raw: {"image": (jnp.asarray(raw["control_image"]) + 1) / 2}
-    )
+    n = len(channels)
+    names = ["control_image"] if n == 1 else [f"control_image_{i}" for i in range(n)]
+
+    def flags(num: int, control_image: list[Path] = []):  # noqa: B006
+        """Flags.
+
+        Args:
+          num: number of samples.
+          control_image: picture that the ControlNet reads, such as edges or depth; one for each, in
+            their order.
+        """
+        if len(control_image) != n:
+            many = f"{n} of them, one for each ControlNet; got {len(control_image)}"
+            what = many if n > 1 or control_image else "this model draws for a given picture"
+            raise InputError(f"give --control-image FILE: {what}.")
+        found = [load_image(f, size, c) for f, c in zip(control_image, channels, strict=True)]
+        return {k: np.broadcast_to(a, (num, *a.shape)) for k, a in zip(names, found, strict=True)}
+
+    def encode(frozen, raw):
+        pictures = tuple((jnp.asarray(raw[name]) + 1) / 2 for name in names)
+        return {"image": pictures[0] if n == 1 else pictures}
+
+    shapes = zip(names, [(*size, c) for c in channels], strict=True)
+    example = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes}
+    return Condition(example, None, flags, encode)

@@ -19,6 +19,10 @@ EMA = frozenset(
 """What diffusers' EMAModel writes into the config.json of the weights that it averaged."""
 
 
+BY_LEVEL = ("only_cross_attention",)
+"""What may be true at some levels of a network and false at others."""
+
+
 def typed(
     name: str, value: Any, default: Any, where: str = "config.json", one: bool = False
 ) -> Any:
@@ -42,6 +46,9 @@ def typed(
             return False  # as published files have it for a setting that is off
         if isinstance(value, bool) or (isinstance(value, int) and value in (0, 1)):
             return bool(value)
+        listed = name in BY_LEVEL and isinstance(value, list | tuple)
+        if listed and all(isinstance(v, bool) for v in value):
+            return value
         raise InputError(f"{where}: expected {name} to be true or false; got {value!r}.")
     if isinstance(default, tuple | list) and isinstance(value, str):
         return _numbers(name, value, where)

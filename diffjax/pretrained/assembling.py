@@ -19,7 +19,6 @@ from diffjax.parameterization import make_denoiser
 from diffjax.pretrained.adapters import Adapter
 from diffjax.pretrained.architecture import Autoencoder, Pretrained
 from diffjax.pretrained.flux_latents import packed
-from diffjax.pretrained.inpainting import inpainting, with_picture
 from diffjax.pretrained.latents import latent_scale, prior_of, shrinking
 from diffjax.pretrained.pipeline import Part, Pipeline, open_part
 from diffjax.pretrained.precision import stored
@@ -28,6 +27,11 @@ from diffjax.pretrained.reading import Reader
 from diffjax.pretrained.sampling import SchedulerDefaults
 from diffjax.pretrained.scheduler import KEY as SCHEDULER
 from diffjax.types import Array, Network, Params, Schedule
+
+
+def without_picture(pipeline: Pipeline, part: Part, network: Network, latents: tuple) -> tuple:
+    """The `picture` of a system that draws from text alone."""
+    return network, ()
 
 
 class System(NamedTuple):
@@ -39,8 +43,12 @@ class System(NamedTuple):
       guidance_scale: where none is asked for.
       cell: latents that one token of the network is wide.
       latent_size: height and width of the latents where the network does not say.
-      picture: whether it draws for a picture and a mask.
+      picture: (pipeline, denoiser, network, (h, w, C)) -> the network of latents under a picture,
+        and the conditions that give it.
       optional: parts that a folder may leave out.
+      schedulers: parts that are schedulers, of any class that is known.
+      build: (pipeline, system, (H, W), dtype) -> the system, where it is none of latents; None is
+        `assemble`.
     """
 
     parts: Mapping[str, tuple[str, ...]]
@@ -48,8 +56,10 @@ class System(NamedTuple):
     guidance_scale: float
     cell: int = 1
     latent_size: int | None = None
-    picture: bool = False
+    picture: Callable[..., tuple[Network, tuple[Condition, ...]]] = without_picture
     optional: tuple[str, ...] = ()
+    schedulers: tuple[str, ...] = ("scheduler",)
+    build: Callable[..., Any] | None = None
 
 
 class Opened(NamedTuple):
@@ -59,7 +69,7 @@ class Opened(NamedTuple):
       model: all that sampling needs.
       leaves: () -> the denoiser's parameters as a tree of `naming.Leaf`s.
       raw: (prompts, negatives or None, ...) -> raw arrays of the prompts, see `raw_prompts`.
-      vae: its autoencoder, whose parameters are `frozen["vae"]`.
+      vae: its autoencoder, whose parameters are `frozen["vae"]`; None where it has none.
       scheduler: its scheduler_config.json.
       start_std: (schedule, first time) -> standard deviation of the noise that a draw begins as.
     """
@@ -67,7 +77,7 @@ class Opened(NamedTuple):
     model: Model
     leaves: Callable[[], Params]
     raw: Callable[..., dict[str, np.ndarray]]
-    vae: Part
+    vae: Part | None
     scheduler: dict[str, Any]
     start_std: Callable[[Schedule, Array], Array]
 
@@ -100,9 +110,8 @@ def assemble(
     usual, leaves = found.sampling, stored(part.leaves, dtype)
     frozen = {name: stored(load, dtype) for name, load in frozen.items()}
     network, guide = network_of(part, image)
-    if system.picture and part.config.get("in_channels") == 2 * channels + 1:
-        network = with_picture(network)
-        conditions += (inpainting(vae.network, scale, image, (*size, channels)),)
+    network, pictures = system.picture(pipeline, part, network, (*size, channels))
+    conditions += pictures
 
     def denoiser(params):
         return make_denoiser(network, params, found.schedule, found.parameterization)

@@ -3,7 +3,7 @@
 Conditions: `label` where the configuration has num_class_embeds; `tokens` for what diffusers
 calls encoder_hidden_states; `vector` for class labels of class_embed_type "projection", and for
 addition_embed_type "text_time" (Stable Diffusion XL) the text's embedding and
-`sinusoidal_embedding` of each time id, joined.
+`sinusoidal_embedding` of each time id, joined; `embedding` for those of "identity".
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,12 @@ import numpy as np
 from diffjax.models import UNet
 from diffjax.models.resnet import ConvDown, ConvUp, Style, nearest_to, residual_down, residual_up
 from diffjax.models.unet import Level
-from diffjax.models.unet_attention import Attend, PixelAttention, SpatialTransformer
+from diffjax.models.unet_attention import (
+    Attend,
+    PixelAttention,
+    PixelTextAttention,
+    SpatialTransformer,
+)
 from diffjax.pretrained.architecture import (
     Architecture,
     denoising,
@@ -30,6 +35,8 @@ from diffjax.pretrained.diffusers_unet_config import (
     RESAMPLE_TYPES,
     RESIDUAL,
     SELF,
+    SIMPLE,
+    SIMPLE_MIDDLE,
     UNET2D,
     check_condition,
     check_heads,
@@ -95,7 +102,7 @@ def unet2d_condition(config: dict[str, Any]) -> Architecture:
 
 def condition_module(c: dict[str, Any], where: str) -> tuple[UNet, dict[str, tuple]]:
     """The U-Net of UNet2DConditionModel's arguments, and its conditions as for `image_inputs`."""
-    check_shared(c, where, PLAIN + SELF + CROSS + RESIDUAL)
+    check_shared(c, where, PLAIN + SELF + CROSS + RESIDUAL + SIMPLE)
     check_condition(c, where)
     n = len(c["block_out_channels"])
     heads, depths, reads, dims = (
@@ -116,6 +123,7 @@ def condition_module(c: dict[str, Any], where: str) -> tuple[UNet, dict[str, tup
         "UNetMidBlock2DCrossAttn": (
             partial(SpatialTransformer, heads=heads[-1], depth=depths[-1]),
         ),
+        SIMPLE_MIDDLE: (simple_attention(dims[-1]),),
         "UNetMidBlock2D": (),
         None: None,
     }
@@ -123,18 +131,21 @@ def condition_module(c: dict[str, Any], where: str) -> tuple[UNet, dict[str, tup
         middle=middles[c["mid_block_type"]],
         **both_ways(
             c,
-            choose(c["down_block_types"], cross, [self_attention(dim) for dim in dims]),
+            choose(c["down_block_types"], cross, dims),
             # The reference reverses every list but this one on the way up.
-            choose(c["up_block_types"][::-1], cross, [self_attention(d) for d in dims[::-1]]),
+            choose(c["up_block_types"][::-1], cross, dims[::-1]),
         ),
         vector=needs_vector(c),
         guidance=c["time_cond_proj_dim"] or 0,
+        embedded=c["class_embed_type"] == "identity",
         resize=nearest_to,
         **shared_attributes(c),
     )
     cond = {"tokens": ((1, c["cross_attention_dim"]), np.float32)}
     if module.vector:
         cond["vector"] = ((c["projection_class_embeddings_input_dim"],), np.float32)
+    if module.embedded:
+        cond["embedding"] = ((module.embedding_channels or 4 * module.channels,), np.float32)
     if module.guidance:
         cond["guidance"] = ((), np.float32)
     return module, cond
@@ -147,9 +158,20 @@ def self_attention(head_dim: int | None) -> Attend:
     return partial(PixelAttention, head_channels=head_dim)
 
 
-def choose(types: Sequence[str], cross: Sequence[Attend], selfs: Sequence[Attend]) -> list[Attend]:
-    """What attends at each level, by the type of its block."""
-    return [a if t in CROSS else b for t, a, b in zip(types, cross, selfs, strict=True)]
+def simple_attention(head_dim: int) -> Attend:
+    """Attention to pixels and tokens at once, of heads of that width."""
+    return partial(PixelTextAttention, head_channels=head_dim)
+
+
+def choose(types: Sequence[str], cross: Sequence[Attend], dims: Sequence[int]) -> list[Attend]:
+    """What attends at each level, by the type of its block and the width of a head in it."""
+
+    def attend(kind, across, dim):
+        if kind in SIMPLE:
+            return simple_attention(dim)
+        return across if kind in CROSS else self_attention(dim)
+
+    return [*map(attend, types, cross, dims)]
 
 
 def both_ways(
@@ -162,11 +184,11 @@ def both_ways(
     down_types, up_types = c["down_block_types"], c["up_block_types"][::-1]
 
     def level(i, block, extra, attend, resample):
-        attend = attend if block in SELF + CROSS else None
+        attend = attend if block in SELF + CROSS + SIMPLE else None
         return Level(c["block_out_channels"][i], blocks[i] + extra, attend, resample)
 
     def resample(block, setting, conv, residual):
-        by_residual = block in RESIDUAL or (block in SELF and setting == "resnet")
+        by_residual = block in RESIDUAL + SIMPLE or (block in SELF and setting == "resnet")
         return residual if by_residual else conv
 
     down, up = [], []

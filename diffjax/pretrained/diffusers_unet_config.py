@@ -106,6 +106,8 @@ PLAIN = ("DownBlock2D", "UpBlock2D")
 SELF = ("AttnDownBlock2D", "AttnUpBlock2D")
 CROSS = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D")
 RESIDUAL = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D")
+SIMPLE_MIDDLE = "UNetMidBlock2DSimpleCrossAttn"
+SIMPLE = ("SimpleCrossAttnDownBlock2D", "SimpleCrossAttnUpBlock2D")
 RESAMPLE_TYPES = ("conv", "resnet", None)
 
 
@@ -135,10 +137,12 @@ def check_condition(c: dict[str, Any], where: str) -> None:
     supported(
         c,
         where,
-        mid_block_type=("UNetMidBlock2DCrossAttn", "UNetMidBlock2D", None),
-        class_embed_type=(None, "projection"),
+        mid_block_type=("UNetMidBlock2DCrossAttn", "UNetMidBlock2D", SIMPLE_MIDDLE, None),
+        class_embed_type=(None, "projection", "identity"),
         addition_embed_type=(None, "text_time"),
     )
+    if c["mid_block_type"] == SIMPLE_MIDDLE or {*SIMPLE} & {*c["down_block_types"]}:
+        supported(c, where, only_cross_attention=(False,))
     if not isinstance(c["cross_attention_dim"], int):
         raise InputError(
             f"config.json: {where} with one cross_attention_dim per level is not supported; "

@@ -6,7 +6,7 @@ import numpy as np
 
 from diffjax.models import UNet
 from diffjax.models.resnet import ConvDown, ConvUp, residual_down, residual_up
-from diffjax.models.unet_attention import Attend, SpatialTransformer
+from diffjax.models.unet_attention import Attend, PixelTextAttention, SpatialTransformer
 from diffjax.pretrained.naming import (
     Entry,
     Names,
@@ -128,7 +128,17 @@ def attend_names(theirs: str, ours: Path, attend: Attend, linear: bool) -> Names
     """Attention or Transformer2DModel."""
     if kind(attend) is SpatialTransformer:
         return transformer_names(theirs, ours, attend.keywords, linear)
-    normed = attend.keywords.get("normed", True)
+    if kind(attend) is PixelTextAttention:
+        theirs_too = [
+            dense_names(f"{theirs}.add_{letter}_proj", (*ours, "kv"), (i, 2))
+            for i, letter in enumerate("kv")
+        ]
+        return merged(pixel_names(theirs, ours, True), *theirs_too)
+    return pixel_names(theirs, ours, attend.keywords.get("normed", True))
+
+
+def pixel_names(theirs: str, ours: Path, normed: bool) -> Names:
+    """Attention of the pixels to themselves."""
     return merged(
         scale_names(f"{theirs}.group_norm", (*ours, "norm")) if normed else {},
         *(

@@ -12,7 +12,35 @@ from diffjax.errors import InputError
 from diffjax.latents import LatentScale, reparameterize
 from diffjax.media.image import load_image
 from diffjax.pretrained.architecture import Autoencoder
+from diffjax.pretrained.latents import latent_scale, shrinking
+from diffjax.pretrained.pipeline import Part, Pipeline, open_part
 from diffjax.types import Array, Network
+
+
+def painter(
+    pipeline: Pipeline, part: Part, network: Network, latents: tuple[int, int, int]
+) -> tuple[Network, tuple[Condition, ...]]:
+    """The network of latents under a picture and a mask, and the condition that gives them.
+
+    A network of the latents alone is left as it is.
+
+    Args:
+      pipeline: with the autoencoder.
+      part: the denoiser.
+      network: its function.
+      latents: (h, w, C).
+
+    Returns:
+      Both.
+    """
+    height, width, channels = latents
+    if part.config.get("in_channels") != 2 * channels + 1:
+        return network, ()
+    vae = open_part(pipeline, "vae")
+    assert isinstance(vae.network, Autoencoder)
+    by, scale = shrinking(vae.config), latent_scale(vae.config)
+    image = height * by, width * by
+    return with_picture(network), (inpainting(vae.network, scale, image, latents),)
 
 
 def with_picture(network: Network) -> Network:

@@ -41,6 +41,7 @@ from diffjax.pretrained.sd3 import sd3_controlnet, sd3_transformer
 from diffjax.pretrained.t2i_adapter import t2i_adapter
 from diffjax.pretrained.tensors import read_tensors, weight_files
 from diffjax.pretrained.tiny_autoencoder import autoencoder_tiny
+from diffjax.pretrained.unclip_context import text_projection
 from diffjax.pretrained.uvit import uvit, uvit_latent, uvit_text
 from diffjax.types import Params
 
@@ -78,6 +79,7 @@ ARCHITECTURES: dict[str, Callable[[dict[str, Any]], Architecture]] = {
     "AutoencoderDC": autoencoder_dc,
     "SanaTransformer2DModel": sana_transformer,
     "PriorTransformer": prior_transformer,
+    "UnCLIPTextProjModel": text_projection,
     "T2IAdapter": t2i_adapter,
     "IPAdapterPlusImageProjection": ip_adapter_plus,
     "FluxTransformer2DModel": flux_transformer,

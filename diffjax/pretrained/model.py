@@ -38,19 +38,19 @@ def open_published(
     height: int | None = None,
     width: int | None = None,
     loras: Sequence[tuple[str | Path, float]] = (),
-    controlnet: tuple[str | Path, float] | None = None,
+    controlnet: Sequence[tuple[str | Path, float]] = (),
     ip_adapter: tuple[str | Path, float] | None = None,
     dtype: Dtype = jnp.float32,
 ) -> tuple[Model, Params]:
     """A network of `pretrained.load` that draws images, or a whole system, and its parameters.
 
     Args:
-      path: as for `pretrained.load`, a folder with model_index.json, one file of a whole Stable
-        Diffusion 1, or owner/name of a repository (see `hub`).
+      path: as for `pretrained.load`, a folder with model_index.json, one file of a
+        whole Stable Diffusion, or owner/name of a repository (see `hub`).
       height: of the images; None is that of the folder's own.
       width: likewise.
       loras: LoRA files and their scales, of a system.
-      controlnet: folder of a ControlNet and its scale, of a system.
+      controlnet: folders of ControlNets and their scales, of a system.
       ip_adapter: file of an IP-Adapter and its scale, of a system.
       dtype: of a system's weights and computation, float32 or bfloat16.
 

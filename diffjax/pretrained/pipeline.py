@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from diffjax.errors import InputError, sentence
 from diffjax.pretrained import whole_files
 from diffjax.pretrained.architecture import Loaded
-from diffjax.pretrained.load import as_they_are, leaves_of, open_network
+from diffjax.pretrained.load import as_they_are, leaves_of, open_network, read_config
 from diffjax.pretrained.lora import parts_of as lora_parts
 from diffjax.pretrained.lora import with_lora
 from diffjax.pretrained.scheduler import KEY as SCHEDULER
@@ -86,7 +86,9 @@ def one_file(path: Path) -> Pipeline:
     """
     folder, whole = path.resolve().parent, whole_files.whole_file(path)
     classes = {name: part.kind for name, part in whole.parts.items()}
-    classes |= dict.fromkeys(whole.tokenizers, "CLIPTokenizer")
+    kinds = {"tokenizer_3": "T5Tokenizer"}
+    classes |= {name: kinds.get(name, "CLIPTokenizer") for name in whole.tokenizers}
+    classes |= whole.beside
     return Pipeline(folder, whole.kind, classes, {}, file=path, whole=whole)
 
 
@@ -120,7 +122,7 @@ def check_parts(pipeline: Pipeline, expected: Mapping[str, tuple[str, ...]]) -> 
     """
     for name, kinds in expected.items():
         found = pipeline.classes.get(name)
-        within_file = pipeline.file is not None and not name.startswith("tokenizer")
+        within_file = pipeline.whole is not None and name in pipeline.whole.parts
         if found is None or not (within_file or (pipeline.folder / name).is_dir()):
             raise InputError(
                 f"{pipeline.folder} is a {pipeline.kind} without its {name} (a folder with a "
@@ -154,14 +156,21 @@ class Part(NamedTuple):
     config: dict[str, Any]
 
 
-def open_part(pipeline: Pipeline, name: str) -> Part:
+def open_part(pipeline: Pipeline, name: str, scheduler: str | None = None) -> Part:
     """A network of the pipeline, by its configuration.
+
+    Args:
+      pipeline: from `read_pipeline` or `one_file`.
+      name: of the part.
+      scheduler: folder of the part's own scheduler; None is the pipeline's.
 
     Raises:
       InputError: its configuration is not one that is known.
     """
-    if pipeline.file is None:
-        opened, find = within(pipeline, name, open_network, pipeline.folder / name), as_they_are
+    if pipeline.whole is None or name not in pipeline.whole.parts:
+        given = [None, scheduled(pipeline, name, scheduler)] if scheduler else []
+        opened = within(pipeline, name, open_network, pipeline.folder / name, *given)
+        find = as_they_are
     else:
         given = [pipeline.file], config_in_one_file(pipeline, name)
         opened = within(pipeline, name, open_network, pipeline.folder / name, *given)
@@ -172,6 +181,18 @@ def open_part(pipeline: Pipeline, name: str) -> Part:
     change = partial(merged, pipeline, name)
     leaves = partial(within, pipeline, name, leaves_of, opened, change, find)
     return Part(network, leaves, opened.like, opened.config)
+
+
+def scheduled(pipeline: Pipeline, name: str, scheduler: str) -> dict[str, Any]:
+    """The configuration of a part with that of its own scheduler.
+
+    Raises:
+      InputError: one of them is missing.
+    """
+    found = read_scheduler(pipeline.folder / scheduler)
+    if found is None:
+        raise InputError(f"{pipeline.folder / scheduler} has no scheduler_config.json.")
+    return {**within(pipeline, name, read_config, pipeline.folder / name), SCHEDULER: found}
 
 
 def merged(pipeline: Pipeline, name: str, tensors: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -42,7 +42,8 @@ def raw_prompts(
         rows = {name: np.broadcast_to(a, (num, *np.shape(a))) for name, a in constants.items()}
         return {**reader.tokenize(texts, chunks, weighted), **rows}
 
-    nulls = arrays(unwanted, fixed if negatives is not None else {**fixed, **reader.null})
+    without = {} if negatives is not None else reader.null
+    nulls = arrays(unwanted, {**fixed, **without, **reader.off})
     return arrays(prompts, fixed) | {f"null_{name}": array for name, array in nulls.items()}
 
 

@@ -28,6 +28,7 @@ class Reader(NamedTuple):
       chunks: (prompts, weighted) -> chunks that the longest needs; 1 where there are none.
       extra: name -> further raw values of one sample that are no text.
       null: those of `extra` that are others where no negative prompt is given.
+      off: those of `extra` that are others in every null.
     """
 
     tokenize: Callable[[Sequence[str], int, bool], Raw]
@@ -36,6 +37,7 @@ class Reader(NamedTuple):
     chunks: Callable[[Sequence[str], bool], int] = lambda texts, weighted: 1
     extra: Mapping[str, np.ndarray] = {}
     null: Mapping[str, np.ndarray] = {}
+    off: Mapping[str, np.ndarray] = {}
 
 
 class Tower(NamedTuple):

@@ -9,13 +9,14 @@ import jax.numpy as jnp
 
 from diffjax import grids, samplers
 from diffjax.guidance import static_clip
-from diffjax.pretrained.scheduler import CONSISTENCY, KEY, is_flow
+from diffjax.pretrained.scheduler import CONSISTENCY, KEY, UNCLIP, is_flow
 from diffjax.pretrained.scheduler_grids import (
     beta_grid,
     consistency_grid,
     flow_grid,
     lcm_grid,
     level_grid,
+    unclip_grid,
 )
 from diffjax.pretrained.scheduler_samplers import (
     boundary,
@@ -115,6 +116,8 @@ def _start_of(s: dict[str, Any]) -> Callable[[Schedule, Array], Array]:
 def _grid_of(s: dict[str, Any]) -> Callable[..., Array]:
     if s["_class_name"] == "LCMScheduler":
         return lcm_grid(s)
+    if s["_class_name"] == UNCLIP:
+        return unclip_grid(s)
     if is_flow(s):
         return flow_grid(s)
     return level_grid(s) if s["_class_name"].startswith("EDM") else beta_grid(s)
@@ -155,6 +158,13 @@ def _ddpm(s):
     one_of(s, variance_type=tuple(kinds))
     options = {"variance": names[kinds[s["variance_type"]]]}
     return SchedulerDefaults(samplers.ancestral, steps=s["num_train_timesteps"], options=options)
+
+
+def _unclip(s):
+    kinds = {"fixed_small_log": "small", "learned_range": "learned"}
+    one_of(s, variance_type=tuple(kinds))
+    options = {"variance": kinds[s["variance_type"]]}
+    return SchedulerDefaults(samplers.ancestral, steps=25, options=options)
 
 
 def _pndm(s):
@@ -212,6 +222,7 @@ def _lcm(s):
 SAMPLERS: dict[str, Callable[[dict[str, Any]], SchedulerDefaults]] = {
     "DDIMScheduler": _ddim,
     "DDPMScheduler": _ddpm,
+    "UnCLIPScheduler": _unclip,
     "CogVideoXDDIMScheduler": _cogvideox,
     "PNDMScheduler": _pndm,
     "LCMScheduler": _lcm,

@@ -38,6 +38,7 @@ ALMOST_ZERO = (*ROUNDING[:1], "EulerDiscreteScheduler", "EulerAncestralDiscreteS
 """Schedulers whose zero SNR is 2^-24, so that sigma/alpha is finite."""
 
 CONSISTENCY = "CMStochasticIterativeScheduler"
+UNCLIP = "UnCLIPScheduler"
 
 Noise = tuple[Schedule, Parameterization]
 
@@ -113,6 +114,8 @@ def noise_of(
     if s["_class_name"] == CONSISTENCY:
         return _consistency(s)
     one_of(s, prediction_type=tuple(PREDICTIONS))
+    if s["_class_name"] == UNCLIP:
+        one_of(s, beta_schedule=("squaredcos_cap_v2",), prediction_type=("epsilon", "sample"))
     schedule = schedules.from_betas(betas_of(s))
     predict = PREDICTIONS[s["prediction_type"]]
     if s.get("timestep_type") == "continuous" and predict is predict_v:

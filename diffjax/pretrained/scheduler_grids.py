@@ -192,6 +192,20 @@ def dynamic_shift(s: dict[str, Any], t: np.ndarray, tokens: int) -> np.ndarray:
     return by / (by + 1 / t - 1)
 
 
+def unclip_grid(s: dict[str, Any]) -> Make:
+    """n steps from the last of the table to the first, evenly: the grid of unCLIP."""
+    T = s["num_train_timesteps"]
+
+    def grid(schedule: Schedule, n: int) -> Array:
+        check_steps(n, T)
+        if n < 2:
+            raise InputError(f"{FILE}: an UnCLIPScheduler takes 2 steps or more; got {n}.")
+        steps = np.round(np.arange(n) * ((T - 1) / (n - 1)))[::-1]
+        return end_at(schedule, jnp.asarray((steps + 1) / T), False)
+
+    return grid
+
+
 def lcm_grid(s: dict[str, Any]) -> Make:
     """n of the steps that a latent consistency model was distilled on: Luo et al. 2023."""
     T, kept = s["num_train_timesteps"], s["original_inference_steps"]

@@ -109,6 +109,9 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
     "CMStochasticIterativeScheduler": CONSISTENCY,
     "DDIMScheduler": DDIM,
     "DDPMScheduler": DDIM | {"variance_type": "fixed_small"},
+    "UnCLIPScheduler": CLIP
+    | {"num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2"}
+    | {"prediction_type": "epsilon", "variance_type": "fixed_small_log"},
     "CogVideoXDDIMScheduler": DDIM
     | {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
     | {"snr_shift_scale": 3.0},

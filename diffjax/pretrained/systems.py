@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 
 from diffjax.errors import InputError
 from diffjax.models.layers import Dtype
-from diffjax.pretrained.adapters import with_controlnet
+from diffjax.pretrained.adapters import with_controlnets
 from diffjax.pretrained.assembling import Opened, System, assemble
 from diffjax.pretrained.image_prompt import with_ip_adapter
+from diffjax.pretrained.inpainting import painter
 from diffjax.pretrained.pipeline import (
+    Pipeline,
     check_loras,
     check_parts,
     is_pipeline,
@@ -27,6 +30,8 @@ from diffjax.pretrained.reading import (
     sd_reader,
     sdxl_reader,
 )
+from diffjax.pretrained.unclip import open_unclip
+from diffjax.pretrained.upscaling import upscaler
 from diffjax.pretrained.whole_files import is_whole_file
 
 UNET = {"unet": ("UNet2DConditionModel",)}
@@ -36,7 +41,8 @@ PROJECTED = ("CLIPTextModelWithProjection",)
 T5, T5_TOKENS = ("T5EncoderModel",), ("T5Tokenizer", "T5TokenizerFast")
 ONE_CLIP = {"text_encoder": CLIP, "tokenizer": CLIP_TOKENS}
 SD = UNET | VAE | ONE_CLIP
-CONTROLNET = {"controlnet": ("ControlNetModel",)}
+UPSCALER = SD | {"low_res_scheduler": ("DDPMScheduler", "DDIMScheduler")}
+CONTROLNET = {"controlnet": ("ControlNetModel", "MultiControlNetModel")}
 SDXL = SD | {"text_encoder_2": PROJECTED, "tokenizer_2": CLIP_TOKENS}
 SD3 = {
     "transformer": ("SD3Transformer2DModel",),
@@ -56,22 +62,35 @@ PIXART = {
     **VAE,
     **{"text_encoder": T5, "tokenizer": T5_TOKENS},
 }
+UNCLIP = {
+    "prior": ("PriorTransformer",),
+    "text_proj": ("UnCLIPTextProjModel",),
+    "decoder": ("UNet2DConditionModel",),
+    "super_res_first": ("UNet2DModel",),
+    "super_res_last": ("UNet2DModel",),
+    **{"text_encoder": PROJECTED, "tokenizer": CLIP_TOKENS},
+}
+UNCLIP_SCHEDULERS = ("prior_scheduler", "decoder_scheduler", "super_res_scheduler")
 
 
 SYSTEMS: dict[str, System] = {
     "StableDiffusionPipeline": System(SD, sd_reader, 7.5),
     "StableDiffusionImg2ImgPipeline": System(SD, sd_reader, 7.5),
-    "StableDiffusionInpaintPipeline": System(SD, sd_reader, 7.5, picture=True),
+    "StableDiffusionInpaintPipeline": System(SD, sd_reader, 7.5, picture=painter),
     "StableDiffusionControlNetPipeline": System(SD | CONTROLNET, sd_reader, 7.5),
+    "StableDiffusionUpscalePipeline": System(UPSCALER, sd_reader, 9.0, picture=upscaler),
     "LatentConsistencyModelPipeline": System(SD, sd_reader, 8.5),
     "StableDiffusionXLPipeline": System(SDXL, sdxl_reader, 5.0),
     "StableDiffusionXLImg2ImgPipeline": System(SDXL, sdxl_reader, 5.0),
-    "StableDiffusionXLInpaintPipeline": System(SDXL, sdxl_reader, 5.0, picture=True),
+    "StableDiffusionXLInpaintPipeline": System(SDXL, sdxl_reader, 5.0, picture=painter),
     "StableDiffusionXLControlNetPipeline": System(SDXL | CONTROLNET, sdxl_reader, 5.0),
     "StableDiffusion3Pipeline": System(
         SD3, sd3_reader, 7.0, cell=2, optional=("text_encoder_3", "tokenizer_3")
     ),
     "FluxPipeline": System(FLUX, flux_reader, 3.5, cell=2, latent_size=128),
+    "UnCLIPPipeline": System(
+        UNCLIP, no_reader, 8.0, schedulers=UNCLIP_SCHEDULERS, build=open_unclip
+    ),
     "PixArtAlphaPipeline": System(PIXART, pixart_reader, 4.5, cell=2),
     "PixArtSigmaPipeline": System(PIXART, pixart_reader, 4.5, cell=2),
 }
@@ -94,20 +113,21 @@ def open_system(
     width: int | None = None,
     text_length: int | None = None,
     loras: Sequence[tuple[str | Path, float]] = (),
-    controlnet: tuple[str | Path, float] | None = None,
+    controlnet: Sequence[tuple[str | Path, float]] = (),
     ip_adapter: tuple[str | Path, float] | None = None,
     dtype: Dtype = jnp.float32,
 ) -> Opened:
     """A published system by its configurations; no weight is read.
 
     Args:
-      folder: with model_index.json; or one file of a whole Stable Diffusion 1, 2
+      folder: with model_index.json; or one file of a whole Stable Diffusion 1, 2, 3
         or XL, see `one_file`.
       height: of the images in pixels; None is the size that it was trained on.
       width: likewise.
       text_length: T5's tokens of a prompt; None is the pipeline's own.
       loras: LoRA files and their scales.
-      controlnet: folder of a ControlNet and its scale; None is the pipeline's own, if it has one.
+      controlnet: folders of ControlNets and their scales; none are the pipeline's own, if it has
+        any.
       ip_adapter: file of an IP-Adapter and its scale, see `with_ip_adapter`.
       dtype: of weights and computation, float32 or bfloat16, see `precision`.
 
@@ -118,29 +138,63 @@ def open_system(
       InputError: a kind of pipeline, a part or a class that is not known, a part that is
         missing, a size that the system cannot draw, or an adapter for another network.
     """
-    given, dtype = tuple((Path(path), scale) for path, scale in loras), known(dtype)
-    whole = Path(folder).is_file()
-    pipeline = one_file(Path(folder)) if whole else read_pipeline(folder)
-    pipeline = pipeline._replace(loras=given)
+    dtype = known(dtype)
+    pipeline, system = found_system(Path(folder), loras)
+    if system.build is not None:
+        no_adapters(pipeline, controlnet, ip_adapter)
+        return system.build(pipeline, system, (height, width), dtype)
+    if not controlnet and "controlnet" in system.parts:
+        controlnet = own_controlnets(pipeline)
+    adapters = [] if ip_adapter is None else [with_ip_adapter(*ip_adapter, pipeline.folder)]
+    adapters += [with_controlnets(controlnet, dtype)] if controlnet else []
+    name = "unet" if "unet" in system.parts else "transformer"
+    part = computing(open_part(pipeline, name), dtype)
+    return assemble(pipeline, system, part, (height, width), text_length, adapters, dtype)
+
+
+def found_system(
+    path: Path, loras: Sequence[tuple[str | Path, float]] = ()
+) -> tuple[Pipeline, System]:
+    """The pipeline at a path and its kind, its parts looked at. Errors as of `open_system`."""
+    whole = path.is_file()
+    pipeline = one_file(path) if whole else read_pipeline(path)
+    pipeline = pipeline._replace(loras=tuple((Path(file), scale) for file, scale in loras))
     if pipeline.kind not in SYSTEMS:
         raise InputError(
-            f"{folder} is a {pipeline.kind}, which is not supported; expected one of "
+            f"{path} is a {pipeline.kind}, which is not supported; expected one of "
             f"{', '.join(SYSTEMS)}. Its networks may load one by one from Python: "
             "diffjax.pretrained.load(folder)."
         )
-    system = SYSTEMS[pipeline.kind]
-    if not any(name.startswith("text_encoder") for name in pipeline.classes):
+    system, has = SYSTEMS[pipeline.kind], pipeline.classes
+    if system.build is None and not any(name.startswith("text_encoder") for name in has):
         parts = {n: k for n, k in system.parts.items() if not n.startswith(("text", "token"))}
         system = system._replace(parts=parts, reader=no_reader)
-    absent = [name for name in system.optional if name not in pipeline.classes]
-    scheduler = {"scheduler": (pipeline.classes.get("scheduler", "scheduler of diffusers"),)}
-    parts = {name: kinds for name, kinds in system.parts.items() if name not in absent}
-    check_parts(pipeline, parts if whole else parts | scheduler)
+    absent = [name for name in system.optional if name not in has]
+    expected = {name: kinds for name, kinds in system.parts.items() if name not in absent}
+    if not whole:
+        any_kind = {n: (has.get(n, "scheduler of diffusers"),) for n in system.schedulers}
+        expected |= any_kind
+    check_parts(pipeline, expected)
     check_loras(pipeline)
-    name = "unet" if "unet" in system.parts else "transformer"
-    if controlnet is None and "controlnet" in system.parts:
-        controlnet = pipeline.folder / "controlnet", 1.0
-    adapters = [] if ip_adapter is None else [with_ip_adapter(*ip_adapter, pipeline.folder)]
-    adapters += [] if controlnet is None else [with_controlnet(*controlnet, dtype)]
-    part = computing(open_part(pipeline, name), dtype)
-    return assemble(pipeline, system, part, (height, width), text_length, adapters, dtype)
+    return pipeline, system
+
+
+def no_adapters(pipeline: Pipeline, controlnet: Any, ip_adapter: Any) -> None:
+    """Refuse adapters of a system that they are not for.
+
+    Raises:
+      InputError: one is given.
+    """
+    if controlnet or ip_adapter:
+        raise InputError(
+            f"ControlNets and IP-Adapters are for the U-Nets of Stable Diffusion; "
+            f"{pipeline.folder} is a {pipeline.kind}."
+        )
+
+
+def own_controlnets(pipeline: Pipeline) -> list[tuple[Path, float]]:
+    """The folders controlnet, controlnet_1, ... of a pipeline, each at the scale 1."""
+    several = pipeline.classes["controlnet"] == "MultiControlNetModel"
+    more = pipeline.folder.glob("controlnet_[0-9]*") if several else ()
+    more = sorted(more, key=lambda folder: (len(folder.name), folder.name))
+    return [(folder, 1.0) for folder in (pipeline.folder / "controlnet", *more)]

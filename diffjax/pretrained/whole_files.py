@@ -1,7 +1,8 @@
-"""One file of a whole Stable Diffusion 1, 2 or XL: its parts and their published configurations."""
+"""One file of a whole Stable Diffusion: its parts and their published configurations."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from diffjax.errors import InputError
 from diffjax.pretrained.ldm import Renamed, by_name, same_name, unet_name, vae_name
 from diffjax.pretrained.open_clip import by_transformers
+from diffjax.pretrained.sd3_file import projected, transformer_config, transformer_tensors
 from diffjax.pretrained.tensors import READERS, read_tensors
 
 NOT_WEIGHTS = (
@@ -43,6 +45,7 @@ class WholeFile(NamedTuple):
       parts: those whose weights it holds.
       scheduler: its published scheduler_config.json; None where the file does not say it.
       tokenizers: which must stand beside it.
+      beside: part -> class, of parts whose folders stand beside it.
     """
 
     name: str
@@ -50,6 +53,7 @@ class WholeFile(NamedTuple):
     parts: Mapping[str, FilePart]
     scheduler: Mapping[str, Any] | None
     tokenizers: tuple[str, ...] = ("tokenizer",)
+    beside: Mapping[str, str] = MappingProxyType({})
 
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -175,6 +179,49 @@ STABLE_DIFFUSION_XL = WholeFile(
     EULER,
     ("tokenizer", "tokenizer_2"),
 )
+SD3_VAE = VAE | {
+    "sample_size": 1024,
+    "latent_channels": 16,
+    "scaling_factor": 1.5305,
+    "shift_factor": 0.0609,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+}
+PROJECTED_L = CLIP_L | {"architectures": ["CLIPTextModelWithProjection"]}
+T5_XXL = {
+    "architectures": ["T5EncoderModel"],
+    "d_model": 4096,
+    "d_ff": 10240,
+    "num_layers": 24,
+    "num_heads": 64,
+    "feed_forward_proj": "gated-gelu",
+}
+SD3_TEXTS = {
+    "text_encoder": _clip("text_encoders.clip_l.transformer.", projected, PROJECTED_L),
+    "text_encoder_2": _clip("text_encoders.clip_g.transformer.", projected, CLIP_G),
+    "text_encoder_3": _clip("text_encoders.t5xxl.transformer.", by_name(same_name), T5_XXL),
+}
+SD3_SCHEDULER = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0}
+
+
+def stable_diffusion_3(tensors: Mapping[str, np.ndarray], folder: Path) -> WholeFile:
+    """A Stable Diffusion 3 or 3.5 by what a file of it holds; T5 may be missing.
+
+    Args:
+      tensors: of the file.
+      folder: that it is in, with the text encoders that it does not hold.
+    """
+    config = transformer_config(tensors)
+    vae = _vae(SD3_VAE | {"latent_channels": config["in_channels"]})
+    kind, renamed = config["_class_name"], transformer_tensors
+    transformer = FilePart("model.diffusion_model.", kind, config, renamed)
+    held = {n: p for n, p in SD3_TEXTS.items() if any(t.startswith(p.prefix) for t in tensors)}
+    beside = {n: p.kind for n, p in SD3_TEXTS.items() if n not in held and (folder / n).is_dir()}
+    texts = sorted({*held, *beside})
+    tokenizers = tuple(name.replace("text_encoder", "tokenizer") for name in texts)
+    parts = {"transformer": transformer, "vae": vae, **held}
+    name, kind = "Stable Diffusion 3", "StableDiffusion3Pipeline"
+    return WholeFile(name, kind, parts, SD3_SCHEDULER, tokenizers, beside)
 
 
 def is_whole_file(path: Path) -> bool:
@@ -187,24 +234,28 @@ def is_whole_file(path: Path) -> bool:
 
 
 def whole_file(path: Path) -> WholeFile:
-    """Which system a file is, by the names of its text encoder.
+    """Which system a file is, by the names of its text encoder or of its transformer.
 
     Raises:
       InputError: the file has a tensor of no part.
     """
-    names = read_tensors([path]).keys()
-    for whole in (STABLE_DIFFUSION_XL, STABLE_DIFFUSION_2):
-        if any(name.startswith(whole.parts["text_encoder"].prefix) for name in names):
-            break
-    else:
-        whole = STABLE_DIFFUSION_1
+    tensors = read_tensors([path])
+    whole = system_of(tensors, path.resolve().parent)
     known = (*(part.prefix for part in whole.parts.values()), *NOT_WEIGHTS)
-    for name in names:
-        if name.startswith("text_encoders."):
-            raise InputError(f"{path} is a Stable Diffusion 3 in one file; give its folder.")
-        if not name.startswith(known):
+    for name in tensors:
+        if not name.startswith(known) and not name.endswith(".logit_scale"):
             raise InputError(f"the tensor {name!r} belongs to no part of a {whole.name}.")
     return whole
+
+
+def system_of(tensors: Mapping[str, np.ndarray], folder: Path) -> WholeFile:
+    """The system whose tensors a file holds; arguments as of `stable_diffusion_3`."""
+    if any(name.startswith("model.diffusion_model.joint_blocks.") for name in tensors):
+        return stable_diffusion_3(tensors, folder)
+    for whole in (STABLE_DIFFUSION_XL, STABLE_DIFFUSION_2):
+        if any(name.startswith(whole.parts["text_encoder"].prefix) for name in tensors):
+            return whole
+    return STABLE_DIFFUSION_1
 
 
 def part_of(

@@ -35,7 +35,7 @@ def parse(
     import docstring_parser
     import tyro
 
-    fields, defaults = {}, defaults or {}
+    fields, defaults, args = {}, defaults or {}, [*argv]
     for function in functions:
         documented = docstring_parser.parse(function.__doc__).params
         helps = {p.arg_name: " ".join(p.description.split()) for p in documented}
@@ -45,12 +45,16 @@ def parse(
             value = defaults.get(name, p.default)
             kind = Annotated[p.annotation, tyro.conf.arg(help=helps.get(name, ""))]
             if isinstance(value, list):  # a flag that may be given several times
-                kind = tyro.conf.UseAppendAction[kind]
+                kind, args = tyro.conf.UseAppendAction[kind], spread(args, _flag(name))
             default = dataclasses.field(default_factory=functools.partial(_same, value))
             fields[name] = (name, kind, default)
     flags = dataclasses.make_dataclass("Flags", fields.values(), frozen=True)
-    values = vars(tyro.cli(flags, prog=prog, description=description, args=list(argv)))
+    values = vars(tyro.cli(flags, prog=prog, description=description, args=args))
     return [{name: values[name] for name in inspect.signature(f).parameters} for f in functions]
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _same(value: Any) -> Any:
@@ -95,8 +99,22 @@ def early_flag(argv: Sequence[str], flag: str, default: str | None = None) -> st
 
 def early_flags(argv: Sequence[str], flag: str) -> list[str]:
     """The values of a flag that may be given several times, before all the flags are known."""
+    argv = spread(argv, flag)
     places = [i for i, argument in enumerate(argv) if argument.partition("=")[0] == flag]
     return [value for i in places if (value := early_flag(argv[i:], flag)) is not None]
+
+
+def spread(argv: Sequence[str], flag: str) -> list[str]:
+    """Arguments in which every value of a flag has the flag before it: --x a b is --x a --x b."""
+    found, values = [], None  # values of the flag so far; None elsewhere
+    for argument in argv:
+        if argument.startswith("-"):
+            values = {flag: 0, f"{flag}=": 1}.get(argument[: len(flag) + 1])
+        elif values is not None:
+            found += [flag] if values else []
+            values += 1
+        found.append(argument)
+    return found
 
 
 def file_and_scale(text: str) -> tuple[Path, float]:

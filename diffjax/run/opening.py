@@ -16,7 +16,7 @@ def published(
     height: int | None = None,
     width: int | None = None,
     lora: list[str] = [],  # noqa: B006
-    controlnet: str | None = None,
+    controlnet: list[str] = [],  # noqa: B006
     ip_adapter: str | None = None,
     dtype: Literal["float32", "bfloat16"] = "float32",
 ):
@@ -31,7 +31,7 @@ def published(
       lora: LoRA file that is merged into the weights, of a workdir too, with its scale after a
         colon, as in style.safetensors:0.7; may be given several times.
       controlnet: folder of a ControlNet for --pretrained, with its scale after a colon, as in
-        canny:0.8; it reads --control-image.
+        canny:0.8; it reads --control-image. Several are added, each with its own picture.
       ip_adapter: safetensors file of an IP-Adapter for --pretrained, likewise; its vision encoder
         is the folder image_encoder beside it. It reads --ip-image.
       dtype: of the weights and the computation of --pretrained, a whole system; norms, softmax and
@@ -43,9 +43,9 @@ def open_asked(workdir: Path | None, argv: Sequence[str]) -> tuple[Model | None,
     """`open_model` of a workdir, or of what the flags of `published` name, read early."""
     form: dict[str, Any] = {n: f.early_size(argv, f"--{n}") for n in ("height", "width")}
     form["loras"] = [f.file_and_scale(text) for text in f.early_flags(argv, "--lora")]
-    for name in ("controlnet", "ip_adapter"):
-        text = f.early_flag(argv, f"--{name.replace('_', '-')}")
-        form[name] = f.file_and_scale(text) if text else None
+    form["controlnet"] = [f.file_and_scale(text) for text in f.early_flags(argv, "--controlnet")]
+    adapter = f.early_flag(argv, "--ip-adapter")
+    form["ip_adapter"] = f.file_and_scale(adapter) if adapter else None
     if f.early_flag(argv, "--dtype") == "bfloat16":
         form["dtype"] = "bfloat16"
     folder, autoencoder = (f.early_flag(argv, n) for n in ("--pretrained", "--autoencoder"))

@@ -38,8 +38,14 @@ def _raw(system, call, inputs, num):
             "picture": 2 * _nhwc(inputs["image"]) - 1,
             "mask": 2 * _nhwc(inputs["mask_image"]) - 1,
         }
+    elif "small" in examples(system.model.conditions):
+        raw |= {"small": 2 * _nhwc(inputs["image"]) - 1}
+        raw["noise_level"] = np.full(num, call["noise_level"], np.int32)
     elif "image" in inputs and "control_image" in examples(system.model.conditions):
         raw["control_image"] = 2 * _nhwc(inputs["image"]) - 1
+    for name in inputs:
+        if name.startswith("image_"):
+            raw[f"control_{name}"] = 2 * _nhwc(inputs[name]) - 1
     if "pixel_values" in inputs:
         raw |= {"ip_image": _nhwc(inputs["pixel_values"]), "ip_given": jnp.ones(num)}
     return raw
@@ -48,7 +54,9 @@ def _raw(system, call, inputs, num):
 def _adapters(root, call):
     """The adapters of a call, their scales and the type, as keywords of `open_system`."""
     control = call.get("controlnet_conditioning_scale")
-    found = {} if control is None else {"controlnet": (f"{root}/controlnet", control)}
+    scales = control if isinstance(control, list) else [] if control is None else [control]
+    folders = [f"{root}/controlnet", *(f"{root}/controlnet_{i}" for i in range(1, len(scales)))]
+    found: dict = {"controlnet": [*zip(folders, scales, strict=False)]}
     if "dtype" in call:
         found["dtype"] = call["dtype"]
     if "ip_adapter_scale" in call:
@@ -93,8 +101,61 @@ def run_pipeline(root, call, inputs, noises):
     """The latents after each step and the image of one call."""
     from diffjax.pretrained.pipeline import read_pipeline
 
-    is_consistency = read_pipeline(root).kind == "ConsistencyModelPipeline"
-    return (_consistency if is_consistency else _system)(root, call, inputs, noises)
+    own = {"ConsistencyModelPipeline": _consistency, "UnCLIPPipeline": _unclip}
+    return own.get(read_pipeline(root).kind, _system)(root, call, inputs, noises)
+
+
+def _unclip(root, call, inputs, noises):
+    """The small picture after each step of the decoder, the embedding and the large picture."""
+    from diffjax.conditioning import encode as cond_of
+    from diffjax.conditioning import nulls as null_of
+    from diffjax.experiment import guided
+    from diffjax.pretrained import unclip_enlarging as enlarging
+    from diffjax.pretrained import unclip_prior as prior
+    from diffjax.pretrained.pipeline import open_part, read_pipeline
+    from diffjax.pretrained.reading import tower
+    from diffjax.pretrained.systems import open_system
+
+    system, pipeline = open_system(root), read_pipeline(root)
+    model, usual, clip = system.model, system.model.sampling, tower(pipeline)
+    params = jax.tree.map(np.asarray, system.leaves())
+    frozen = {name: jax.tree.map(np.asarray, load()) for name, load in model.frozen.items()}
+    counts = [call[f"{name}_num_inference_steps"] for name in ("prior", "decoder", "super_res")]
+    prior_noise, noise, last = _of_stages([jnp.asarray(z) for z in noises], counts)
+    raw = prior.rows(clip, call["prompt"], [""] * len(call["prompt"]))
+
+    def embed(frozen):
+        names = ("prior", "prior_null")
+        texts = [prior.text_of(clip, frozen, raw[f"{n}_ids"], raw[f"{n}_mask"]) for n in names]
+        own = open_part(pipeline, "prior", "prior_scheduler"), frozen["prior"], *texts
+        start = jnp.asarray(inputs["prior_latents"])
+        return prior.draw_embedding(*own, call["prior_guidance_scale"], start, prior_noise)
+
+    embedding, text = jax.jit(embed)(frozen), system.raw(call["prompt"])
+    cond, null = (f(model.conditions[:1], frozen, text) for f in (cond_of, null_of))
+    denoiser = guided(model, params, call["decoder_guidance_scale"], null, frozen)
+    ts = usual.grid(model.schedule, counts[1])
+    sampler = usual.sampler(model.schedule, **usual.options)
+    draws, cond = [_nhwc(z[0]) for z in noise], {**cond, "image_embedding": embedding}
+    path = jax.jit(lambda x: _path(denoiser, sampler, x, ts, cond, draws))(
+        _nhwc(inputs["decoder_latents"])
+    )
+    parts = [open_part(pipeline, name, "super_res_scheduler") for name in enlarging.PARTS]
+    own, last = [frozen[name] for name in enlarging.PARTS], jnp.moveaxis(last, 3, -1)
+    large = jax.jit(lambda *a: enlarging.enlarge(parts, *a))(
+        own, path[-1], _nhwc(inputs["super_res_latents"]), last
+    )
+    image = np.clip(np.asarray(large) / 2 + 0.5, 0, 1)
+    return {"image": image, "trace": _nchw(path), "image_embeds": np.asarray(embedding)}
+
+
+def _of_stages(noises, counts):
+    """The draws (steps, 1, B, ...) of each stage, whose last step has none."""
+    found = []
+    for n in counts:
+        own, noises = noises[: n - 1], noises[n - 1 :]
+        found.append(jnp.stack([*own, jnp.zeros_like(own[0])])[:, None])
+    return found
 
 
 def _system(root, call, inputs, noises):
@@ -118,8 +179,9 @@ def _system(root, call, inputs, noises):
     num = len(inputs["image"] if latents is None else latents)
     is_packed = latents is not None and latents.ndim == 3
     raw = _raw(system, call, inputs, num)
-    if "picture" in raw:
-        raw["picture_noise"] = noises.pop(0)
+    for name in ("picture", "small"):
+        if name in raw:
+            raw[f"{name}_noise"] = noises.pop(0)
     if raw:
         encode = jax.jit(lambda f, r: [g(model.conditions, f, r) for g in (cond_of, null_of)])
         cond, null = encode(frozen, raw)
