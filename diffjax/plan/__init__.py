@@ -3,8 +3,8 @@
 from diffjax.plan.chips import CHIPS, Chip, chip_of
 from diffjax.plan.flops import matmul_flops
 from diffjax.plan.hlo import Collective, collectives, hbm_bytes
-from diffjax.plan.report import report
-from diffjax.plan.step import Cost, cost, devices_of
+from diffjax.plan.report import report, times
+from diffjax.plan.step import Cost, cost, cost_of, devices_of
 
 __all__ = [
     "CHIPS",
@@ -14,8 +14,10 @@ __all__ = [
     "chip_of",
     "collectives",
     "cost",
+    "cost_of",
     "devices_of",
     "hbm_bytes",
     "matmul_flops",
     "report",
+    "times",
 ]

@@ -116,10 +116,22 @@ def cost(experiment: Experiment, devices: list[Any], mesh: str = "") -> Cost:
     traced = step.trace(state, key, batch, frozen)
     loss = training_loss(experiment)
     forward = jax.make_jaxpr(loss)(state.params, key, batch, frozen, **state.context)
-    chips = len(devices)
-    flops = matmul_flops(traced.jaxpr.jaxpr) / chips
-    model_flops = 3 * matmul_flops(forward.jaxpr) / chips
-    shape = dict(grid.shape)
+    return cost_of(traced, 3 * matmul_flops(forward.jaxpr), grid)
+
+
+def cost_of(traced: jax.stages.Traced, model_flops: int, mesh: jax.sharding.Mesh) -> Cost:
+    """Compile a traced function for the devices of a mesh, and read what it needs.
+
+    Args:
+      traced: from `jax.jit(function).trace`, of arguments sharded over the mesh.
+      model_flops: without recomputation, of all chips.
+      mesh: of devices from `devices_of`.
+
+    Returns:
+      The cost for each chip.
+    """
+    chips, shape = mesh.size, dict(mesh.shape)
+    flops, model_flops = matmul_flops(traced.jaxpr.jaxpr) / chips, model_flops / chips
     try:
         compiled = traced.lower(lowering_platforms=("tpu",)).compile()
     except jax.errors.JaxRuntimeError as error:
