@@ -85,10 +85,9 @@ class Request(NamedTuple):
 
 def main(argv):
     """Read the flags, restore the averaged weights, draw, and write the files."""
-    from diffjax.errors import InputError
     from diffjax.run import flags as f
     from diffjax.run import start, tuned
-    from diffjax.run.opening import open_asked
+    from diffjax.run.opening import begin, check_opened, open_asked
 
     argv = [*argv]
     if f.is_given(argv, *EDITS):
@@ -96,8 +95,7 @@ def main(argv):
 
         edit.main(argv)
         return
-    workdir = Path(argv.pop(0)) if argv and not argv[0].startswith("-") else None
-    start.compiled(f.early_flag(argv, "--compilation-cache", "default"))
+    workdir = begin(argv)
     distributed = f.is_given(argv, "distributed")
     if distributed:  # before a config is loaded, which may ask for a device
         start.join_processes(True, **f.early_values(argv, start.processes, "distributed"))
@@ -110,11 +108,7 @@ def main(argv):
     request = read_flags(argv, model, f"sample.py {workdir or 'WORKDIR'}")
     if request is None:
         return
-    if model is None:
-        raise InputError(
-            "give the workdir of a trained model, as in `python sample.py runs/digits`, or "
-            "--pretrained with a folder of published weights."
-        )
+    check_opened(model, "python sample.py")
     if not distributed:
         start.join_processes(**request.processes)
     draw(model, weights, request)

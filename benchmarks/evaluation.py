@@ -15,6 +15,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -183,23 +184,9 @@ def table(found):
     return "\n".join(lines)
 
 
-def main(argv):
-    """Run the parts in turn, print the table, and put it between its marks in a document."""
-    if argv[:1] == ["--part"]:
-        measure(argv[1], int(argv[2]), argv[3])
-        return
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--torch", default=sys.executable)
-    parser.add_argument("--num", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--parts", nargs="*", default=list(PARTS))
-    parser.add_argument("--folder", type=Path, default=Path())
-    parser.add_argument("--write", type=Path)
-    asked = parser.parse_args(argv)
-    weights, found = asked.folder / "random-inception.pth", {}
-    if "inception" in asked.parts:
-        random_weights(asked.torch, weights)
-    one = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
+def in_turn(asked, weights):
+    """(part, side) -> what each round measured, in processes of their own."""
+    one, found = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}, {}
     for _ in range(asked.rounds):
         for part in asked.parts:
             for which, python in enumerate((sys.executable, asked.torch)):
@@ -210,6 +197,26 @@ def main(argv):
                 ).stdout
                 found.setdefault((part, which), []).append(json.loads(out.splitlines()[-1]))
                 print(part, ("diffjax", "torch")[which], found[part, which][-1], file=sys.stderr)
+    return found
+
+
+def main(argv):
+    """Run the parts in turn, print the table, and put it between its marks in a document."""
+    if argv[:1] == ["--part"]:
+        measure(argv[1], int(argv[2]), argv[3])
+        return
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--torch", default=sys.executable)
+    parser.add_argument("--num", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--parts", nargs="*", default=list(PARTS))
+    parser.add_argument("--write", type=Path)
+    asked = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "random-inception.pth"
+        if "inception" in asked.parts:
+            random_weights(asked.torch, weights)
+        found = in_turn(asked, weights)
     text = table(found)
     print(text)
     if asked.write:

@@ -8,16 +8,20 @@ the posterior's deviation, the ratio of deviations, the 2-Wasserstein distance t
 (a second set of which is the floor), and how often the datum is within the 90% interval.
 """
 
+import sys
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.integrate import solve_ivp
 
 from diffjax import editing, grids, prior_sample, sample, samplers, schedules
 from diffjax.evaluation import wasserstein
 from diffjax.types import Prediction
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from oracles import reverse_moments
 
 CIRCLE = schedules.vp_cosine()
 CASES, SAMPLES, STEPS = 100, 200, 200
@@ -60,24 +64,6 @@ def draw(rng, weights, means, covariances, n):
     which = rng.choice(len(weights), n, p=weights)
     roots = np.linalg.cholesky(covariances + 1e-12 * np.eye(means.shape[1]))
     return means[which] + np.einsum("nde,ne->nd", roots[which], rng.normal(size=(n, len(means[0]))))
-
-
-def theory(twist_variance, prior=0.25, noise=0.04, y=1.0):
-    """Mean and deviation at the end of the reverse SDE of alpha = 1, sigma^2 = tau.
-
-    With x0_hat = k x, k = prior/(prior + tau), the score of y is k (y - k x)/(noise + r^2).
-    """
-
-    def rate(log_tau, state):
-        tau, (mean, variance) = np.exp(log_tau), state
-        k = prior / (prior + tau)
-        g = k / (noise + twist_variance(tau))
-        pull = -1 / (prior + tau) - g * k
-        return -tau * np.array([pull * mean + g * y, 2 * pull * variance + 1])
-
-    span = (np.log(1e8), np.log(1e-9))
-    end = solve_ivp(rate, span, [0, 1e8], method="LSODA", rtol=1e-9, atol=1e-12).y[:, -1]
-    return end[0], np.sqrt(end[1])
 
 
 # --- methods --------------------------------------------------------------------------------
@@ -192,7 +178,7 @@ def scalar_table():
         far = np.hypot(drawn.mean() - exact[0], drawn.std() - exact[1])
         wanted = ""
         if name in twists:
-            mean, std = theory(twists[name])
+            mean, std = reverse_moments(twists[name])
             wanted = f"{np.hypot(mean - exact[0], std - exact[1]):.3f}"
         print(f"| {name} | {drawn.mean():.3f} | {drawn.std():.3f} | {far:.3f} | {wanted} |")
 

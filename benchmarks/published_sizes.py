@@ -8,6 +8,7 @@ chips. Computed in bfloat16 with blocks computed again in the backward pass, as 
 one average of float32 parameters. The configurations are those of the published folders.
 """
 
+from functools import partial
 from typing import Literal
 
 import jax
@@ -84,6 +85,12 @@ def flux():
     return module, net, predict_velocity, schedules.rectified_flow(), (128, 128, 16), condition
 
 
+def init(config, module, key):
+    """The parameters of a module of a published configuration."""
+    like = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), architecture_of(config).inputs)
+    return module.init(key, *like)["params"]
+
+
 @recipe.flags(train=recipe.defaults(recipe.warmup_adam, batch_size=256))
 def get_config(train, system: Literal["sdxl", "flux"] = "sdxl") -> Experiment:
     """The experiment.
@@ -95,14 +102,8 @@ def get_config(train, system: Literal["sdxl", "flux"] = "sdxl") -> Experiment:
     module, net, predicts, schedule, shape, condition = {"sdxl": sdxl, "flux": flux}[system]()
     net = in_bfloat16(net)
 
-    def init(key):
-        like = architecture_of(config).inputs
-        return module.init(key, *jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like))[
-            "params"
-        ]
-
     model = Model(
-        init,
+        partial(init, config, module),
         lambda params: make_denoiser(net, params, schedule, predicts),
         jax.ShapeDtypeStruct(shape, jnp.float32),
         schedule,

@@ -10,16 +10,16 @@ embedded for FLUX.1. The autoencoder and the text encoders are not in it. Nothin
 import argparse
 import os
 import sys
+from functools import partial
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
 import jax.numpy as jnp
-from published_sizes import FLUX, SDXL, flux, in_bfloat16, sdxl
+from published_sizes import FLUX, SDXL, flux, in_bfloat16, init, sdxl
 
 from diffjax import grids, guidance, parallel, plan, samplers
 from diffjax.parameterization import make_denoiser
-from diffjax.pretrained.load import architecture_of
 from diffjax.samplers import sample
 
 SYSTEMS = {"sdxl": (SDXL, sdxl, samplers.dpmpp_2m, 30), "flux": (FLUX, flux, samplers.euler, 28)}
@@ -28,8 +28,7 @@ GIB = 2**30
 
 def parameters(config, module):
     """Shapes of the parameters in bfloat16."""
-    like = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), architecture_of(config).inputs)
-    found = jax.eval_shape(lambda key: module.init(key, *like)["params"], jax.random.key(0))
+    found = jax.eval_shape(partial(init, config, module), jax.random.key(0))
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, jnp.bfloat16), found)
 
 

@@ -87,23 +87,17 @@ def flags(
 
 def main(argv: Sequence[str]) -> None:
     """Read the flags and the pictures, restore the averaged weights, edit, and write the files."""
-    from diffjax.run import flags as f
     from diffjax.run import start
-    from diffjax.run.opening import open_asked
+    from diffjax.run.opening import begin, check_opened, open_asked
 
     argv = [*argv]
-    workdir = Path(argv.pop(0)) if argv and not argv[0].startswith("-") else None
-    start.compiled(f.early_flag(argv, "--compilation-cache", "default"))
+    workdir = begin(argv)
     start.check_platform()
     model, weights = open_asked(workdir, argv)
     request = read_flags(argv, model, f"python -m diffjax.edit {workdir or 'WORKDIR'}")
     if request is None:
         return
-    if model is None:
-        raise InputError(
-            "give the workdir of a trained model, as in `python -m diffjax.edit runs/digits`, or "
-            "--pretrained with a folder of published weights."
-        )
+    check_opened(model, "python -m diffjax.edit")
     edit_and_write(model, weights, request, argv)
 
 

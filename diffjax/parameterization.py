@@ -167,7 +167,7 @@ def make_denoiser(
 
     Raises:
       InputError: when called with a known time at which the parameterization is not finite,
-        such as that of eps at a zero SNR, or when the network's output has neither the
+        such as that of eps at a zero SNR. Also when the network's output has neither the
         shape of x nor twice its channels.
     """
 

@@ -23,7 +23,7 @@ def x64():
         yield
 
 
-pytest_plugins = ["scripts"]
+pytest_plugins = ["scripts", "systems"]
 
 
 def pytest_collection_modifyitems(items):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.integrate import solve_ivp
 
 from diffjax import schedules
 from diffjax.types import Denoiser, Prediction, Schedule, per_sample
@@ -208,3 +209,21 @@ def network_of(denoiser: Denoiser, schedule: Schedule, parameterization, feature
         return exact + jnp.tensordot(params["a"].astype(x.dtype), added, 1)
 
     return network
+
+
+def reverse_moments(twist_variance, prior=0.25, noise=0.04, y=1.0):
+    """Mean and deviation at the end of the reverse SDE of alpha = 1, sigma^2 = tau.
+
+    Its score is that of the prior and of N(y; x0_hat, noise + twist_variance(tau)), linear in x.
+    """
+
+    def rate(log_tau, state):
+        tau, (mean, variance) = np.exp(log_tau), state
+        k = prior / (prior + tau)
+        g = k / (noise + twist_variance(tau))
+        pull = -1 / (prior + tau) - g * k
+        return -tau * np.array([pull * mean + g * y, 2 * pull * variance + 1])
+
+    span = (np.log(1e8), np.log(1e-9))
+    end = solve_ivp(rate, span, [0, 1e8], method="LSODA", rtol=1e-9, atol=1e-12).y[:, -1]
+    return end[0], np.sqrt(end[1])

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 from nets import weight
 from safetensors.numpy import save_file
 
@@ -15,6 +16,18 @@ CLIP_SETTINGS = {
     "pad_token": "<|endoftext|>",
 }
 T5_SETTINGS = {"tokenizer_class": "T5Tokenizer", "model_max_length": 512, "pad_token": "<pad>"}
+
+
+@pytest.fixture(scope="module")
+def sd(tmp_path_factory):
+    """The folder of a tiny Stable Diffusion 1."""
+    return write_system(tmp_path_factory.mktemp("systems") / "sd", "sd_ddim")
+
+
+@pytest.fixture
+def spoilt(sd, tmp_path):
+    """A copy of it, to be spoilt."""
+    return shutil.copytree(sd, tmp_path / "spoilt")
 
 
 def described(name):
@@ -47,6 +60,12 @@ def write_system(folder, name):
         index[part] = ["diffusers", settings["_class_name"]]
     write_json(folder / "model_index.json", index)
     return folder
+
+
+def changed(folder, part, **entries):
+    """Other settings of a part."""
+    path = folder / part / "config.json"
+    write_json(path, json.loads(path.read_text()) | entries)
 
 
 def write_clip(folder):

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import exact_denoiser, gaussian
-from scipy.integrate import solve_ivp
+from oracles import exact_denoiser, gaussian, reverse_moments
 
 from diffjax import editing, grids, guidance, prior_sample, sample, samplers, schedules
 from diffjax.diffusion import sample_keys, step_noise
@@ -236,24 +235,6 @@ def test_ddpm_inversion_comes_back(x64):
     start, maps = editing.ddpm_inversion(CIRCLE, denoiser, x0, ts[:-1], noise[:-1])
     back = editing.replay(CIRCLE, denoiser, start, ts[:-1], maps)
     np.testing.assert_allclose(back, x0, atol=1e-9)
-
-
-def reverse_moments(twist_variance, prior=0.25, noise=0.04, y=1.0):
-    """Mean and deviation at the end of the reverse SDE of alpha = 1, sigma^2 = tau.
-
-    Its score is that of the prior and of N(y; x0_hat, noise + twist_variance(tau)), linear in x.
-    """
-
-    def rate(log_tau, state):
-        tau, (mean, variance) = np.exp(log_tau), state
-        k = prior / (prior + tau)
-        g = k / (noise + twist_variance(tau))
-        pull = -1 / (prior + tau) - g * k
-        return -tau * np.array([pull * mean + g * y, 2 * pull * variance + 1])
-
-    span = (np.log(1e8), np.log(1e-9))
-    end = solve_ivp(rate, span, [0, 1e8], method="LSODA", rtol=1e-9, atol=1e-12).y[:, -1]
-    return end[0], np.sqrt(end[1])
 
 
 @SLOW

@@ -33,18 +33,6 @@ from diffjax.run.weights import load_frozen, placed
 SAMPLE = ("sample", "--steps", "2")
 
 
-@pytest.fixture(scope="module")
-def sd(tmp_path_factory):
-    """The folder of a tiny Stable Diffusion 1."""
-    return write_system(tmp_path_factory.mktemp("systems") / "sd", "sd_ddim")
-
-
-@pytest.fixture
-def spoilt(sd, tmp_path):
-    """A copy of it, to be spoilt."""
-    return shutil.copytree(sd, tmp_path / "spoilt")
-
-
 @pytest.mark.parametrize(
     "name",
     [

@@ -1,6 +1,5 @@
 """unCLIP: what it draws by sample.py, and what is refused."""
 
-import json
 import shutil
 
 import jax
@@ -8,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scripts import run
-from systems import write_json, write_network, write_system
+from systems import changed, write_network, write_system
 
 from diffjax.errors import InputError
 from diffjax.pretrained.systems import open_system
@@ -67,12 +66,6 @@ def test_the_noise_of_an_enlargement_is_that_of_its_picture():
     np.testing.assert_array_equal(one, bits(x * (1 + 1e-7)))
     np.testing.assert_array_equal(one[7:8], bits(x[7:8]))
     assert len(np.unique(np.asarray(one), axis=0)) == 50
-
-
-def changed(folder, part, **entries):
-    """Other settings of a part."""
-    path = folder / part / "config.json"
-    write_json(path, json.loads(path.read_text()) | entries)
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,11 @@
 """The x4 upscaler: what it draws by sample.py, and what is refused."""
 
-import json
 import shutil
 
 import numpy as np
 import pytest
 from scripts import run
-from systems import write_json, write_system
+from systems import changed, write_system
 
 from diffjax.errors import InputError
 from diffjax.media.image import save_png
@@ -67,12 +66,6 @@ def test_a_small_picture_has_noise_of_its_own_for_each_sample(upscaler, tmp_path
         condition.flags(1)
     with pytest.raises(InputError, match="--noise-level must be from 0 to 350; got 351"):
         condition.flags(1, image=image, noise_level=351)
-
-
-def changed(folder, part, **entries):
-    """Other settings of a part."""
-    path = folder / part / "config.json"
-    write_json(path, json.loads(path.read_text()) | entries)
 
 
 @pytest.mark.parametrize(

@@ -16,18 +16,6 @@ from diffjax.pretrained.sd3_file import transformer_config, transformer_tensors
 from diffjax.pretrained.systems import is_system, open_system
 
 
-@pytest.fixture(scope="module")
-def sd(tmp_path_factory):
-    """The folder of a tiny Stable Diffusion 1."""
-    return write_system(tmp_path_factory.mktemp("systems") / "sd", "sd_ddim")
-
-
-@pytest.fixture
-def spoilt(sd, tmp_path):
-    """A copy of it, to be spoilt."""
-    return shutil.copytree(sd, tmp_path / "spoilt")
-
-
 def write_one_file(folder, path, more=None):
     """The tensors of a folder in one file, by the names of diffusers' conversion."""
     names, tensors = json.loads((GOLDEN / "pipelines" / "ldm_names.json").read_text()), {}

@@ -92,11 +92,11 @@ def estimate_score_errors(
     The error of a score needs the true score, which data alone do not give: the loss of
     denoising score matching exceeds its square by the unknown variance of x0 given x_t. Hence
     `reference`: the exact denoiser where it is known, or that of the data set itself,
-    `empirical_denoiser`, and then the bound is on the distance to the set's own distribution,
-    which a model that has memorised it attains. The prior's distance is that of the coupling
-    x_T = alpha x0 + sigma eps, sigma eps, which is never too small. `lipschitz` is the largest
-    over the draws and so may miss the true supremum: the result is an estimate of the bound,
-    exact for Gaussian models, whose ds/dx is the same everywhere.
+    `empirical_denoiser`. With the latter the bound is on the distance to the set's own
+    distribution, which a model that has memorised it attains. The prior's distance is that of the
+    coupling x_T = alpha x0 + sigma eps, sigma eps, which is never too small. `lipschitz` is the
+    largest over the draws and so may miss the true supremum: the result is an estimate of the
+    bound, exact for Gaussian models, whose ds/dx is the same everywhere.
 
     Args:
       key: consumed whole.

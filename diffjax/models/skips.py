@@ -19,8 +19,8 @@ Factors = Array | np.ndarray | Sequence[Scalar]
 def free_u(b: Factors, s: Factors) -> SkipRule:
     """Strengthen the backbone and weaken the skips' low frequencies: Si et al. 2023 (FreeU).
 
-    At stage i the first half of h's channels is multiplied by b_i, and the four lowest
-    frequencies (-1 and 0 in each direction) of the skip by s_i, as in the first released code.
+    At stage i the first half of h's channels is multiplied by b_i. The four lowest frequencies
+    (-1 and 0 in each direction) of the skip are multiplied by s_i, as in the first released code.
 
     Args:
       b: backbone factors, one per stage from the lowest resolution, at least 1; later stages

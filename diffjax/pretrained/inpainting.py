@@ -12,6 +12,7 @@ from diffjax.errors import InputError
 from diffjax.latents import LatentScale, reparameterize
 from diffjax.media.image import load_image
 from diffjax.pretrained.architecture import Autoencoder
+from diffjax.pretrained.beside import joined
 from diffjax.pretrained.latents import latent_scale, shrinking
 from diffjax.pretrained.pipeline import Part, Pipeline, open_part
 from diffjax.types import Array, Network
@@ -40,24 +41,9 @@ def painter(
     assert isinstance(vae.network, Autoencoder)
     by, scale = shrinking(vae.config), latent_scale(vae.config)
     image = height * by, width * by
-    return with_picture(network), (inpainting(vae.network, scale, image, latents),)
-
-
-def with_picture(network: Network) -> Network:
-    """The network of [x_t, mask, latents of the masked picture] as one of x_t.
-
-    The two are `mask` (B, h, w, 1) and `masked_latents` (B, h, w, C) among its conditions.
-
-    Args:
-      network: of 2 C + 1 channels.
-    """
-
-    def of_latents(params, x, t, cond, key):
-        cond = dict(cond)
-        x = jnp.concatenate([x, cond.pop("mask"), cond.pop("masked_latents")], axis=-1)
-        return network(params, x, t, cond, key)
-
-    return of_latents
+    return joined(network, "mask", "masked_latents"), (
+        inpainting(vae.network, scale, image, latents),
+    )
 
 
 def inpainting(

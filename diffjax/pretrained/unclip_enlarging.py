@@ -6,24 +6,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from diffjax.diffusion import step_noise
 from diffjax.parameterization import make_denoiser
 from diffjax.pretrained.architecture import Pretrained
+from diffjax.pretrained.beside import joined, start_and_noise
 from diffjax.pretrained.pipeline import Part
 from diffjax.samplers import sample
-from diffjax.types import Array, Denoiser, Keys, Network, Params, PyTree
+from diffjax.types import Array, Denoiser, Keys, Params, PyTree
 
 STEPS = 7
 PARTS = ("super_res_first", "super_res_last")
-
-
-def beside(network: Network, large: Array) -> Network:
-    """The network of [x_t, picture] as one of x_t, for given pictures (B, H, W, C)."""
-
-    def of_pixels(params, x, t, cond, key):
-        return network(params, jnp.concatenate([x, large], axis=-1), t, cond, key)
-
-    return of_pixels
 
 
 def enlarge(
@@ -49,15 +40,15 @@ def enlarge(
     usual, key = found.sampling, jax.random.key(0)
 
     def denoiser(part: Part, params: Params) -> Denoiser:
-        network = beside(part.network.network, large)
+        network = joined(part.network.network, "large")
         made = make_denoiser(network, params, found.schedule, found.parameterization)
         return usual.finish(made)
 
-    ts = usual.grid(found.schedule, len(noise))
+    ts, cond = usual.grid(found.schedule, len(noise)), {"large": large}
     sampler = usual.sampler(found.schedule, **usual.options)
     first, last = (denoiser(*pair) for pair in zip(parts, params, strict=True))
-    x = sample(key, first, sampler, start, ts[:-1], noise=noise[:-1])
-    return sample(jax.random.clone(key), last, sampler, x, ts[-2:], noise=noise[-1:])
+    x = sample(key, first, sampler, start, ts[:-1], cond, noise=noise[:-1])
+    return sample(jax.random.clone(key), last, sampler, x, ts[-2:], cond, noise=noise[-1:])
 
 
 def enlarging(parts: Sequence[Part], size: tuple[int, int, int]) -> Callable:
@@ -71,10 +62,8 @@ def enlarging(parts: Sequence[Part], size: tuple[int, int, int]) -> Callable:
     """
 
     def decode(frozen: Mapping[str, PyTree], small: Array) -> Array:
-        keys, like = keys_of(small), jnp.zeros((len(small), *size))
-        noise = jax.vmap(lambda i: step_noise(keys, i, 1, like))(jnp.arange(STEPS + 1))
         params = [frozen[name] for name in PARTS]
-        return enlarge(parts, params, small, noise[STEPS, 0], noise[:STEPS])
+        return enlarge(parts, params, small, *start_and_noise(keys_of(small), STEPS, size))
 
     return decode
 

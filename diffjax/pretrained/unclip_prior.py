@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffjax.conditioning import Condition, Raw
-from diffjax.diffusion import sample_keys, step_noise
+from diffjax.diffusion import sample_keys
 from diffjax.guidance import classifier_free
 from diffjax.parameterization import make_denoiser
 from diffjax.pretrained.architecture import Pretrained
+from diffjax.pretrained.beside import own_key, start_and_noise
 from diffjax.pretrained.pipeline import Part
 from diffjax.pretrained.prompts import masked_rows, prompts_of
 from diffjax.pretrained.reading import Tower
@@ -97,8 +98,8 @@ def embedding(prior: Part, clip: Tower, width: int) -> Condition:
         """
         texts = prompts_of("--prompt", prompt, num)
         unwanted = prompts_of("--negative-prompt", negative_prompt or "", num)
-        own = jax.random.split(jax.random.key(seed), 3)[2]  # no key of the draw itself
-        seeds = jax.vmap(lambda key: jax.random.bits(key, dtype=jnp.uint32))(sample_keys(own, num))
+        keys = sample_keys(own_key(seed), num)
+        seeds = jax.vmap(lambda key: jax.random.bits(key, dtype=jnp.uint32))(keys)
         scale = np.full(num, prior_guidance_scale, np.float32)
         return rows(clip, texts, unwanted) | {"prior_scale": scale, "prior_seed": np.asarray(seeds)}
 
@@ -127,10 +128,8 @@ def drawn(prior: Part, clip: Tower, width: int) -> Callable:
             for name in ("prior", "prior_null")
         )
         keys = jax.vmap(jax.random.key)(jnp.asarray(raw["prior_seed"]))
-        like = jnp.zeros((len(keys), width))
-        noise = jax.vmap(lambda i: step_noise(keys, i, 1, like))(jnp.arange(STEPS + 1))
         scale = jnp.asarray(raw["prior_scale"])
-        own = (cond, null, scale, noise[STEPS, 0], noise[:STEPS])
+        own = (cond, null, scale, *start_and_noise(keys, STEPS, (width,)))
         return {"image_embedding": draw_embedding(prior, frozen[PART], *own)}
 
     return encode

@@ -13,6 +13,7 @@ from diffjax.conditioning import Condition
 from diffjax.diffusion import q_sample, sample_keys, step_noise
 from diffjax.errors import InputError
 from diffjax.media.image import load_image
+from diffjax.pretrained.beside import joined, own_key
 from diffjax.pretrained.pipeline import Part, Pipeline
 from diffjax.pretrained.scheduler import betas_of, read_scheduler
 from diffjax.pretrained.scheduler_settings import settings_of
@@ -51,18 +52,7 @@ def upscaler(
     steps, most = settings["num_train_timesteps"], pipeline.settings.get("max_noise_level", MOST)
     most = min(most, levels - 1, steps - 1)
     schedule = from_betas(betas_of(settings))
-    return with_small(network), (small_picture(schedule, steps, most, (height, width)),)
-
-
-def with_small(network: Network) -> Network:
-    """The network of [x_t, small picture] as one of x_t; the picture is cond["small"]."""
-
-    def of_latents(params, x, t, cond, key):
-        cond = dict(cond)
-        small = cond.pop("small").astype(x.dtype)
-        return network(params, jnp.concatenate([x, small], axis=-1), t, cond, key)
-
-    return of_latents
+    return joined(network, "small"), (small_picture(schedule, steps, most, (height, width)),)
 
 
 def small_picture(schedule: Schedule, T: int, most: int, size: tuple[int, int]) -> Condition:
@@ -94,9 +84,8 @@ def small_picture(schedule: Schedule, T: int, most: int, size: tuple[int, int]) 
             raise InputError("give --image FILE: this model enlarges a given picture.")
         if not 0 <= noise_level <= most:
             raise InputError(f"--noise-level must be from 0 to {most}; got {noise_level}.")
-        own = jax.random.split(jax.random.key(seed), 3)[2]  # no key of the draw itself
         small = np.broadcast_to(load_image(image, size, 3), (num, *shape))
-        noise = step_noise(sample_keys(own, num), 0, 1, jnp.asarray(small))[0]
+        noise = step_noise(sample_keys(own_key(seed), num), 0, 1, jnp.asarray(small))[0]
         level = np.full(num, noise_level, np.int32)
         return {"small": small, "small_noise": np.asarray(noise), "noise_level": level}
 

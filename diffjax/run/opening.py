@@ -8,6 +8,7 @@ from typing import Any, Literal
 from diffjax.errors import InputError
 from diffjax.experiment import Model
 from diffjax.run import flags as f
+from diffjax.run import start
 
 
 def published(
@@ -37,6 +38,26 @@ def published(
       dtype: of the weights and the computation of --pretrained, a whole system; norms, softmax and
         the autoencoder compute in float32 always.
     """
+
+
+def begin(argv: list[str]) -> Path | None:
+    """Take the workdir off the arguments, and say where compiled functions are kept."""
+    workdir = Path(argv.pop(0)) if argv and not argv[0].startswith("-") else None
+    start.compiled(f.early_flag(argv, "--compilation-cache", "default"))
+    return workdir
+
+
+def check_opened(model: Model | None, command: str) -> None:
+    """Refuse a command that names no model.
+
+    Raises:
+      InputError: says how the command names one.
+    """
+    if model is None:
+        raise InputError(
+            f"give the workdir of a trained model, as in `{command} runs/digits`, or --pretrained "
+            "with a folder of published weights."
+        )
 
 
 def open_asked(workdir: Path | None, argv: Sequence[str]) -> tuple[Model | None, Callable | None]:

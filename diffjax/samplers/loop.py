@@ -104,9 +104,9 @@ def sample(
       x at ts[-1].
 
     Raises:
-      InputError: ts is not a decreasing grid of at least one step within the schedule, x is not
-        real, noise is of another shape, or the denoiser is not finite at the first time, such as
-        one of eps at a zero SNR.
+      InputError: ts is not a decreasing grid of at least one step within the schedule. x is not
+        real. noise is of another shape. The denoiser is not finite at the first time, such as one
+        of eps at a zero SNR.
     """
     return _run(key, denoiser, sampler, x, ts, cond, first, noise=noise)[0].astype(x.dtype)
 
