@@ -87,7 +87,7 @@ def main(argv):
     """Read the flags, restore the averaged weights, draw, and write the files."""
     from diffjax.run import flags as f
     from diffjax.run import start, tuned
-    from diffjax.run.opening import begin, check_opened, open_asked
+    from diffjax.run.opening import begin, check_opened, kept_of, open_asked
 
     argv = [*argv]
     if f.is_given(argv, *EDITS):
@@ -111,7 +111,7 @@ def main(argv):
     check_opened(model, "python sample.py")
     if not distributed:
         start.join_processes(**request.processes)
-    draw(model, weights, request)
+    draw(model, weights, request, kept_of(workdir, argv, model))
 
 
 def read_flags(argv, model, prog) -> Request | None:
@@ -161,7 +161,7 @@ def read_flags(argv, model, prog) -> Request | None:
     return Request(asked, processes, conditions, constructor, options, grid)
 
 
-def draw(model, weights, request):
+def draw(model, weights, request, kept=None):
     """Draw what the flags ask for, and write the files."""
     from diffjax.run import tilted
     from diffjax.run.draw import conditions_of
@@ -174,7 +174,7 @@ def draw(model, weights, request):
         tilted.check(model, raw, asked)
         options = {"scale": asked["guidance_scale"]}
         model, constructor, loop = tilted.of_pairs(model), tilted.corrected, tilted.particles
-    draw_and_write(weights, model, constructor, options, ts, raw, asked, loop)
+    draw_and_write(weights, model, constructor, options, ts, raw, asked, loop, kept=kept)
 
 
 if __name__ == "__main__":

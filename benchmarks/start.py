@@ -3,7 +3,7 @@
 From the start of the process until the first batch is being drawn, as its progress bar says: with
 an empty compilation cache, and then again with what the first process left there. Beside it what
 a user of PyTorch waits for before any model is read, `import torch, diffusers`, by the
-interpreter that is given. Seconds of wall time and of CPU time, the best of three processes.
+interpreter that is given. Seconds of wall time and of CPU time, the best of five processes.
 Python may keep bytecode, as it does of an installed package.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from resource import RUSAGE_CHILDREN, getrusage
 
 ROOT = Path(__file__).parent.parent
-TIMES = 3
+TIMES = 5
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffjax.diffusion import value_and_rate
 from diffjax.errors import InputError
@@ -192,15 +193,18 @@ def make_denoiser(
     return denoiser
 
 
-def _infinite(schedule: Schedule, parameterization: Parameterization, t: Time) -> list[str]:
-    """The coefficients that are not finite at a known time; of a traced one none are known."""
+def _infinite(
+    schedule: Schedule, parameterization: Parameterization, t: Time | Array | np.ndarray
+) -> dict[str, np.ndarray]:
+    """Where the coefficients that are not finite everywhere are not; traced ones are not known."""
     if isinstance(t, jax.core.Tracer):
-        return []
+        return {}
     with jax.ensure_compile_time_eval(), jax.debug_nans(False):
         c = parameterization(schedule, jnp.asarray(t, float))
         if any(isinstance(value, jax.core.Tracer) for value in c):  # of a schedule being learned
-            return []
-        return [name for name, value in c._asdict().items() if not jnp.all(jnp.isfinite(value))]
+            return {}
+        finite = {name: np.isfinite(value) for name, value in c._asdict().items()}
+        return {name: ~where for name, where in finite.items() if not where.all()}
 
 
 def _check_finite(schedule: Schedule, parameterization: Parameterization, t: Time) -> None:
@@ -231,11 +235,13 @@ def check_trainable(
     Raises:
       InputError: a coefficient is not finite at one of the times.
     """
-    for t in (schedule.t_min, schedule.t_max) if times is None else times:
-        if infinite := _infinite(schedule, parameterization, t):
-            raise InputError(
-                f"{', '.join(infinite)} of this parameterization is not finite at t = {t:g}, an "
-                "end of the training times, as for eps and the score where the SNR is zero. "
-                "Predict v, x0 or the velocity, or leave that end out, such as by "
-                "schedule._replace(t_max=...)."
-            )
+    times = (schedule.t_min, schedule.t_max) if times is None else times
+    times = times if isinstance(times, jax.Array) else np.asarray(times)
+    if infinite := _infinite(schedule, jax.jit(parameterization, static_argnums=0), times):
+        t = float(times[np.any(np.broadcast_arrays(times, *infinite.values())[1:], axis=0)][0])
+        raise InputError(
+            f"{', '.join(infinite)} of this parameterization is not finite at t = {t:g}, an "
+            "end of the training times, as for eps and the score where the SNR is zero. "
+            "Predict v, x0 or the velocity, or leave that end out, such as by "
+            "schedule._replace(t_max=...)."
+        )

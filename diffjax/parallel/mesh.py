@@ -138,7 +138,11 @@ def init_sharded(init: Callable[..., PyTree], mesh: Mesh, *args: PyTree) -> PyTr
 
 def abstract(init: Callable[..., PyTree], mesh: Mesh, *args: PyTree) -> PyTree:
     """Shapes, types and shardings of init(*args), without computing it."""
-    like = jax.eval_shape(init, *args)
+    return placed_like(jax.eval_shape(init, *args), mesh)
+
+
+def placed_like(like: PyTree, mesh: Mesh) -> PyTree:
+    """Shapes and types with the shardings of the rule."""
     place = lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)  # noqa: E731
     return jax.tree.map(place, like, shardings(like, mesh))
 

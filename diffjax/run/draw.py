@@ -14,6 +14,7 @@ from diffjax import conditioning, parallel
 from diffjax.conditioning import Raw
 from diffjax.errors import InputError
 from diffjax.experiment import Frozen, Model, Sampling, guided, unguided
+from diffjax.run import executables
 from diffjax.samplers import sample, sample_path
 from diffjax.samplers.checks import check_start
 from diffjax.types import AdaptiveSampler, Array, Denoiser, Grid, Params, PyTree, Sampler
@@ -72,6 +73,7 @@ def make_draw(
     guide: bool = True,
     loop: Loop = on_grid,
     mesh: Mesh | None = None,
+    kept: executables.Kept | None = None,
 ) -> Draw:
     """A compiled function that draws a batch of samples.
 
@@ -86,6 +88,7 @@ def make_draw(
       loop: `on_grid`, `path_on_grid` or `without_grid`.
       mesh: whose devices share the batch, None for one device. A batch that does not divide
         is drawn larger and cut; the result is whole on every device.
+      kept: where compiled functions of this model are; None traces anew in every process.
 
     Returns:
       A `Draw`.
@@ -102,6 +105,7 @@ def make_draw(
     denoiser = partial(_guided if guide else _unguided, model)
     run = _one_call(model, partial(constructor, model.schedule, **choices), denoiser, loop, mesh)
     jitted = jax.jit(run, static_argnames="size", out_shardings=parallel.replicated(mesh))
+    made_of = [constructor, denoiser.func, *loop, sorted(choices.items())]
 
     def prepared(params, frozen, key, ts, raw, batch, scale=1.0, first=0):
         """The compiled function of these shapes and first time, and its arguments."""
@@ -111,8 +115,12 @@ def make_draw(
         given = (params, dict(frozen), key, ts, raw, scale, np.int32(first), numbers)
         shape = (size, ts.shape, float(ts[0]))
         if shape not in ready:
-            _refuse_start(model, denoiser, params, dict(frozen), ts, raw, size)
-            ready[shape] = jitted.lower(*given, size=size).compile()
+
+            def lower():
+                _refuse_start(model, denoiser, params, dict(frozen), ts, raw, size)
+                return jitted.lower(*given, size=size)
+
+            ready[shape] = executables.compiled(kept, [*made_of, shape], given, mesh, lower)
         return ready[shape], given
 
     def samples(params, frozen, key, ts, raw, batch, scale=1.0, first=0):

@@ -1,5 +1,6 @@
 """How a script begins and ends: the platform, the compilation cache, errors as sentences."""
 
+import gc
 import glob
 import importlib.util
 import os
@@ -135,6 +136,7 @@ def leave(number: int, frame: object) -> None:
 def run(main: Callable[[Sequence[str]], None]) -> None:
     """Call main with the command line; an `InputError` prints its sentence and exits with 2."""
     signal.signal(signal.SIGINT, leave)
+    gc.set_threshold(100_000)  # imports and traces make few cycles
     choose_platform()
     program = sys.argv[0].rsplit("/", 1)[-1]
     try:

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from diffjax import checkpoint, parallel
 from diffjax.errors import InputError
 from diffjax.experiment import Experiment, Frozen, Loaders, Model
+from diffjax.run import executables
 from diffjax.run.workdir import load_experiment, other_network, read_record
 from diffjax.training import TrainState
 from diffjax.types import Params, PyTree
@@ -61,7 +62,8 @@ def restore_average(
     nothing = InputError(f"{workdir} has no checkpoints yet; train with python train.py.")
     if not folder.is_dir():
         raise nothing
-    params = parallel.abstract(experiment.model.init, mesh, jax.random.key(0))
+    kept = None if experiment.model.frozen else executables.of_workdir(workdir)
+    params = executables.abstract(kept, experiment.model.init, mesh)
     like = {"averages": dict.fromkeys(experiment.averages, params)}
     manager = checkpoint.reader(folder)
     restored = checkpoint.restore_fields(manager, like, step)
@@ -79,9 +81,10 @@ def check_finite(params: Params, what: str) -> None:
     Raises:
       InputError: names the first such array.
     """
-    finite = jax.jit(lambda tree: jax.tree.map(lambda a: jnp.isfinite(a).all(), tree))(params)
-    for path, fine in jax.tree_util.tree_leaves_with_path(finite):
-        if not fine:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        parted = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+        finite = jnp.isfinite(leaf) if parted else np.isfinite(np.asarray(leaf))  # or compile
+        if not finite.all():
             raise InputError(
                 f"{what} holds numbers that are not finite, in {jax.tree_util.keystr(path)}; "
                 "use an earlier checkpoint, or other weights."

@@ -16,6 +16,7 @@ from diffjax.errors import InputError
 from diffjax.experiment import Model
 from diffjax.run import draw as d
 from diffjax.run.encode import encode_once
+from diffjax.run.executables import Kept
 from diffjax.run.files import writer_of
 from diffjax.run.flags import name_of
 from diffjax.run.weights import load_frozen
@@ -41,6 +42,7 @@ def draw_and_write(
     asked: Mapping[str, Any],
     loop: d.Loop | None = None,
     usual: str = "samples",
+    kept: Kept | None = None,
 ) -> None:
     """Draw all samples in batches of one compiled function, and write them as they come.
 
@@ -54,6 +56,7 @@ def draw_and_write(
       asked: values of flags: num, batch_size, guidance_scale, seed, mesh, step, out.
       loop: what runs the sampler; default by whether there is a grid.
       usual: name of the file that is written where none is asked for.
+      kept: where compiled functions of this model are, if anywhere.
 
     Raises:
       InputError: a file that cannot be written, or samples that are not finite.
@@ -74,7 +77,7 @@ def draw_and_write(
     guide = scale != 1
     d.check_guide(model, guide)
     model, frozen, given = encode_once(model, load_frozen(model.frozen, mesh), raw, mesh)
-    draw = d.make_draw(model, constructor, options, guide, loop, mesh)
+    draw = d.make_draw(model, constructor, options, guide, loop, mesh, kept)
     params, named = weights(mesh, asked["step"], asked.get("ema"), say)
     key = parallel.init_sharded(jax.random.key, mesh, np.uint32(asked["seed"]))
 
