@@ -285,9 +285,8 @@ def train_row(title, pair, batch, flops=None):
     return Row(f"{title}, batch {batch}", contenders, flops and 3 * batch * flops, limit)
 
 
-def our_step(module, params, data):
-    """The library's own step, its state donated from call to call."""
-    import jax
+def training(module):
+    """(the library's own training step of a module, parameters -> its state)."""
     import optax
 
     from diffjax import at_steps, losses, predict_eps, schedules, weighting
@@ -300,12 +299,19 @@ def our_step(module, params, data):
     loss = losses.denoising_loss(
         network(module), schedule, at_steps(predict_eps), weighting.snr, density
     )
-    step = jax.jit(make_train_step(loss, optimizer), donate_argnums=0)
-    held = [None]
+    return make_train_step(loss, optimizer), lambda params: init_state(params, optimizer)
+
+
+def our_step(module, params, data):
+    """The library's own step, its state donated from call to call."""
+    import jax
+
+    step, init = training(module)
+    step, held = jax.jit(step, donate_argnums=0), [None]
 
     def call():
         if held[0] is None:
-            held[0] = jax.jit(lambda p: init_state(p, optimizer))(params)
+            held[0] = jax.jit(init)(params)
         held[0], metrics = step(held[0], jax.random.key(0), data)
         return metrics["loss"]
 

@@ -181,19 +181,23 @@ def make_train_step(
         gradient = divide(loss_gradient(loss, frozen), accumulate)
         key = jax.random.fold_in(key, state.step)
         value, aux, grads, context = gradient(state.params, key, batch, state.context)
-        norm = optax.tree.norm(grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        with jax.named_scope("optimizer"):  # as a profile names it
+            norm = optax.tree.norm(grads)
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+        with jax.named_scope("averages"):
+            averaged = update_averages(state.averages, params, state.step, averages)
         taken = state.replace(
             params=params,
-            averages=update_averages(state.averages, params, state.step, averages),
+            averages=averaged,
             opt_state=opt_state,
             context=context,
             skipped=state.skipped * jnp.array([1, 0]),
         )
         passed = state.replace(skipped=state.skipped + 1)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
-        state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), taken, passed)
+        with jax.named_scope("finite"):
+            state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), taken, passed)
         state = state.replace(step=state.step + 1)
         return state, {"loss": value, "grad_norm": norm, **aux, "skipped": state.skipped}
 

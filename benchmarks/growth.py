@@ -1,0 +1,182 @@
+"""How cost grows: `python benchmarks/growth.py [--picture docs/growth.png]`.
+
+Batch, side of the picture, steps, depth, number of samples and number of devices grow one at a
+time, the rest stays. Against each stands what the mathematics says: the FLOPs of the products and
+convolutions of the very program (steps and samples: their number; devices: nothing, for the whole
+batch stays, and eight virtual devices share the same cores). The last column is what the time grows
+by over what the mathematics grows by, from the first row on; above 1 something else grows.
+
+The least of several calls that take turns, on the cores there are. The time to compile is told for
+depth alone, where blocks are traced one by one or scanned.
+"""
+
+import argparse
+import os
+import time
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from diffjax import grids, make_denoiser, models, parallel, predict_v, sample, samplers, schedules
+from diffjax.plan.flops import matmul_flops
+
+SCHEDULE = schedules.vp_cosine()
+
+
+class Case(NamedTuple):
+    """One row.
+
+    Attributes:
+      grows: what grows in its table.
+      size: how far.
+      call: without arguments.
+      expected: what the cost should be in proportion to.
+      compiled: seconds of tracing and compiling.
+    """
+
+    grows: str
+    size: int
+    call: object
+    expected: float
+    compiled: float
+
+
+def compiled(grows, size, function, *arguments, expected=None):
+    """The row of a function of arrays."""
+    traced = jax.jit(function).trace(*arguments)
+    began = time.perf_counter()
+    run = jax.jit(function).lower(*arguments).compile()
+    took = time.perf_counter() - began
+    flops = matmul_flops(traced.jaxpr.jaxpr)
+    call = lambda: jax.block_until_ready(run(*arguments))  # noqa: E731
+    return Case(grows, size, call, expected or flops, took)
+
+
+def network(module, batch, side, channels=3):
+    """(function, params, x, t) of a forward pass."""
+    x, t = jnp.ones((batch, side, side, channels)), jnp.ones(batch)
+    params = jax.jit(module.init)(jax.random.key(0), x, t)["params"]
+    return lambda p, x, t: module.apply({"params": p}, x, t), params, x, t
+
+
+def unet():
+    """A U-Net of three levels with attention at the last."""
+    return models.ddpm_unet(channels=32, multipliers=(1, 2, 2), attention_levels=(2,))
+
+
+def dit(depth=2, **how):
+    """A DiT of 192 channels on patches of 2."""
+    return models.DiT(width=192, depth=depth, heads=3, num_classes=0, learn_sigma=False, **how)
+
+
+def drawn(steps, batch=1, side=8):
+    """(function, params, x, ts) of a whole draw by DDIM."""
+    call, params, x, _ = network(unet(), batch, side)
+
+    def draw(params, x, ts):
+        net = lambda p, x, c, cond, key: call(p, x, c)  # noqa: E731
+        denoiser = make_denoiser(net, params, SCHEDULE, predict_v)
+        return sample(jax.random.key(0), denoiser, samplers.ddim(SCHEDULE), x, ts, None)
+
+    return draw, params, x, grids.trailing(SCHEDULE, steps)
+
+
+def in_batches(num, batch=8):
+    """A draw of `num` samples in batches of one compiled call, as sample.py draws them."""
+    draw, params, x, ts = drawn(5, batch)
+    run = jax.jit(draw).lower(params, x, ts).compile()
+
+    def call():
+        for _ in range(num // batch):
+            np.asarray(run(params, x, ts))
+
+    return Case("samples", num, call, num, 0.0)
+
+
+def on_devices(count, batch=32):
+    """The same forward pass with its batch cut over virtual devices."""
+    call, params, x, t = network(unet(), batch, 16)
+    mesh = parallel.make_mesh(devices=jax.devices()[:count])
+    x, t = jax.device_put((x, t), parallel.rows(mesh))
+    params = jax.device_put(params, parallel.replicated(mesh))
+    return compiled("devices", count, call, params, x, t, expected=1.0)
+
+
+def cases():
+    """Rows by what grows in them."""
+    yield [compiled("batch, U-Net", n, *network(unet(), n, 16)) for n in (1, 4, 16, 64)]
+    yield [compiled("batch, DiT", n, *network(dit(), n, 16)) for n in (1, 4, 16, 64)]
+    yield [compiled("side, U-Net", n, *network(unet(), 1, n)) for n in (16, 32, 64, 128)]
+    yield [compiled("side, DiT", n, *network(dit(), 1, n)) for n in (16, 32, 64)]
+    yield [compiled("depth, DiT", n, *network(dit(n), 4, 16)) for n in (2, 4, 8, 16)]
+    scanned = partial(dit, scan_blocks=True)
+    yield [compiled("depth, DiT, scan", n, *network(scanned(n), 4, 16)) for n in (2, 4, 8, 16)]
+    yield [compiled("steps", n, *drawn(n), expected=n) for n in (10, 100, 1000)]
+    yield [in_batches(n) for n in (16, 64, 256)]
+    yield [on_devices(n) for n in (1, 2, 4, 8)]
+
+
+def seconds(rows, rounds):
+    """The least time of each, taken in turn."""
+    for row in rows:
+        row.call()
+    taken = []
+    for _ in range(rounds):
+        for row in rows:
+            began = time.perf_counter()
+            row.call()
+            taken.append(time.perf_counter() - began)
+    return np.reshape(taken, (rounds, len(rows))).min(0)
+
+
+def draw_curves(path, tables):
+    """Time over what the mathematics says, for each table."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    for rows, times in tables:
+        grown = np.array([row.size / rows[0].size for row in rows])
+        expected = np.array([row.expected / rows[0].expected for row in rows])
+        axes.plot(grown, times / times[0] / expected, marker="o", label=rows[0].grows)
+    axes.axhline(1, color="0.6", linewidth=1)
+    axes.set(xscale="log", xlabel="how far it grew", ylabel="time over what the mathematics says")
+    axes.set_xscale("log", base=2)
+    axes.set_ylim(0)
+    axes.legend(ncols=2, fontsize=8)
+    figure.savefig(path, dpi=100)
+
+
+def main():
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--picture", type=Path, help="file for the curves")
+    asked = parser.parse_args()
+    print("| grows | to | ms | to compile, s | time grew | mathematics grew | over it |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    tables = []
+    for rows in tqdm(cases(), total=9, leave=False):
+        times = seconds(rows, asked.rounds)
+        tables.append((rows, times))
+        for row, taken in zip(rows, times, strict=True):
+            grew, should = taken / times[0], row.expected / rows[0].expected
+            first = f"{row.compiled:.1f}" if row.compiled else ""
+            line = f"| {row.grows} | {row.size} | {1e3 * taken:.2f} | {first} "
+            tqdm.write(f"{line}| {grew:.1f} | {should:.1f} | {grew / should:.2f} |")
+    if asked.picture:
+        draw_curves(asked.picture, tables)
+
+
+if __name__ == "__main__":
+    main()
