@@ -272,13 +272,6 @@ def test_progressive_student_samples_as_its_teacher():
     np.testing.assert_allclose(fast, run(denoiser=teacher(None), ts=ts), atol=1e-12)
 
 
-def test_halving():
-    made = list(distill.halving(lambda params, steps: [*params, steps], [], 8))
-    assert made == [(4, [4]), (2, [4, 2]), (1, [4, 2, 1])]
-    with pytest.raises(InputError, match="got 6"):
-        list(distill.halving(lambda params, steps: params, [], 6))
-
-
 def labelled(x, t, cond):
     """Class 0 is DATA, class 1 WRONG, the null label 2 their mixture."""
     either = Mixture(

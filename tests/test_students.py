@@ -166,8 +166,9 @@ def test_a_teacher_of_another_kind(other, says):
     base, _ = base_of()
     model, _ = base_of(**other)
     params = jax.eval_shape(model.init, jax.random.key(0))
+    teacher = distill.frozen_teacher(base, "runs/teacher", lambda path: (model, lambda: params))
     with pytest.raises(InputError, match=says):
-        distill.check_teacher(base, model, params)
+        teacher.load()
 
 
 def test_no_teacher_and_scales_out_of_order():

@@ -36,6 +36,8 @@ def get_config(steps: int = 3):
         (["--steps", "0"], "at least 1"),
         (["--accumulate", "7"], "divide the batch size"),
         (["--log-every", "0"], "--log-every must be at least 1"),
+        (["--channels", "0"], "a U-Net needs a positive channels; got 0"),
+        (["--multipliers", "1", "0"], "a U-Net needs a positive multipliers; got 0"),
         (["--workdir", "/proc/none"], "cannot write"),
         ([CONFIG_WITHOUT], "no function get_config"),
         ([CONFIG_BROKEN], "nothing_of_this_name"),

@@ -37,7 +37,8 @@ from diffjax.distill.flow_map import (
 )
 from diffjax.distill.frozen_teacher import (
     SCALE,
-    check_teacher,
+    check_model,
+    check_network,
     frozen_teacher,
     teaching,
     velocity_for,
@@ -61,7 +62,6 @@ from diffjax.distill.moments import (
 from diffjax.distill.other_schedule import denoiser_on, predicted_on, same_snr
 from diffjax.distill.progressive import (
     even_times,
-    halving,
     progressive_distillation,
     progressive_stages,
     progressive_target,
@@ -105,7 +105,8 @@ __all__ = [
     "at_scale",
     "average_velocity",
     "boundary",
-    "check_teacher",
+    "check_model",
+    "check_network",
     "consistency_distillation",
     "consistency_distribution",
     "consistency_grid",
@@ -137,7 +138,6 @@ __all__ = [
     "guidance_distillation",
     "guided_by",
     "guided_by_itself",
-    "halving",
     "heun_step",
     "improved_mean_flow",
     "inductive_moment_matching",

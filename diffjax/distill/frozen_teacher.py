@@ -78,7 +78,7 @@ def frozen_teacher(base: Model, path: str | None, opened: Opening) -> FrozenTeac
     def load():
         model, parameters = opened()
         check_model(base, model)
-        check_teacher(base, model, found := parameters())
+        check_network(base, found := parameters())
         return found
 
     def plain(frozen):
@@ -122,18 +122,16 @@ def check_model(base: Model, model: Model) -> None:
         )
 
 
-def check_teacher(base: Model, model: Model, params: Params) -> None:
-    """Refuse a teacher that the student cannot begin at.
+def check_network(base: Model, params: Params) -> None:
+    """Refuse a teacher whose parameters the student cannot begin at.
 
     Args:
       base: the model that it must be.
-      model: the teacher's.
-      params: its parameters.
+      params: the teacher's parameters.
 
     Raises:
-      InputError: another shape of the data, another schedule, or another network.
+      InputError: another network.
     """
-    check_model(base, model)
     sizes = lambda tree: jax.tree.map(lambda leaf: tuple(leaf.shape), tree)  # noqa: E731
     if sizes(params) != sizes(jax.eval_shape(base.init, jax.random.key(0))):
         raise InputError(

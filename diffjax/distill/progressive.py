@@ -1,6 +1,6 @@
 """Progressive distillation: each student takes in one step what its teacher takes in two."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,6 @@ from diffjax.types import (
     LossFn,
     Network,
     Parameterization,
-    Params,
     PerSample,
     Prediction,
     Samples,
@@ -190,32 +189,3 @@ def even_times(schedule: Schedule, steps: int) -> Samples:
       steps + 1 decreasing times.
     """
     return jnp.linspace(schedule.t_max, clean_time(schedule), steps + 1)
-
-
-def halving(
-    train: Callable[[Params, int], Params], teacher: Params, steps: int, last: int = 1
-) -> Iterator[tuple[int, Params]]:
-    """The outer loop of progressive distillation: every student is the next one's teacher.
-
-    Args:
-      train: (teacher's parameters, the student's number of steps) -> the student's parameters;
-        the student begins at the teacher's.
-      teacher: parameters of the first teacher.
-      steps: its number of steps, `last` times a power of two.
-      last: steps of the last student.
-
-    Yields:
-      Number of steps and parameters of each student.
-
-    Raises:
-      InputError: halving `steps` does not lead to `last`.
-    """
-    ratio, rest = divmod(steps, last)
-    if rest or ratio < 2 or ratio & (ratio - 1):
-        raise InputError(
-            f"halving needs a number of steps that is {last} times 2, 4, 8, ...; got {steps}."
-        )
-    while steps > last:
-        steps //= 2
-        teacher = train(teacher, steps)
-        yield steps, teacher

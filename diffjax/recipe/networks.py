@@ -7,6 +7,7 @@ from typing import Literal
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffjax.errors import check_positive
 from diffjax.models import DiT, adm_unet, dit_xl_2, edm
 
 
@@ -28,6 +29,7 @@ def unet(
       dropout: rate inside residual blocks.
       dtype: type of the network's computation; parameters and loss stay float32.
     """
+    check_positive("a U-Net", channels=channels, blocks=blocks, multipliers=min(multipliers))
     return functools.partial(
         adm_unet,
         channels=channels,
@@ -57,6 +59,7 @@ def plain_unet(
       dropout: rate inside residual blocks.
       dtype: type of the network's computation; parameters and loss stay float32.
     """
+    check_positive("a U-Net", channels=channels, blocks=blocks, multipliers=min(multipliers))
     return network(channels, multipliers, blocks, dropout=dropout, dtype=jnp.dtype(dtype))
 
 
@@ -78,7 +81,7 @@ def song_unet(
       remat: compute blocks again in the backward pass, for memory.
       dtype: type of the network's computation; parameters and loss stay float32.
     """
-
+    check_positive("a U-Net", channels=channels, blocks=blocks)
     networks = {"ddpmpp": edm.ddpmpp_cifar10, "ncsnpp": edm.ncsnpp_cifar10}
     sizes = {"channels": channels, "blocks": blocks, "dropout": dropout, "augment_dim": 0}
     return functools.partial(networks[arch], **sizes, remat=remat, dtype=jnp.dtype(dtype))
@@ -104,6 +107,7 @@ def dit(
       scan_blocks: compile one block for all.
       dtype: type of the network's computation; parameters and loss stay float32.
     """
+    check_positive("a DiT", width=width, depth=depth, heads=heads, patch_size=patch_size)
     return functools.partial(
         dit_xl_2,
         width=width,
@@ -132,6 +136,7 @@ def sized_network(
       remat: compute blocks again in the backward pass, for memory.
       dtype: type of the network's computation; parameters and loss stay float32.
     """
+    check_positive("the network", width=width, blocks=blocks)
     kind = {"remat": remat, "dtype": jnp.dtype(dtype)}
 
     def make_unet(size, channels, classes):

@@ -61,7 +61,9 @@ def of_workdir(workdir: Path) -> Kept | None:
     modules = (read_record(workdir) or {}).get("modules", [])
     names = [RECORD, "config.py", *(f"{name.replace('.', '/')}.py" for name in modules)]
     files = [(workdir / name).read_bytes() for name in names]
-    return Kept(Path(folder), _digest(*_surroundings()), _digest(*files))
+    # A config may have read numbers from other files: those of the time it was trained.
+    made = workdir.resolve(), (workdir / RECORD).stat().st_mtime_ns
+    return Kept(Path(folder), _digest(*_surroundings()), _digest(*files, made))
 
 
 def abstract(kept: Kept | None, init: Callable[..., PyTree], mesh: Mesh) -> PyTree:

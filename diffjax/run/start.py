@@ -77,7 +77,8 @@ def compiled(
 
     Args:
       compilation_cache: folder where compiled functions are kept from one command to the next,
-        or "off"; default diffjax/compiled in the user's cache directory.
+        or "off"; default diffjax/compiled in the user's cache directory. Its files are code: use a
+        folder that only you can write to. It can be deleted at any time.
     """
     folders = {"default": cache_folder(), "off": None}
     keep_compiled(folders.get(compilation_cache, Path(compilation_cache)))
