@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 from scripts import run
 
 from diffjax import data
-from diffjax.data.image import decode, fit
+from diffjax.data.image import decode, fit, square
 from diffjax.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -291,6 +292,40 @@ def test_folders_that_are_refused(tmp_path, make, message):
 
 
 # --- what each kind of image becomes ---
+
+
+@pytest.mark.parametrize("turned", [1, 3, 6, 7])
+@pytest.mark.parametrize(("cut", "size"), [(0, 32), (0, 64), (3, 64), (0, 100), (1, 25), (0, 213)])
+def test_large_photos_are_decoded_smaller_and_look_the_same(cut, size, turned, tmp_path):
+    """Photos of 640 x 427, or a little less, against a decode of all their pixels."""
+    from sklearn.datasets import load_sample_images
+
+    for photo in load_sample_images().images:
+        exif = Image.Exif()
+        exif[0x0112] = turned
+        path = tmp_path / "a.jpg"
+        Image.fromarray(photo[cut:, cut:]).save(path, quality=92, exif=exif)
+        wanted = fit(decode(path), size).astype(int)
+        gap = np.abs(square(path, size).astype(int) - wanted)
+        assert gap.mean() < (1 if size < 213 else 1e-9)
+        assert np.percentile(gap, 99) <= 6
+        grey = np.abs(square(path, size, 1).astype(int) - fit(decode(path, 1), size))
+        assert grey.mean() < 1
+
+
+def test_a_large_photo_is_decoded_smaller(tmp_path, monkeypatch):
+    asked = []
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (640, 640)).save(path)
+    Image.new("RGB", (640, 640)).save(tmp_path / "a.png")
+    draft = JpegImageFile.draft
+    monkeypatch.setattr(
+        JpegImageFile, "draft", lambda self, *a: (asked.append(a), draft(self, *a))[1]
+    )
+    for size in (40, 64, 160, 161):
+        square(path, size)
+    square(tmp_path / "a.png", 40)
+    assert asked == [(None, (80, 80)), (None, (160, 160)), (None, (320, 320))]
 
 
 def test_sixteen_bits_are_scaled(tmp_path):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffjax.data.captions import METADATA, captions, text_names
-from diffjax.data.image import Unreadable, check_header, decode, fit
+from diffjax.data.image import Unreadable, check_header, square
 from diffjax.data.source import Arrays, Source, cache_in_memory, fits_in_memory
 from diffjax.errors import InputError, sentence
 
@@ -30,7 +30,7 @@ class _Files:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         try:
-            x = fit(decode(self.root / self.names[index], self.channels), self.size)
+            x = square(self.root / self.names[index], self.size, self.channels)
         except Unreadable as error:
             raise InputError(f"{self.root / self.names[index]}: {error}.") from error
         return {"x": x} | {name: values[index] for name, values in self.arrays.items()}
@@ -65,8 +65,8 @@ def folder(
     a.png. Where there are none, the folders directly below are classes, numbered in the order
     of their names, empty ones too; where there are no images in folders, they are
     unconditional. Links are followed, and names that begin with a dot are passed over. A
-    warning counts the files that are not read. `decode` and `fit` of diffjax/data/image.py say
-    what becomes of an image.
+    warning counts the files that are not read. `square` of diffjax/data/image.py says what
+    becomes of an image.
 
     Args:
       path: the folder.
@@ -203,7 +203,7 @@ def _check(
             if not decode_all:
                 check_header(root / name)
                 return None
-            pixels = fit(decode(root / name, shape[2]), shape[0])
+            pixels = square(root / name, shape[0], shape[2])
             return pixels if keep else None
         except Unreadable as error:
             return str(error)

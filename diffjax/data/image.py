@@ -1,5 +1,6 @@
 """An image file to pixels of one size, or the reason why not."""
 
+import math
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP")
+ORIENTATION = 0x0112  # of EXIF
+Box = tuple[float, float, float, float]
 MAX_PIXELS = 1 << 26  # decoded to 256 MiB of RGBA; Pillow itself warns above 89 million
 
 
@@ -38,13 +41,56 @@ def decode(file: str | Path | BytesIO, channels: int = 3) -> "Image.Image":
       Unreadable: with the reason. An image of more than MAX_PIXELS is refused by the size in
         its header, before any of it is decoded.
     """
+    with _reasons(), _open(file) as image:
+        return _eight_bits(_upright(image), channels)
+
+
+def square(file: str | Path | BytesIO, size: int, channels: int = 3) -> np.ndarray:
+    """`fit(decode(file, channels), size)`, in less time where the file is a large JPEG.
+
+    Such a file is decoded at a half, a quarter or an eighth of its size, by libjpeg's scaled
+    transforms, so long as the square keeps at least twice the side of the result. Pixels differ by
+    less than 1 of 255 on average, which a test shows on photos.
+
+    Args:
+      file: as for `decode`, like the channels and the errors.
+      size: as for `fit`.
+      channels: 3 for RGB, 1 for grey.
+
+    Returns:
+      (size, size, channels) uint8.
+    """
+    with _reasons(), _open(file) as image:
+        box = _reduce(image, size)
+        return fit(_eight_bits(_upright(image), channels), size, box)
+
+
+def _reduce(image: "Image.Image", size: int) -> Box | None:
+    """Have a JPEG decoded at a part of its size; its central square there, None for as ever."""
+    square = _central(image.size)
+    scale = next((n for n in (8, 4, 2) if min(image.size) >= 2 * size * n), 1)
+    box = tuple(edge / scale for edge in square)
+    whole = all(edge.is_integer() for edge in (*box, image.width / scale, image.height / scale))
+    turned = image.getexif().get(ORIENTATION, 1) != 1
+    if scale == 1 or image.format != "JPEG" or (turned and not whole):
+        return None
+    image.draft(None, (image.width // scale, image.height // scale))
+    return None if turned else box
+
+
+def _central(size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the central square."""
+    side = min(size)
+    left, top = (size[0] - side) // 2, (size[1] - side) // 2
+    return left, top, left + side, top + side
+
+
+def _upright(image: "Image.Image") -> "Image.Image":
+    """The pixels of an opened image, turned as its EXIF data say."""
     from PIL import ImageOps
 
-    with _reasons():
-        with _open(file) as image:
-            _scale_transparency(image)
-            upright = ImageOps.exif_transpose(image)
-        return _eight_bits(upright, channels)
+    _scale_transparency(image)
+    return ImageOps.exif_transpose(image)
 
 
 def check_header(path: str | Path) -> None:
@@ -118,20 +164,22 @@ def _eight_bits(image: "Image.Image", channels: int) -> "Image.Image":
     return image.convert("RGB" if channels == 3 else "L")
 
 
-def fit(image: "Image.Image", size: int) -> np.ndarray:
+def fit(image: "Image.Image", size: int, box: Box | None = None) -> np.ndarray:
     """The central square of an image, resized by an antialiased bicubic filter.
 
     Args:
       image: RGB or grey, of 8 bits.
       size: side of the result; where it is that of the square, the pixels are kept as they are.
+      box: the square, where it is not the central one: left, top, right and bottom.
 
     Returns:
       (size, size, channels) uint8.
     """
     from PIL import Image
 
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    square = image.crop((left, top, left + side, top + side))
-    pixels = np.array(square.resize((size, size), Image.Resampling.BICUBIC))
+    left, top, right, bottom = box or _central(image.size)
+    x, y = math.floor(left), math.floor(top)
+    cut = image.crop((x, y, math.ceil(right), math.ceil(bottom)))  # nothing outside is seen
+    within = (left - x, top - y, right - x, bottom - y)
+    pixels = np.array(cut.resize((size, size), Image.Resampling.BICUBIC, within))
     return pixels.reshape(size, size, -1)
