@@ -203,8 +203,8 @@ def _infinite(
         c = parameterization(schedule, jnp.asarray(t, float))
         if any(isinstance(value, jax.core.Tracer) for value in c):  # of a schedule being learned
             return {}
-        finite = {name: np.isfinite(value) for name, value in c._asdict().items()}
-        return {name: ~where for name, where in finite.items() if not where.all()}
+        finite = {name: np.asarray(np.isfinite(value)) for name, value in c._asdict().items()}
+        return {name: np.asarray(~where) for name, where in finite.items() if not where.all()}
 
 
 def _check_finite(schedule: Schedule, parameterization: Parameterization, t: Time) -> None:

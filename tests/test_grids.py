@@ -228,7 +228,8 @@ def learned(name, steps=200, **rest):
     return learn(prior_sample(jax.random.key(1), schedule, (512, 2)))
 
 
-@pytest.mark.parametrize("name", ["edm", pytest.param("vp_linear", marks=pytest.mark.exhaustive)])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", ["edm", "vp_linear"])
 def test_learned_grid_halves_the_error(name):
     """At 6 calls of DPM++(2M), against the Karras grid of rho 7, on held-out noise."""
     schedule = SCHEDULES[name]

@@ -58,6 +58,7 @@ def test_one_call_of_twice_the_batch():
     assert calls == [12]
 
 
+@pytest.mark.exhaustive
 def test_scale_per_sample():
     scales = [0.0, 1.0, 1.5, 2.0, 4.0, 8.0]
     together = guide(jnp.asarray(scales)).x0

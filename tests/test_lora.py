@@ -105,7 +105,7 @@ def test_a_step_from_zero_moves_b_alone(base):
         close(3.0 * lora.layers(given)[path]["a"].T @ gradient[path], layer["b"], 1e-6)
 
 
-@pytest.mark.parametrize("which", ["dense", "all"])
+@pytest.mark.parametrize("which", [pytest.param("dense", marks=pytest.mark.exhaustive), "all"])
 def test_lora_ga_s_first_step_is_the_best_change_of_twice_the_rank(base, which):
     """By the network's own gradient and an SVD cut off at 2r (Wang et al. 2024, Theorem 3.1)."""
     params, inputs = base
@@ -203,6 +203,7 @@ def _last(path, leaf):
     return path[-1].key
 
 
+@pytest.mark.exhaustive
 def test_blocks_in_a_scan_are_changed_one_by_one():
     """Stacked kernels have matrices for each block: the same function as of blocks apart."""
     x, t, cond = tiny.inputs(dtype=np.float64)

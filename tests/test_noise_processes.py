@@ -311,6 +311,7 @@ def test_derivative_in_the_parameters():
     assert abs(numeric) > 1e-4
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("x64")
 def test_elbo_depends_on_the_ends_of_the_schedule_alone():
     """Kingma et al. 2021, Eq. 18: the diffusion loss is an integral over SNR, whatever the path.

@@ -23,6 +23,7 @@ def clip(tmp_path_factory):
 TEXTS = ["a cat", "a cat and a dog in a house", "dog"]
 
 
+@pytest.mark.exhaustive
 def test_each_text_is_encoded_as_it_is_alone(clip):
     """In blocks of other texts, cut and padded: the same states, in half precision."""
     encoder = recipe.text_encoder(str(clip), 16)

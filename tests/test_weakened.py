@@ -92,6 +92,7 @@ class AttendsInPictures(nn.Module):
         return SelfAttention(heads=2, name="attention")(tokens, context).reshape(x.shape)
 
 
+@pytest.mark.exhaustive
 def test_blurred_attention_lies_between_the_network_and_the_mean_query(x64):
     module, x = AttendsInPictures(), jax.random.normal(jax.random.key(0), (2, 4, 6, 8))
     params, chosen = randomised(module, x, None, None), by_name("attention")

@@ -33,7 +33,7 @@ def largest_gap(a, b):
     return float(jnp.abs(a - b).max() / jnp.abs(b).max())
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     batch=st.integers(8, 9),
     height=st.sampled_from([4, 12]),
