@@ -9,6 +9,7 @@ Python may keep bytecode, as it does of an installed package.
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,12 @@ from resource import RUSAGE_CHILDREN, getrusage
 
 ROOT = Path(__file__).parent.parent
 TIMES = 5
+TRAINED = {
+    "cold": (),
+    "warm": (),
+    "another seed": ("--seed", "1"),
+    "another rate": ("--lr", "1e-3"),
+}
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 
 
@@ -27,20 +34,31 @@ def cpu():
     return used.ru_utime + used.ru_stime
 
 
-def begins(workdir, cache, out):
-    """(wall seconds until it draws, CPU seconds of all) of one process."""
-    command = [sys.executable, ROOT / "sample.py", workdir, "--num", "10", "--out", out]
-    command += ["--compilation-cache", cache]
-    before, began, seen, drawing = cpu(), time.perf_counter(), b"", None
+def begins(command, sign):
+    """(wall seconds until stderr matches the sign, CPU seconds of all) of one process."""
+    before, began, seen, there = cpu(), time.perf_counter(), b"", None
     pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "env": ENVIRONMENT}
-    with subprocess.Popen(command, **pipes) as process:
+    with subprocess.Popen([sys.executable, *command], **pipes) as process:
         while piece := process.stderr.read1(4096):
             seen += piece
-            if drawing is None and b"sampling" in seen:
-                drawing = time.perf_counter() - began
-    if process.returncode or drawing is None:
+            if there is None and re.search(sign, seen):
+                there = time.perf_counter() - began
+    if process.returncode or there is None:
         sys.exit(seen.decode())
-    return drawing, cpu() - before
+    return there, cpu() - before
+
+
+def draws(workdir, cache, out):
+    """`begins` of sample.py."""
+    flags = [workdir, "--num", "10", "--out", out, "--compilation-cache", cache]
+    return begins([ROOT / "sample.py", *flags], b"sampling")
+
+
+def trains(folder, name, *flags):
+    """`begins` of train.py: two steps in a workdir of that name."""
+    usual = ["--workdir", folder / name, "--steps", "2", "--sample-every", "0"]
+    usual += ["--compilation-cache", folder / "cache"]
+    return begins([ROOT / "train.py", *usual, *flags], rb"training: +50%")
 
 
 def runs(command):
@@ -59,10 +77,13 @@ def main():
     rows = {}
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "a.png"
-        cold = [begins(asked.workdir, Path(folder) / f"cache{i}", out) for i in range(TIMES)]
+        cold = [draws(asked.workdir, Path(folder) / f"cache{i}", out) for i in range(TIMES)]
         rows["sample.py, cold, until it draws"] = cold
-        warm = [begins(asked.workdir, Path(folder) / "cache0", out) for _ in range(TIMES)]
+        warm = [draws(asked.workdir, Path(folder) / "cache0", out) for _ in range(TIMES)]
         rows["sample.py, warm, until it draws"] = warm
+        for name, flags in TRAINED.items():
+            row = f"train.py, {name}, until its first step"
+            rows[row] = [trains(Path(folder), name, *flags)]
     imports = "import jax, flax.linen, optax, orbax.checkpoint"
     rows[f"`{imports}`"] = [runs([sys.executable, "-c", imports]) for _ in range(TIMES)]
     if asked.torch:

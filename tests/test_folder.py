@@ -313,6 +313,15 @@ def test_large_photos_are_decoded_smaller_and_look_the_same(cut, size, turned, t
         assert grey.mean() < 1
 
 
+def test_a_small_result_of_a_transparent_png_is_that_of_its_pixels(tmp_path):
+    """Two bits of grey with one value transparent, which is scaled before the pixels are read."""
+    raw = (b"\0" + bytes([0b00011011] * 2)) * 8
+    whole = png(8, 8, 2, 0, raw)
+    (tmp_path / "a.png").write_bytes(whole[:33] + chunk(b"tRNS", struct.pack(">H", 1)) + whole[33:])
+    wanted = fit(decode(tmp_path / "a.png", 1), 2)
+    np.testing.assert_array_equal(square(tmp_path / "a.png", 2, 1), wanted)
+
+
 def test_a_large_photo_is_decoded_smaller(tmp_path, monkeypatch):
     asked = []
     path = tmp_path / "a.jpg"

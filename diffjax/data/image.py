@@ -67,12 +67,13 @@ def square(file: str | Path | BytesIO, size: int, channels: int = 3) -> np.ndarr
 
 def _reduce(image: "Image.Image", size: int) -> Box | None:
     """Have a JPEG decoded at a part of its size; its central square there, None for as ever."""
-    square = _central(image.size)
     scale = next((n for n in (8, 4, 2) if min(image.size) >= 2 * size * n), 1)
-    box = tuple(edge / scale for edge in square)
+    if scale == 1 or image.format != "JPEG":
+        return None
+    box = tuple(edge / scale for edge in _central(image.size))
     whole = all(edge.is_integer() for edge in (*box, image.width / scale, image.height / scale))
     turned = image.getexif().get(ORIENTATION, 1) != 1
-    if scale == 1 or image.format != "JPEG" or (turned and not whole):
+    if turned and not whole:
         return None
     image.draft(None, (image.width // scale, image.height // scale))
     return None if turned else box
