@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from diffjax.data.image import decode, fit
+from diffjax.data.image import decode, square
 from diffjax.data.source import Examples, Source, cache_in_memory
 from diffjax.errors import InputError, sentence
 
@@ -22,10 +22,11 @@ class _Records:
         return len(self.records)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        record = self.records[index]
-        image = decode(BytesIO(record[self.image]), self.shape[2])
-        same = (image.height, image.width) == self.shape[:2]
-        x = np.array(image).reshape(self.shape) if same else fit(image, self.shape[0])
+        record, (height, width, channels) = self.records[index], self.shape
+        file = BytesIO(record[self.image])
+        whole = height != width  # a set of one size that is not square is not resized
+        x = np.array(decode(file, channels)) if whole else square(file, height, channels)
+        x = x.reshape(self.shape)
         return {"x": x} | {name: _plain(record[key]) for name, key in self.conditions.items()}
 
 
