@@ -35,6 +35,7 @@ def get_config(train, unet, taught, solver_steps: int = 16) -> Experiment:
         predict_v,
         teacher.denoiser,
         distill.even_times(base.schedule, solver_steps),
+        weighting=distill.by_network_output(base.schedule, predict_v),
     )
     loss = distill.at_drawn_scales(loss, taught.scales)
     return distill.experiment(student, loss, data.digits, train._asdict(), teacher)
