@@ -2,7 +2,7 @@
 
     python benchmarks/exact.py --only samplers likelihood --num 1024
     python benchmarks/exact.py --outside mine.py:sampler      # or an ONNX file
-    python benchmarks/exact.py --write heun.onnx --sampler heun --num 1024     # with jax2onnx
+    python benchmarks/exact.py --write plms.onnx --sampler plms --num 1024     # with jax2onnx
 
 Data are a mixture of two normal laws in one dimension, where the flow, the law and the likelihood
 are known (tests/oracles.py): weights 0.6 and 0.4, means -1 and 1.2, deviations 0.3 and 0.5.
@@ -219,7 +219,7 @@ def main():
     parser.add_argument("--num", type=int, default=4096, help="samples of each row")
     parser.add_argument("--evaluations", type=int, default=12_000, help="few-step training")
     parser.add_argument("--write", help="an ONNX file to make of --sampler in --steps, and no more")
-    parser.add_argument("--sampler", choices=constructors(samplers, Sampler), default="heun")
+    parser.add_argument("--sampler", choices=constructors(samplers, Sampler), default="plms")
     parser.add_argument("--steps", type=int, default=32)
     arguments = parser.parse_args()
     if arguments.write:

@@ -181,7 +181,8 @@ def main():
     for row in rows:
         workdir = arguments.runs / row.folder
         cells = draws(row, workdir, arguments.steps, arguments.draws)
-        shown.append((row.name, cells))
+        if set(cells) & {*STEPS}:
+            shown.append((row.name, cells))
         found = {n: measured(samples, judge, real, reference) for n, samples in cells.items()}
         text = [
             f"{found[n][0]:.2f} ({found[n][1]:.2f}-{found[n][2]:.2f}), {found[n][3]:.1%}"

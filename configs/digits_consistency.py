@@ -16,7 +16,7 @@ from diffjax.run.weights import trained
 
 
 @recipe.flags(
-    train=recipe.defaults(recipe.cosine_adam, steps=600, lr=1e-3, ema_decay=0.99),
+    train=recipe.defaults(recipe.cosine_adam, steps=500, lr=1e-3, ema_decay=0.99),
     unet=recipe.unet,
     taught=distill.teaching,
 )
