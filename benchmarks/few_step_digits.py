@@ -37,17 +37,23 @@ NUM = 500
 
 
 class Row(NamedTuple):
-    """A method's name, its folder, the steps it is sampled in, and if each has its own student."""
+    """A method's name, its folder, the steps it is sampled in, and what each step has of its own.
+
+    Attributes:
+      staged: whether each number of steps has its own student.
+      tuned: whether only numbers of steps are drawn that `diffjax.tune` was run for.
+    """
 
     name: str
     folder: str
     steps: tuple[int, ...] = STEPS
     staged: bool = False
+    tuned: bool = False
 
 
 ROWS = (
     Row("teacher, DDIM", "digits", (*STEPS, 50)),
-    Row("teacher, tuned", "digits_tuned", (4, 6, 8)),
+    Row("teacher, tuned", "digits_tuned", (4, 6, 8), tuned=True),
     Row("consistency distillation", "digits_consistency"),
     Row("latent consistency", "digits_lcm"),
     Row("CTM", "digits_ctm"),
@@ -111,6 +117,8 @@ def draws(row, workdir, asked, number):
         if not kept.exists() or len(np.load(kept)["samples"]) < number:
             experiment, mesh = load_experiment(workdir), parallel.make_mesh()
             model, of_steps = tuned.at_steps(experiment.model, workdir, str(steps))
+            if row.tuned and of_steps is None:
+                continue
             draw = drawer(model) if of_steps or draw is None else draw
             params = restore_average(workdir, experiment, mesh, step).params
             images = np.stack([draw(params, seed, steps) for seed in range(number)])
