@@ -2,6 +2,7 @@
 
     python benchmarks/exact.py --only samplers likelihood --num 1024
     python benchmarks/exact.py --outside mine.py:sampler      # or an ONNX file
+    python benchmarks/exact.py --write plms.onnx --sampler plms --num 1024     # with jax2onnx
 
 Data are a mixture of two normal laws in one dimension, where the flow, the law and the likelihood
 are known (tests/oracles.py): weights 0.6 and 0.4, means -1 and 1.2, deviations 0.3 and 0.5.
@@ -30,6 +31,7 @@ from tqdm import tqdm
 
 from diffjax import distill, grids, guidance, likelihood, prior_sample, sample, samplers, schedules
 from diffjax.run.flags import constructors
+from diffjax.samplers.info import sampler_info
 from diffjax.types import Prediction, Sampler
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -61,20 +63,25 @@ def rms(x, target):
 
 
 def of_samplers(arguments):
-    """Every sampler with its defaults at about 8 and 32 calls."""
+    """Every sampler with its defaults at 8 and 32 calls, where it can spend half of them."""
     x, target, floor = problem(arguments.num)
     yield "samplers", "exact samples", "law", [floor] * len(CALLS)
     known = constructors(samplers, Sampler)
     for name, make in tqdm(sorted(known.items()), disable=None):
         sampler = make(SCHEDULE)
-        calls = samplers.sampler_info(make).calls or (lambda n: n)
+        calls = sampler_info(make).calls or (lambda n: n)
         steps = [max((n for n in range(1, c + 1) if calls(n) <= c), default=1) for c in CALLS]
+        spent = [calls(n) >= c / 2 for n, c in zip(steps, CALLS, strict=True)]
+        if not any(spent):
+            continue
         run = jax.jit(lambda x, ts, s=sampler: sample(jax.random.key(3), DENOISER, s, x, ts))
-        found = [run(x, grids.karras(SCHEDULE, n)) for n in steps]
-        if sampler.draws and sampler.stochastic:
-            yield "samplers", name, "law", [to_law(value) for value in found]
-        else:
-            yield "samplers", name, "map", [rms(value, target) for value in found]
+        law = sampler.draws and sampler.stochastic
+        kind, error = ("law", to_law) if law else ("map", lambda x: rms(x, target))
+        errors = [
+            error(run(x, grids.karras(SCHEDULE, n))) if enough else np.nan
+            for n, enough in zip(steps, spent, strict=True)
+        ]
+        yield "samplers", name, kind, errors
 
 
 def of_flow_maps(arguments):
@@ -175,6 +182,17 @@ def outside(what, x, n):
     return getattr(module, name)(denoise, x, np.asarray(grids.karras(SCHEDULE, n)))
 
 
+def write(path, name, n, num):
+    """An ONNX file of `x` (num, 1): a sampler without noise in n steps, on the exact denoiser."""
+    import jax2onnx
+
+    made, ts = getattr(samplers, name)(SCHEDULE), grids.karras(SCHEDULE, n)
+    none = jnp.zeros((n, made.draws, num, 1))
+    run = lambda x: sample(jax.random.key(3), DENOISER, made, x, ts, noise=none)  # noqa: E731
+    given = [jax.ShapeDtypeStruct((num, 1), jnp.float32)]
+    jax2onnx.to_onnx(run, given, input_names=["x"], return_mode="file", output_path=path)
+
+
 def of_inverse(arguments):
     """The table of benchmarks/inverse.py of one number measured of one number."""
     import inverse
@@ -200,7 +218,12 @@ def main():
     parser.add_argument("--outside", help="file.py:function, or an ONNX file")
     parser.add_argument("--num", type=int, default=4096, help="samples of each row")
     parser.add_argument("--evaluations", type=int, default=12_000, help="few-step training")
+    parser.add_argument("--write", help="an ONNX file to make of --sampler in --steps, and no more")
+    parser.add_argument("--sampler", choices=constructors(samplers, Sampler), default="plms")
+    parser.add_argument("--steps", type=int, default=32)
     arguments = parser.parse_args()
+    if arguments.write:
+        return write(arguments.write, arguments.sampler, arguments.steps, arguments.num)
     if arguments.outside:
         parts = [lambda _: of_outside(arguments.outside, arguments.num)]
     else:
@@ -208,7 +231,7 @@ def main():
     print(f"| part | what | against | {CALLS[0]} calls | {CALLS[1]} calls |\n|---|---|---|---|---|")
     for part in parts:
         for group, name, against, errors in part(arguments):
-            text = " | ".join(f"{error:.2e}" for error in errors)
+            text = " | ".join("" if np.isnan(error) else f"{error:.2e}" for error in errors)
             print(f"| {group} | {name} | {against} | {text} |", flush=True)
 
 

@@ -97,7 +97,14 @@ def methods(one, two, steps):
             samplers.euler,
         ),
         "consistency distillation": Method(
-            distill.consistency_distillation(one, CIRCLE, V, teacher(CIRCLE), grid),
+            distill.consistency_distillation(
+                one,
+                CIRCLE,
+                V,
+                teacher(CIRCLE),
+                grid,
+                weighting=distill.by_network_output(CIRCLE, V),
+            ),
             4,
             CIRCLE,
             V,

@@ -4,7 +4,8 @@ Draws 500 digits of each trained workdir in the folder (see ROWS), --draws times
 table: the Frechet distance in pixel space to the real digits over that between random halves of
 them (benchmarks/digits.py), its lowest and highest of the draws, and how often a classifier agrees
 with the label. Cost is of all training, in steps of the teacher's own training, counted in
-multiplications. Draws are kept in the workdirs and made anew only for newer checkpoints.
+multiplications. Draws are kept in the workdirs and made anew only for newer checkpoints. The
+folder digits_tuned is a copy of digits on which `python -m diffjax.tune` was run.
 """
 
 import argparse
@@ -24,26 +25,35 @@ from diffjax import conditioning, parallel
 from diffjax.experiment import guided, unguided
 from diffjax.media import to_uint8
 from diffjax.plan.flops import matmul_flops
+from diffjax.run import tuned
 from diffjax.run.draw import conditions_of
 from diffjax.run.state import initial_state, training_loss
 from diffjax.run.weights import load_frozen, restore_average
 from diffjax.run.workdir import load_experiment, read_record
 
 STEPS = (1, 2, 4, 8)
+EVERY = (1, 2, 4, 6, 8, 50)
 NUM = 500
 
 
 class Row(NamedTuple):
-    """A method's name, its folder, the steps it is sampled in, and if each has its own student."""
+    """A method's name, its folder, the steps it is sampled in, and what each step has of its own.
+
+    Attributes:
+      staged: whether each number of steps has its own student.
+      tuned: whether only numbers of steps are drawn that `diffjax.tune` was run for.
+    """
 
     name: str
     folder: str
     steps: tuple[int, ...] = STEPS
     staged: bool = False
+    tuned: bool = False
 
 
 ROWS = (
     Row("teacher, DDIM", "digits", (*STEPS, 50)),
+    Row("teacher, tuned", "digits_tuned", (4, 6, 8), tuned=True),
     Row("consistency distillation", "digits_consistency"),
     Row("latent consistency", "digits_lcm"),
     Row("CTM", "digits_ctm"),
@@ -106,7 +116,10 @@ def draws(row, workdir, asked, number):
         kept = workdir / f"few_step_{step}_{steps}.npz"
         if not kept.exists() or len(np.load(kept)["samples"]) < number:
             experiment, mesh = load_experiment(workdir), parallel.make_mesh()
-            draw = draw or drawer(experiment.model)
+            model, of_steps = tuned.at_steps(experiment.model, workdir, str(steps))
+            if row.tuned and of_steps is None:
+                continue
+            draw = drawer(model) if of_steps or draw is None else draw
             params = restore_average(workdir, experiment, mesh, step).params
             images = np.stack([draw(params, seed, steps) for seed in range(number)])
             np.savez_compressed(kept, samples=images)
@@ -163,7 +176,7 @@ def main():
     parser.add_argument("runs", type=Path)
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--only", nargs="*", help="folders")
-    parser.add_argument("--steps", type=int, nargs="*", default=[*STEPS, 50])
+    parser.add_argument("--steps", type=int, nargs="*", default=EVERY)
     parser.add_argument("--draws", type=int, default=4)
     arguments = parser.parse_args()
     real = load_digits()
@@ -171,19 +184,19 @@ def main():
     rows = [row for row in ROWS if not arguments.only or row.folder in arguments.only]
     rows = [row for row in rows if (arguments.runs / row.folder / "samples.png").exists()]
     teacher, shown = flops_of_step(arguments.runs / "digits"), []
-    every = (*STEPS, 50)
-    print("| method | training steps | a step costs | " + " | ".join(map(str, every)) + " |")
-    print("|---" * (3 + len(every)) + "|")
+    print("| method | training steps | a step costs | " + " | ".join(map(str, EVERY)) + " |")
+    print("|---" * (3 + len(EVERY)) + "|")
     for row in rows:
         workdir = arguments.runs / row.folder
         cells = draws(row, workdir, arguments.steps, arguments.draws)
-        shown.append((row.name, cells))
+        if set(cells) & {*STEPS}:
+            shown.append((row.name, cells))
         found = {n: measured(samples, judge, real, reference) for n, samples in cells.items()}
         text = [
             f"{found[n][0]:.2f} ({found[n][1]:.2f}-{found[n][2]:.2f}), {found[n][3]:.1%}"
             if n in found
             else ""
-            for n in every
+            for n in EVERY
         ]
         steps, cost = load_experiment(workdir).steps, flops_of_step(workdir) / teacher
         print(f"| {row.name} | {steps} | {cost:.1f} | " + " | ".join(text) + " |", flush=True)

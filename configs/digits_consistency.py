@@ -16,7 +16,7 @@ from diffjax.run.weights import trained
 
 
 @recipe.flags(
-    train=recipe.defaults(recipe.cosine_adam, steps=600, lr=1e-3, ema_decay=0.99),
+    train=recipe.defaults(recipe.cosine_adam, steps=500, lr=1e-3, ema_decay=0.99),
     unet=recipe.unet,
     taught=distill.teaching,
 )
@@ -35,6 +35,7 @@ def get_config(train, unet, taught, solver_steps: int = 16) -> Experiment:
         predict_v,
         teacher.denoiser,
         distill.even_times(base.schedule, solver_steps),
+        weighting=distill.by_network_output(base.schedule, predict_v),
     )
     loss = distill.at_drawn_scales(loss, taught.scales)
     return distill.experiment(student, loss, data.digits, train._asdict(), teacher)

@@ -16,7 +16,7 @@ from diffjax.run.weights import trained
 
 
 @recipe.flags(
-    train=recipe.defaults(recipe.cosine_adam, steps=600, lr=3e-4, ema_decay=0.99),
+    train=recipe.defaults(recipe.cosine_adam, steps=500, lr=1e-3, ema_decay=0.99),
     unet=recipe.unet,
     taught=distill.teaching,
 )
@@ -38,5 +38,6 @@ def get_config(train, unet, taught, solver_steps: int = 10) -> Experiment:
         steps=solver_steps,
         scales=taught.scales,
         distance=distill.elementwise_huber(0.03),
+        weighting=distill.by_network_output(base.schedule, predicts),
     )
     return distill.experiment(student, loss, data.digits, train._asdict(), teacher)

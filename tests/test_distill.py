@@ -19,7 +19,7 @@ from tiny import randomised
 from diffjax import distill, grids, models, prior_sample, sample, samplers, schedules
 from diffjax.errors import InputError
 from diffjax.models.network import network
-from diffjax.parameterization import at_steps, predict_eps
+from diffjax.parameterization import at_steps, make_denoiser, predict_eps, predict_v
 from diffjax.types import Prediction
 
 SLOW = pytest.mark.exhaustive
@@ -199,6 +199,28 @@ def test_consistency_targets(case):
     np.testing.assert_allclose(
         distill.pseudo_huber()(difference) / (high - low), data["ict_loss"], rtol=1e-7
     )
+
+
+@pytest.mark.parametrize(
+    ("schedule", "parameterization"),
+    [
+        (schedules.gvp(), predict_v),
+        (schedules.edm(), distill.consistency_preconditioning(sigma_min=0.0)),
+    ],
+)
+def test_weights_by_network_output_count_its_errors(schedule, parameterization):
+    """Two networks that are 0.1 apart: 0.01 at each time, whatever x0_hat makes of it."""
+    t = jnp.linspace(schedule.t_min, schedule.t_max, 7)[:-1]
+
+    def x0(value):
+        constant = lambda params, x, *_: jnp.full_like(x, value)  # noqa: E731
+        made = make_denoiser(constant, {"a": jnp.zeros(2)}, schedule, parameterization)
+        return made(jnp.ones((6, 1)), t, None).x0[:, 0]
+
+    squared = (x0(0.3) - x0(0.2)) ** 2
+    assert squared.max() / squared.min() > 10
+    weight = distill.by_network_output(schedule, parameterization)(t, t / 2)
+    np.testing.assert_allclose(weight * squared, 0.01, rtol=1e-6)
 
 
 @SLOW

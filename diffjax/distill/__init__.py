@@ -4,7 +4,11 @@ Each method is a `LossFn` of one network: of one time, or of two (`two_time_deno
 a teacher are given its parameters as `frozen`.
 """
 
-from diffjax.distill.consistency import consistency_distillation, consistency_preconditioning
+from diffjax.distill.consistency import (
+    by_network_output,
+    consistency_distillation,
+    consistency_preconditioning,
+)
 from diffjax.distill.consistency_training import (
     consistency_distribution,
     consistency_grid,
@@ -105,6 +109,7 @@ __all__ = [
     "at_scale",
     "average_velocity",
     "boundary",
+    "by_network_output",
     "check_model",
     "check_network",
     "consistency_distillation",

@@ -60,6 +60,25 @@ def consistency_preconditioning(
     return coefficients
 
 
+def by_network_output(
+    schedule: Schedule, parameterization: Parameterization
+) -> Callable[[Array, Array], Array]:
+    """(t, s) -> 1/c_out(t)^2, by which squared distances of x0_hat are those of network outputs.
+
+    Without it the last times before clean data, where c_out is small, are hardly trained, while
+    everything earlier is taught by them. For `predict_v` on a schedule that preserves variance it
+    is 1/sigma^2, the SNR + 1 of Salimans & Ho 2022, section 4.
+
+    Args:
+      schedule: the noise schedule.
+      parameterization: what the network predicts, with c_out other than 0 at noisy times.
+
+    Returns:
+      A weighting of `consistency_distillation`, for t that are noisy.
+    """
+    return lambda t, s: 1 / parameterization(schedule, t).c_out ** 2
+
+
 def consistency_distillation(
     network: Network,
     schedule: Schedule,
@@ -81,7 +100,7 @@ def consistency_distillation(
       grid: N decreasing times, such as `grids.karras(schedule, 18)`.
       decay: of the average of past parameters that f- is; 0 is the student itself, as in iCT.
       distance: of the difference of the two predictions.
-      weighting: (t, s) -> weight.
+      weighting: (t, s) -> weight; the paper's is 1, see `by_network_output`.
 
     Returns:
       A `LossFn` that is given `frozen`; with a decay, the context needs `target`, a copy of the

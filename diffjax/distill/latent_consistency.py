@@ -54,6 +54,7 @@ def latent_consistency(
     T: int = 1000,
     scales: tuple[float, float] = (4.0, 16.0),
     distance: Callable[[Array], Array] | None = None,
+    weighting: Callable[[Array, Array], Array] = lambda t, s: jnp.ones_like(t),
 ) -> LossFn:
     """d(f(x_t, t, w), sg f(x_s, s, w)), x_s by one guided DDIM step: Luo et al. 2023, Algorithm 1.
 
@@ -70,6 +71,7 @@ def latent_consistency(
       scales: guidance scales are drawn uniformly between these; 1 is no guidance, so the paper's
         w of 3 to 15 is 4 to 16.
       distance: default `elementwise_huber()`.
+      weighting: (t, s) -> weight; the paper's is 1, see `by_network_output`.
 
     Returns:
       A `LossFn` that is given `frozen`.
@@ -93,6 +95,7 @@ def latent_consistency(
         asked = {**(cond or {}), "guidance_scale": scale}
         student = make_denoiser(network, params, schedule, parameterization, network_key)
         target = jax.lax.stop_gradient(student(x_s, s, asked).x0)
-        return jnp.mean(distance(student(x_t, t, asked).x0 - target)), {}
+        difference = student(x_t, t, asked).x0 - target
+        return jnp.mean(weighting(t, s) * distance(difference)), {}
 
     return loss
