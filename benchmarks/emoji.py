@@ -127,26 +127,38 @@ def picture(folder, out, *names):
 
 
 def autoencoders(*runs):
-    """Print how well autoencoders of workdirs give pictures back."""
+    """Print how well autoencoders of workdirs give pictures back, and the use of codebooks."""
     import jax
 
     from diffjax import data, media
     from diffjax.evaluation.pairs import psnr, ssim
     from diffjax.run.autoencoder import open_autoencoder
 
-    print("| autoencoder | split | PSNR, dB | SSIM |")
-    print("|---|---|---:|---:|")
+    print("| autoencoder | split | PSNR, dB | SSIM | codes used | perplexity |")
+    print("|---|---|---:|---:|---:|---:|")
     for run in runs:
         coder, load = open_autoencoder(run)
-        again = jax.jit(lambda params, x, c=coder: c.decode(params, c.encode(params, x)[0]))
+        encode, decode = (jax.jit(f) for f in (coder.encode, coder.decode))
         for split in ("train", "test"):
             x = data.emoji(split).examples.arrays["x"][:160]
-            parts = [
-                again(load(), x[i : i + 32] / np.float32(127.5) - 1) for i in range(0, 160, 32)
-            ]
-            back = media.to_uint8(np.concatenate(parts))
+            parts = np.split(x / np.float32(127.5) - 1, 5)
+            latents = [encode(load(), part)[0] for part in parts]
+            back = media.to_uint8(np.concatenate([decode(load(), z) for z in latents]))
             means = psnr(x, back, 255).mean(), ssim(x, back, 255).mean()
-            print(f"| {Path(run).name} | {split} | {means[0]:.1f} | {means[1]:.3f} |")
+            row = f"| {Path(run).name} | {split} | {means[0]:.1f} | {means[1]:.3f} "
+            print(row + use_of_codes(np.concatenate(latents), load().get("codebook")))
+
+
+def use_of_codes(latents, codebook):
+    """Two columns: how many codes the latents use, and the perplexity of their shares."""
+    from diffjax.latents import nearest_codes
+
+    if codebook is None:
+        return "| - | - |"
+    counts = np.bincount(np.asarray(nearest_codes(latents, codebook)).ravel())
+    shares = counts[counts > 0] / counts.sum()
+    perplexity = np.exp(-(shares * np.log(shares)).sum())
+    return f"| {len(shares):,} of {len(codebook):,} | {perplexity:.0f} |"
 
 
 def epochs(run):

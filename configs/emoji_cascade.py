@@ -6,7 +6,9 @@
 See docs/cascade.md.
 """
 
-from diffjax import cascade, data, guidance, losses, media, recipe, schedules, weighting
+from functools import partial
+
+from diffjax import cascade, data, guidance, losses, media, recipe, samplers, schedules, weighting
 from diffjax.experiment import Experiment, Sampling, classifier_free
 from diffjax.models import Patched, SuperResolution, TwoTimes
 from diffjax.models.resnet import nearest_up, pool_down
@@ -21,7 +23,14 @@ from diffjax.run.stages import drawn_by
     dropped=recipe.caption_dropout,
 )
 def get_config(
-    train, unet, text, dropped, base: str = "runs/emoji_16", small: int = 16, patch: int = 2
+    train,
+    unet,
+    text,
+    dropped,
+    base: str = "runs/emoji_16",
+    small: int = 16,
+    patch: int = 2,
+    most: float = 1.0,
 ) -> Experiment:
     """The experiment.
 
@@ -29,6 +38,7 @@ def get_config(
       base: workdir of the first stage.
       small: side of its pictures in pixels.
       patch: side of the patches that the network sees as one pixel each.
+      most: largest quantile that dynamic thresholding divides by; at 1 it is clipping.
     """
     emoji, drawn = data.embedded(data.emoji, text, data.emoji_folder() / "text", ("vector",))
     schedule, caption = schedules.vp_cosine(), recipe.caption(text, ("vector",))
@@ -36,7 +46,8 @@ def get_config(
     wide = unet(out_channels=3 * patch**2, resample=(pool_down, nearest_up)).clone(vector=True)
     module = SuperResolution(TwoTimes(Patched(wide, patch), ("small_level",)))
     how = {"conditions": (caption, picture), "codec": media.small_first(), "guide": classifier_free}
-    how |= {"finish": guidance.dynamic_threshold, "sampling": Sampling(guidance_scale=1.5)}
+    how |= {"finish": partial(guidance.dynamic_threshold, maximum=most)}
+    how |= {"sampling": Sampling(samplers.ancestral, guidance_scale=1.5)}
     model = recipe.gaussian_model(module, schedule, predict_v, (64, 64, 3), **how)
     density, weight = weighting.stratified(schedule), weighting.snr_plus_one
     loss = losses.denoising_loss(recipe.network(module), schedule, predict_v, weight, density)

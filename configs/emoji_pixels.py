@@ -8,6 +8,8 @@ One stage: --size 64 --channels 32 --multipliers 1 2 2 --attention-levels 2 --ba
 --text is minilm, or a folder of CLIP or T5.
 """
 
+from functools import partial
+
 from diffjax import data, guidance, losses, recipe, schedules, weighting
 from diffjax.experiment import Experiment, Sampling, classifier_free
 from diffjax.models import Patched
@@ -21,19 +23,23 @@ from diffjax.parameterization import predict_v
     text=recipe.text_encoder,
     dropped=recipe.caption_dropout,
 )
-def get_config(train, unet, text, dropped, size: int = 16, patch: int = 2) -> Experiment:
+def get_config(
+    train, unet, text, dropped, size: int = 16, patch: int = 2, most: float = 1.0
+) -> Experiment:
     """The experiment.
 
     Args:
       size: side of the pictures in pixels.
       patch: side of the patches that the network sees as one pixel each.
+      most: largest quantile that dynamic thresholding divides by; at 1 it is clipping.
     """
     make = lambda: data.emoji("train", size)  # noqa: E731
     source, drawn = data.embedded(make, text, data.emoji_folder() / "text", ("vector",))
     schedule, caption = schedules.vp_cosine(), recipe.caption(text, ("vector",))
     wide = unet(out_channels=3 * patch**2, resample=(pool_down, nearest_up)).clone(vector=True)
     module, how = Patched(wide, patch), {"conditions": (caption,), "guide": classifier_free}
-    how |= {"finish": guidance.dynamic_threshold, "sampling": Sampling(guidance_scale=2.0)}
+    how |= {"finish": partial(guidance.dynamic_threshold, maximum=most)}
+    how |= {"sampling": Sampling(guidance_scale=2.0)}
     model = recipe.gaussian_model(module, schedule, predict_v, (size, size, 3), **how)
     density, weight = weighting.stratified(schedule), weighting.snr_plus_one
     loss = losses.denoising_loss(recipe.network(module), schedule, predict_v, weight, density)

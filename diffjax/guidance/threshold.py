@@ -35,7 +35,8 @@ def dynamic_threshold(
     """Clip x0_hat to its own quantile of |x0_hat| and rescale to [-1, 1]: Saharia et al. 2022.
 
     Imagen, section 2.3: clip to s and divide by s, where s is the quantile limited to
-    [1, maximum].
+    [1, maximum]. Where most of the data is at its bounds, such as white paper, the network's own
+    errors lift the quantile above 1, and pictures become greyer; `static_clip` is better there.
 
     Args:
       denoiser: any denoiser of data in [-1, 1].
