@@ -1,14 +1,11 @@
 """Emoji in 64x64 from the 16x16 ones of another run: the second stage of a cascade.
 
-    python train.py configs/emoji_pixels.py --workdir runs/emoji_16   # the first
-    python train.py configs/emoji_cascade.py
-    python sample.py runs/emoji_cascade --prompt "a red apple" --augmentation 0.1
-See docs/cascade.md.
+python train.py configs/emoji_pixels.py --workdir runs/emoji_16   # the first
+python train.py configs/emoji_cascade.py
+python sample.py runs/emoji_cascade --prompt "a red apple" --augmentation 0.1
 """
 
-from functools import partial
-
-from diffjax import cascade, data, guidance, losses, media, recipe, samplers, schedules, weighting
+from diffjax import cascade, data, losses, media, recipe, samplers, schedules, weighting
 from diffjax.experiment import Experiment, Sampling, classifier_free
 from diffjax.models import Patched, SuperResolution, TwoTimes
 from diffjax.models.resnet import nearest_up, pool_down
@@ -21,16 +18,10 @@ from diffjax.run.stages import drawn_by
     unet=recipe.unet,
     text=recipe.text_encoder,
     dropped=recipe.caption_dropout,
+    finish=recipe.thresholding,
 )
 def get_config(
-    train,
-    unet,
-    text,
-    dropped,
-    base: str = "runs/emoji_16",
-    small: int = 16,
-    patch: int = 2,
-    most: float = 1.0,
+    train, unet, text, dropped, finish, base: str = "runs/emoji_16", small: int = 16, patch: int = 2
 ) -> Experiment:
     """The experiment.
 
@@ -38,7 +29,6 @@ def get_config(
       base: workdir of the first stage.
       small: side of its pictures in pixels.
       patch: side of the patches that the network sees as one pixel each.
-      most: largest quantile that dynamic thresholding divides by; at 1 it is clipping.
     """
     emoji, drawn = data.embedded(data.emoji, text, data.emoji_folder() / "text", ("vector",))
     schedule, caption = schedules.vp_cosine(), recipe.caption(text, ("vector",))
@@ -46,8 +36,7 @@ def get_config(
     wide = unet(out_channels=3 * patch**2, resample=(pool_down, nearest_up)).clone(vector=True)
     module = SuperResolution(TwoTimes(Patched(wide, patch), ("small_level",)))
     how = {"conditions": (caption, picture), "codec": media.small_first(), "guide": classifier_free}
-    how |= {"finish": partial(guidance.dynamic_threshold, maximum=most)}
-    how |= {"sampling": Sampling(samplers.ancestral, guidance_scale=1.5)}
+    how |= {"finish": finish, "sampling": Sampling(samplers.ancestral, guidance_scale=1.5)}
     model = recipe.gaussian_model(module, schedule, predict_v, (64, 64, 3), **how)
     density, weight = weighting.stratified(schedule), weighting.snr_plus_one
     loss = losses.denoising_loss(recipe.network(module), schedule, predict_v, weight, density)

@@ -8,9 +8,7 @@ One stage: --size 64 --channels 32 --multipliers 1 2 2 --attention-levels 2 --ba
 --text is minilm, or a folder of CLIP or T5.
 """
 
-from functools import partial
-
-from diffjax import data, guidance, losses, recipe, schedules, weighting
+from diffjax import data, losses, recipe, schedules, weighting
 from diffjax.experiment import Experiment, Sampling, classifier_free
 from diffjax.models import Patched
 from diffjax.models.resnet import nearest_up, pool_down
@@ -22,24 +20,21 @@ from diffjax.parameterization import predict_v
     unet=recipe.defaults(recipe.unet, channels=48, attention_levels=(0, 1)),
     text=recipe.text_encoder,
     dropped=recipe.caption_dropout,
+    finish=recipe.thresholding,
 )
-def get_config(
-    train, unet, text, dropped, size: int = 16, patch: int = 2, most: float = 1.0
-) -> Experiment:
+def get_config(train, unet, text, dropped, finish, size: int = 16, patch: int = 2) -> Experiment:
     """The experiment.
 
     Args:
       size: side of the pictures in pixels.
       patch: side of the patches that the network sees as one pixel each.
-      most: largest quantile that dynamic thresholding divides by; at 1 it is clipping.
     """
     make = lambda: data.emoji("train", size)  # noqa: E731
     source, drawn = data.embedded(make, text, data.emoji_folder() / "text", ("vector",))
     schedule, caption = schedules.vp_cosine(), recipe.caption(text, ("vector",))
     wide = unet(out_channels=3 * patch**2, resample=(pool_down, nearest_up)).clone(vector=True)
     module, how = Patched(wide, patch), {"conditions": (caption,), "guide": classifier_free}
-    how |= {"finish": partial(guidance.dynamic_threshold, maximum=most)}
-    how |= {"sampling": Sampling(guidance_scale=2.0)}
+    how |= {"finish": finish, "sampling": Sampling(guidance_scale=2.0)}
     model = recipe.gaussian_model(module, schedule, predict_v, (size, size, 3), **how)
     density, weight = weighting.stratified(schedule), weighting.snr_plus_one
     loss = losses.denoising_loss(recipe.network(module), schedule, predict_v, weight, density)

@@ -14,7 +14,7 @@ from diffjax.recipe.autoencoder import autoencoder, autoencoder_model
 from diffjax.recipe.control import controlnet_model, on_whole
 from diffjax.recipe.flags import defaults, flags
 from diffjax.recipe.lora import LowRank, lora_model, low_rank
-from diffjax.recipe.model import gaussian_model, label_dropout
+from diffjax.recipe.model import gaussian_model, label_dropout, thresholding
 from diffjax.recipe.networks import dit, plain_unet, sized_network, song_unet, unet
 from diffjax.recipe.text import TextEncoder, caption, caption_dropout, text_encoder
 from diffjax.recipe.training import Training, cosine_adam, cosine_muon, staged_adam, warmup_adam
@@ -44,6 +44,7 @@ __all__ = [
     "song_unet",
     "staged_adam",
     "text_encoder",
+    "thresholding",
     "unet",
     "warmup_adam",
 ]

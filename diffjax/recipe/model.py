@@ -85,3 +85,12 @@ def label_dropout(label_dropout: float = 0.1) -> Callable[[LossFn, Condition], L
       label_dropout: share of samples trained without their label.
     """
     return lambda loss, label: guidance.condition_dropout(loss, label.null, label_dropout)
+
+
+def thresholding(most: float = 1.0) -> Callable[[Denoiser], Denoiser]:
+    """The `finish` of a model: dynamic thresholding (Saharia et al. 2022), or clipping.
+
+    Args:
+      most: largest quantile that dynamic thresholding divides by; at 1 it is clipping.
+    """
+    return functools.partial(guidance.dynamic_threshold, maximum=most)
