@@ -85,9 +85,9 @@ class Request(NamedTuple):
 
 def main(argv):
     """Read the flags, restore the averaged weights, draw, and write the files."""
+    from diffjax.run import executables, start, tuned
     from diffjax.run import flags as f
-    from diffjax.run import start, tuned
-    from diffjax.run.opening import begin, check_opened, kept_of, open_asked
+    from diffjax.run.opening import begin, check_opened, open_asked
 
     argv = [*argv]
     if f.is_given(argv, *EDITS):
@@ -111,7 +111,8 @@ def main(argv):
     check_opened(model, "python sample.py")
     if not distributed:
         start.join_processes(**request.processes)
-    draw(model, weights, request, kept_of(workdir, argv, model))
+    kept = executables.of_workdir(workdir, model) if workdir else None
+    draw(model, weights, request, kept)
 
 
 def read_flags(argv, model, prog) -> Request | None:

@@ -114,7 +114,8 @@ def draws(row, workdir, asked, number):
     for steps in (n for n in row.steps if n in asked):
         step = checkpoint_of(row, workdir, steps)
         kept = workdir / f"few_step_{step}_{steps}.npz"
-        if not kept.exists() or len(np.load(kept)["samples"]) < number:
+        images = np.load(kept)["samples"] if kept.exists() else ()
+        if len(images) < number:
             experiment, mesh = load_experiment(workdir), parallel.make_mesh()
             model, of_steps = tuned.at_steps(experiment.model, workdir, str(steps))
             if row.tuned and of_steps is None:
@@ -123,7 +124,7 @@ def draws(row, workdir, asked, number):
             params = restore_average(workdir, experiment, mesh, step).params
             images = np.stack([draw(params, seed, steps) for seed in range(number)])
             np.savez_compressed(kept, samples=images)
-        found[steps] = np.load(kept)["samples"][:number]
+        found[steps] = images[:number]
     return found
 
 

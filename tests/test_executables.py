@@ -1,5 +1,6 @@
 """Compiled functions that outlive the process: when they are used again, and when not."""
 
+import functools
 import importlib
 import pickle
 import shutil
@@ -56,6 +57,21 @@ def test_another_function_is_not_mistaken_for_it(other, kept):
         kept = kept._replace(**{other: "other"})
     found = executables.compiled(kept, [name], x, mesh, lambda: squares(3).lower(x))
     np.testing.assert_array_equal(found(x), 3 * np.asarray(x) ** 2)
+
+
+def test_functions_of_captured_values_are_not_mistaken_for_each_other(kept):
+    """As two samplers that were tuned one after the other, which are one closure."""
+    x = np.ones(2, np.float32)
+
+    def tuned(number):
+        return lambda: number
+
+    for number in (2, 3):
+        for part in (tuned(number), functools.partial(squares, number), [tuned(number)]):
+            lower = lambda n=number: squares(n).lower(x)  # noqa: E731
+            found = executables.compiled(kept, [squares, part], x, ONE, lower)
+            assert found(x).tolist() == [number, number]
+    assert not [*kept.folder.iterdir()]
 
 
 @pytest.fixture

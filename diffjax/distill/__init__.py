@@ -41,8 +41,6 @@ from diffjax.distill.flow_map import (
 )
 from diffjax.distill.frozen_teacher import (
     SCALE,
-    check_model,
-    check_network,
     frozen_teacher,
     teaching,
     velocity_for,
@@ -110,8 +108,6 @@ __all__ = [
     "average_velocity",
     "boundary",
     "by_network_output",
-    "check_model",
-    "check_network",
     "consistency_distillation",
     "consistency_distribution",
     "consistency_grid",

@@ -25,6 +25,7 @@ from jax.sharding import Mesh
 
 from diffjax import parallel
 from diffjax.atomic import atomic_write
+from diffjax.experiment import Model
 from diffjax.run.workdir import RECORD, read_record
 from diffjax.types import PyTree
 
@@ -45,18 +46,20 @@ class Kept(NamedTuple):
     model: str
 
 
-def of_workdir(workdir: Path) -> Kept | None:
+def of_workdir(workdir: Path, model: Model) -> Kept | None:
     """Those of a workdir, in the folder of JAX's persistent compilation cache.
 
     Args:
-      workdir: of train.py. Its model must need no frozen network, whose code is not looked at.
+      workdir: of train.py.
+      model: of the workdir, with what flags have added to it.
 
     Returns:
-      Their place; None where nothing is kept, or where many processes must agree.
+      Their place; None where nothing is kept, where many processes must agree, or for a model
+      with frozen networks, whose code is not looked at.
     """
     c = jax.config
     folder = c.jax_compilation_cache_dir if c.jax_enable_compilation_cache else None
-    if not folder or jax.process_count() > 1:
+    if not folder or model.frozen or jax.process_count() > 1:
         return None
     modules = (read_record(workdir) or {}).get("modules", [])
     names = [RECORD, "config.py", *(f"{name.replace('.', '/')}.py" for name in modules)]
@@ -97,7 +100,7 @@ def compiled(
     Returns:
       The compiled function.
     """
-    if kept is None:
+    if kept is None or not all(map(_says_all, name)):
         return lower().compile()
     lowered = functools.cache(lower)
     leaves, tree = jax.tree.flatten(arguments)
@@ -157,6 +160,13 @@ def _write(path: Path, value: Callable[[], Any]) -> bool:
     except Exception:  # a full disk, or a backend whose executables cannot be written
         return False
     return True
+
+
+def _says_all(part: Any) -> bool:
+    """Whether `_digest` tells a part of a name from all others: no function of captured values."""
+    if callable(part):
+        return hasattr(part, "__code__") and part.__closure__ is None
+    return " at 0x" not in repr(part)
 
 
 def _digest(*parts: Any) -> str:

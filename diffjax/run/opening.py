@@ -3,15 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from diffjax.errors import InputError
 from diffjax.experiment import Model
 from diffjax.run import flags as f
 from diffjax.run import start
-
-if TYPE_CHECKING:
-    from diffjax.run.executables import Kept
 
 
 def published(
@@ -74,14 +71,6 @@ def open_asked(workdir: Path | None, argv: Sequence[str]) -> tuple[Model | None,
         form["dtype"] = "bfloat16"
     folder, autoencoder = (f.early_flag(argv, n) for n in ("--pretrained", "--autoencoder"))
     return open_model(workdir, folder, autoencoder, form)
-
-
-def kept_of(workdir: Path | None, argv: Sequence[str], model: Model) -> "Kept | None":
-    """Where compiled functions of the opened model are, if it is a workdir's and nothing else."""
-    from diffjax.run import executables
-
-    others = f.is_given(argv, "lora", "autoencoder") or model.frozen
-    return None if workdir is None or others else executables.of_workdir(workdir)
 
 
 def open_model(

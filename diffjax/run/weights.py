@@ -62,7 +62,7 @@ def restore_average(
     nothing = InputError(f"{workdir} has no checkpoints yet; train with python train.py.")
     if not folder.is_dir():
         raise nothing
-    kept = None if experiment.model.frozen else executables.of_workdir(workdir)
+    kept = executables.of_workdir(workdir, experiment.model)
     params = executables.abstract(kept, experiment.model.init, mesh)
     like = {"averages": dict.fromkeys(experiment.averages, params)}
     manager = checkpoint.reader(folder)
