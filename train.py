@@ -228,17 +228,22 @@ def read_frozen(experiment, workdir, mesh):
 
 def begin(experiment, key, mesh, frozen, manager, init_from, workdir, say):
     """The state to go on from: of a checkpoint, of given weights, or new."""
-    from diffjax import checkpoint, parallel
+    from diffjax import checkpoint, parallel, training
     from diffjax.run.state import initial_state
     from diffjax.run.weights import starting_weights, with_weights
 
-    state = parallel.init_sharded(partial(initial_state, experiment), mesh, key, frozen)
+
+    def initial(key, frozen):
+        return training.without_rates(initial_state(experiment, key, frozen))
+
+    state = parallel.init_sharded(initial, mesh, key, frozen)
     restored = checkpoint.restore(manager, state)
     if restored is not None:
         for sentence in restored.damaged:
             say(f"train.py: warning: {sentence}; using {restored.step}", file=sys.stderr)
         say(f"resuming {workdir} at step {restored.step} of {experiment.steps}")
-        return restored.state
+        return training.with_rates(restored.state, experiment.optimizer)
+    state = training.with_rates(state, experiment.optimizer)
     if init_from is not None:
         say(f"starting from the weights of {init_from}")
         return with_weights(state, starting_weights(init_from), str(init_from))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffjax.training import ema
+from diffjax.training import at_rate, ema
 from diffjax.training.posthoc_ema import power_averages
 from diffjax.types import Array, Params
 
@@ -24,10 +24,18 @@ class Training(NamedTuple):
     seed: int
 
 
-def cosine_rate(lr: float, warmup: int, steps: int) -> Callable[[Array], Array]:
-    """A learning rate that rises to `lr`, in at most half of the steps, then falls on a cosine."""
+def cosine(warmup: int, steps: int) -> Callable[[Array], Array]:
+    """A rate that rises to 1, in at most half of the steps, then falls to 0 on a cosine."""
     warmup = max(min(warmup, steps // 2), 1)
-    return optax.warmup_cosine_decay_schedule(0.0, lr, warmup, max(steps, 2))
+    return optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, max(steps, 2))
+
+
+def clipped(
+    optimizer: optax.GradientTransformation, norm: float | None, lr: float
+) -> optax.GradientTransformation:
+    """An optimizer whose rate is at most 1, at a peak rate, after the gradient is clipped."""
+    clip = optax.identity() if norm is None else optax.clip_by_global_norm(norm)
+    return at_rate(optax.chain(clip, optimizer), lr)
 
 
 def cosine_adam(
@@ -55,10 +63,12 @@ def cosine_adam(
       ema_lengths: of power-function averages that are kept too, such as 0.05 0.10, with
         snapshots at every checkpoint; sample.py --ema then rebuilds any length.
     """
-    rate = cosine_rate(lr, warmup, steps)
-    optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(rate))
+    rate = cosine(warmup, steps)
+    optimizer = clipped(optax.adam(rate), clip_norm, lr)
     averages = {"ema": ema(ema_decay), **power_averages(ema_lengths)}
-    return Training(optimizer, averages, rate, steps, batch_size, accumulate, seed)
+    return Training(
+        optimizer, averages, lambda step: lr * rate(step), steps, batch_size, accumulate, seed
+    )
 
 
 def staged_adam(
@@ -79,12 +89,13 @@ def staged_adam(
     """
 
     def training(stage: int, stages: int) -> Training:
-        fall, average = optax.cosine_decay_schedule(lr, max(stage, 1)), ema(ema_decay)
+        fall, average = optax.cosine_decay_schedule(1.0, max(stage, 1)), ema(ema_decay)
         within = lambda step: jnp.where(step < stage * stages, step % stage, stage)  # noqa: E731
         rate = lambda step: fall(within(step))  # noqa: E731
-        optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(rate))
+        optimizer = clipped(optax.adam(rate), clip_norm, lr)
         averages = {"ema": lambda step: average(within(step))}
-        return Training(optimizer, averages, rate, stage * stages, batch_size, 1, seed)
+        scheduled = lambda step: lr * rate(step)  # noqa: E731
+        return Training(optimizer, averages, scheduled, stage * stages, batch_size, 1, seed)
 
     return training
 
@@ -116,12 +127,13 @@ def warmup_adam(
       ema_lengths: of power-function averages that are kept too, such as 0.05 0.10, with
         snapshots at every checkpoint; sample.py --ema then rebuilds any length.
     """
-    rate = optax.linear_schedule(0.0, lr, warmup) if warmup else optax.constant_schedule(lr)
+    rate = optax.linear_schedule(0.0, 1.0, warmup) if warmup else optax.constant_schedule(1.0)
     adam = optax.adamw(rate, weight_decay=weight_decay) if weight_decay else optax.adam(rate)
-    clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
-    optimizer = optax.chain(clip, adam)
+    optimizer = clipped(adam, clip_norm, lr)
     averages = {"ema": ema(ema_decay), **power_averages(ema_lengths)}
-    return Training(optimizer, averages, rate, steps, batch_size, accumulate, seed)
+    return Training(
+        optimizer, averages, lambda step: lr * rate(step), steps, batch_size, accumulate, seed
+    )
 
 
 def cosine_muon(
@@ -149,13 +161,15 @@ def cosine_muon(
       ema_lengths: of power-function averages that are kept too, such as 0.05 0.10, with
         snapshots at every checkpoint; sample.py --ema then rebuilds any length.
     """
-    rate = cosine_rate(lr, warmup, steps)
+    rate = cosine(warmup, steps)
     muon = optax.contrib.muon(
         rate, adam_learning_rate=rate, muon_weight_dimension_numbers=matrices, consistent_rms=0.2
     )
-    optimizer = optax.chain(optax.clip_by_global_norm(clip_norm), muon)
+    optimizer = clipped(muon, clip_norm, lr)
     averages = {"ema": ema(ema_decay), **power_averages(ema_lengths)}
-    return Training(optimizer, averages, rate, steps, batch_size, accumulate, seed)
+    return Training(
+        optimizer, averages, lambda step: lr * rate(step), steps, batch_size, accumulate, seed
+    )
 
 
 def matrices(params: Params) -> Params:

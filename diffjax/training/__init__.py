@@ -3,6 +3,7 @@
 from diffjax.training.averages import Averages, ema, update_average, update_averages
 from diffjax.training.loop import Diverged, fit, stop_on_signals
 from diffjax.training.metrics import MetricsLog, no_log, open_log
+from diffjax.training.rate import PeakRate, at_rate, with_rates, without_rates
 from diffjax.training.state import (
     Gradient,
     TrainState,
@@ -19,9 +20,11 @@ __all__ = [
     "Diverged",
     "Gradient",
     "MetricsLog",
+    "PeakRate",
     "TrainState",
     "Waited",
     "accumulate_gradients",
+    "at_rate",
     "ema",
     "fit",
     "init_state",
@@ -33,4 +36,6 @@ __all__ = [
     "stop_on_signals",
     "update_average",
     "update_averages",
+    "with_rates",
+    "without_rates",
 ]
