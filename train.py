@@ -232,7 +232,6 @@ def begin(experiment, key, mesh, frozen, manager, init_from, workdir, say):
     from diffjax.run.state import initial_state
     from diffjax.run.weights import starting_weights, with_weights
 
-
     def initial(key, frozen):
         return training.without_rates(initial_state(experiment, key, frozen))
 

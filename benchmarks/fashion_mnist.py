@@ -1,6 +1,6 @@
-"""How good the clothes are: `python benchmarks/fashion_mnist.py samples.npz`.
+"""How good the clothes are: `python benchmarks/fashion_mnist.py samples.npz ...`.
 
-Make the file with
+Make each file with
 `python sample.py runs/fashion_mnist --num 300 --guidance-scale 1 --npz samples.npz`.
 Prints how often a support vector machine trained on the real images agrees with the labels,
 and the Frechet distance to the training set in its first 64 principal components, both beside
@@ -36,12 +36,10 @@ def draws(labels, wanted):
         yield np.concatenate([rng.choice(places[c], n, replace=False) for c, n in counts.items()])
 
 
-def main(path):
-    """Print the numbers of the samples and of real images."""
+def main(paths):
+    """Print a line for each file: agreement and distance, beside those of real images."""
     train, train_labels = read("train")
     test, test_labels = read("test")
-    with np.load(path) as file:
-        samples, labels = file["samples"].reshape(len(file["labels"]), -1) / 255, file["labels"]
     pca = PCA(COMPONENTS, svd_solver="covariance_eigh").fit(train)
     features = pca.transform(train)
     judge = SVC(C=10).fit(features, train_labels)
@@ -51,18 +49,22 @@ def main(path):
         x = pca.transform(images)
         return np.mean(judge.predict(x) == labels), frechet_distance(*moments(x), *real)
 
-    ours = measure(samples, labels)
-    theirs = np.array([measure(test[i], test_labels[i]) for i in draws(test_labels, labels)])
-    agree, distance = theirs.mean(axis=0)
-    print(f"samples                                    {len(samples)}")
-    print(f"classifier agrees with the label           {ours[0]:.1%}")
-    print(f"  with that of as many real images         {agree:.1%}")
-    print(f"Frechet distance to the training set       {ours[1]:.2f}")
-    print(f"  of as many real images                   {distance:.2f}")
-    print(f"  ratio                                    {ours[1] / distance:.2f}")
+    print("| file | samples | agrees | real images agree | Frechet | of real images | ratio |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    for path in paths:
+        with np.load(path) as file:
+            samples, labels = file["samples"].reshape(len(file["labels"]), -1) / 255, file["labels"]
+        agree, distance = measure(samples, labels)
+        theirs = [measure(test[i], test_labels[i]) for i in draws(test_labels, labels)]
+        real_agree, least = np.mean(theirs, axis=0)
+        print(
+            f"| {path} | {len(samples)} | {agree:.1%} | {real_agree:.1%} | {distance:.2f} "
+            f"| {least:.2f} | {distance / least:.2f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) < 2:
         sys.exit(__doc__)
-    main(sys.argv[1])
+    main(sys.argv[1:])

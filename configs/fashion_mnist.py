@@ -9,11 +9,24 @@ docs/evaluation.md. On an accelerator give it more: --steps 50000 --channels 64 
 """
 
 from diffjax import conditioning, data, guidance, losses, recipe, samplers, schedules, weighting
-from diffjax.experiment import Experiment, Sampling, classifier_free
+from diffjax.experiment import Experiment, Model, Sampling, classifier_free
 from diffjax.media import pixels
 from diffjax.models.patched import Patched
 from diffjax.models.resnet import nearest_up, pool_down
 from diffjax.parameterization import predict_v
+
+
+def fashion_network(unet, patch: int = 2) -> Patched:
+    """A U-Net of ten classes on squares of `patch` pixels."""
+    return Patched(unet(num_classes=10, resample=(pool_down, nearest_up)), patch)
+
+
+def fashion_model(module) -> Model:
+    """Of a network that predicts v of 28x28 images."""
+    sampling = Sampling(samplers.dpmpp_2m_sde, steps=50, guidance_scale=1.5)
+    given = ((conditioning.label(10),), pixels, classifier_free, guidance.static_clip)
+    network = (module, schedules.vp_cosine(), predict_v, (28, 28, 1))
+    return recipe.gaussian_model(*network, *given, sampling=sampling)
 
 
 @recipe.flags(
@@ -28,18 +41,12 @@ def get_config(train, unet, dropped, patch: int = 2, data_dir: str | None = None
       patch: side of the square of pixels that the U-Net sees as one; 1 is the full resolution.
       data_dir: where the set was prepared; default that of tensorflow-datasets.
     """
-    schedule, label = schedules.vp_cosine(), conditioning.label(10)
-    module = Patched(unet(num_classes=10, resample=(pool_down, nearest_up)), patch)
-    given = ((label,), pixels, classifier_free)
-    sampling = Sampling(samplers.dpmpp_2m_sde, steps=50, guidance_scale=1.5)
-    model = recipe.gaussian_model(
-        module, schedule, predict_v, (28, 28, 1), *given, guidance.static_clip, sampling=sampling
-    )
-    density, weight = weighting.stratified(schedule), weighting.snr_plus_one
-    loss = losses.denoising_loss(recipe.network(module), schedule, predict_v, weight, density)
+    model = fashion_model(module := fashion_network(unet, patch))
+    density, weight = weighting.stratified(model.schedule), weighting.snr_plus_one
+    loss = losses.denoising_loss(recipe.network(module), model.schedule, predict_v, weight, density)
     return Experiment(
         model=model,
         source=lambda: data.tfds("fashion_mnist", "train", data_dir),
-        loss=lambda frozen: dropped(loss, label),
+        loss=lambda frozen: dropped(loss, model.conditions[0]),
         **train._asdict(),
     )

@@ -20,9 +20,13 @@ STUDENTS = {
         "drifting",
     )
 }
-SHRUNK = STUDENTS | {
+FASHION = (*UNET, "--attention-levels")
+FASHION_STUDENTS = {f"fashion_{name}": FASHION for name in ("consistency", "shortcut", "ict")}
+SHRUNK = {
+    **STUDENTS,
+    **FASHION_STUDENTS,
     "digits": UNET,
-    "fashion_mnist": (*UNET, "--attention-levels"),
+    "fashion_mnist": FASHION,
     "cifar10_ddpm": ("--channels", 32, "--multipliers", 1, "--blocks", 1),
     "cifar10_edm": ("--channels", 8, "--blocks", 1),
     "imagenet256_dit": LATENTS,
@@ -38,7 +42,7 @@ SHRUNK = STUDENTS | {
     "images": ("--size", 8, "--width", 8, "--blocks", 1, "--conditional"),
 }
 NOT_TRAINED = {"textual_inversion"}  # wants MiniLM's weights; see tests/test_textual_inversion.py
-LINES = {"images": 75, "edges_controlnet": 65}  # others 45
+LINES = {"images": 75, "edges_controlnet": 65, "fashion_mnist": 55}  # others 45
 
 
 def sources(name, tmp_path):
@@ -48,7 +52,7 @@ def sources(name, tmp_path):
         x, label = rng.standard_normal((16, 8, 8, 4)), rng.integers(0, 1000, 16)
         np.savez(tmp_path / "latents.npz", x=x, label=label)
         return ("--latents-path", tmp_path / "latents.npz")
-    if name in STUDENTS:
+    if name in STUDENTS | FASHION_STUDENTS:
         return ("--teacher", tmp_path / "base")
     if name in ("edges_controlnet", "lora"):
         return ("--base", tmp_path / "base")
@@ -117,16 +121,17 @@ def test_every_config_is_here_and_short():
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", [name for name in SHRUNK if name != "digits_progressive"])
 def test_trains_stops_resumes_and_samples(name, monkeypatch, capsys, tmp_path):
-    if name in ("fashion_mnist", "cifar10_ddpm", "cifar10_edm"):
-        size, channels = (28, 1) if name == "fashion_mnist" else (32, 3)
+    if name.startswith(("fashion", "cifar10")):
+        size, channels = (28, 1) if name.startswith("fashion") else (32, 3)
         shape = (16, size, size, channels)
         x = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         np.savez(tmp_path / "x.npz", x=x, label=np.arange(16) % 10)
         from diffjax import data
 
         monkeypatch.setattr(data, "tfds", lambda *a, **k: data.array(tmp_path / "x.npz"))
-    if name in ("edges_controlnet", "lora") or name in STUDENTS:
-        base = ("--workdir", tmp_path / "base", *UNET, "--batch-size", 8, "--steps", 1)
+    if name in ("edges_controlnet", "lora") or name in STUDENTS | FASHION_STUDENTS:
+        teacher = ("configs/fashion_mnist.py", *FASHION) if name in FASHION_STUDENTS else UNET
+        base = (*teacher, "--workdir", tmp_path / "base", "--batch-size", 8, "--steps", 1)
         monkeypatch.chdir(ROOT)
         code, _, err = run(monkeypatch, capsys, "train", *base, "--sample-every", 0)
         assert code == 0, err
