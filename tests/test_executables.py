@@ -4,6 +4,7 @@ import functools
 import importlib
 import pickle
 import shutil
+import subprocess
 import sys
 
 import jax
@@ -72,6 +73,53 @@ def test_functions_of_captured_values_are_not_mistaken_for_each_other(kept):
             found = executables.compiled(kept, [squares, part], x, ONE, lower)
             assert found(x).tolist() == [number, number]
     assert not [*kept.folder.iterdir()]
+
+
+def decorated(function, number=None):
+    """A decorator with or without a number of its own."""
+
+    @functools.wraps(function)
+    def plain(*given):
+        return function(*given)
+
+    @functools.wraps(function)
+    def numbered(*given):
+        return function(*given), number
+
+    return plain if number is None else numbered
+
+
+def test_a_decorated_function_is_known_by_what_it_wraps(kept):
+    x = np.ones(2, np.float32)
+    for number, function in ((2, squares), (3, unused)):
+        lower = lambda n=number: squares(n).lower(x)  # noqa: E731
+        for build in (lower, unused):
+            found = executables.compiled(kept, [decorated(function)], x, ONE, build)
+            assert found(x).tolist() == [number, number]
+    before = {*kept.folder.iterdir()}
+    for number in (4, 5):
+        part = decorated(squares, number)
+        lower = lambda n=number: squares(n).lower(x)  # noqa: E731
+        found = executables.compiled(kept, [part], x, ONE, lower)
+        assert found(x).tolist() == [number, number]
+    assert {*kept.folder.iterdir()} == before
+
+
+def test_draws_of_every_sampler_are_kept():
+    """In a process of its own, as the functions of this one are wrapped by a type checker."""
+    code = """
+from diffjax import samplers
+from diffjax.run import executables, flags
+from diffjax.types import Sampler
+found = flags.constructors(samplers, Sampler)
+print(len(found), len({executables._digest(s) for s in found.values()}))
+print(*(name for name, s in found.items() if not executables._says_all(s)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    numbers, refused = done.stdout.splitlines()
+    every, distinct = map(int, numbers.split())
+    assert every == distinct > 20
+    assert refused == ""
 
 
 @pytest.fixture

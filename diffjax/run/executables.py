@@ -163,20 +163,32 @@ def _write(path: Path, value: Callable[[], Any]) -> bool:
 
 
 def _says_all(part: Any) -> bool:
-    """Whether `_digest` tells a part of a name from all others: no function of captured values."""
-    if callable(part):
-        return hasattr(part, "__code__") and part.__closure__ is None
-    return " at 0x" not in repr(part)
+    """Whether `_digest` tells a part of a name from all others: no function of captured values.
+
+    A decorated function may have captured what it wraps, for that is named with it.
+    """
+    if not callable(part):
+        return " at 0x" not in repr(part)
+    if not hasattr(part, "__code__"):
+        return False
+    captured, wraps = part.__closure__ or (), getattr(part, "__wrapped__", None)
+    return all(cell.cell_contents is wraps for cell in captured) and (not wraps or _says_all(wraps))
 
 
 def _digest(*parts: Any) -> str:
     """A hash of bytes, of functions by where their code is, and of others by how they print."""
     found = hashlib.sha256()
     for part in parts:
-        code = getattr(part, "__code__", None)
-        named = (part.__module__, part.__qualname__, code.co_firstlineno) if code else part
-        found.update((part if isinstance(part, bytes) else repr(named).encode()) + b"\0")
+        found.update((part if isinstance(part, bytes) else repr(_named(part)).encode()) + b"\0")
     return found.hexdigest()[:32]
+
+
+def _named(part: Any) -> Any:
+    """A function by where its code is and what it wraps, anything else itself."""
+    if not hasattr(part, "__code__"):
+        return part
+    where = part.__module__, part.__qualname__, part.__code__.co_firstlineno
+    return *where, _named(getattr(part, "__wrapped__", None))
 
 
 def _surroundings() -> list[Any]:
