@@ -237,12 +237,12 @@ def begin(experiment, key, mesh, frozen, manager, init_from, workdir, say):
 
     state = parallel.init_sharded(initial, mesh, key, frozen)
     restored = checkpoint.restore(manager, state)
+    state = training.with_rates(restored.state if restored else state, experiment.optimizer)
     if restored is not None:
         for sentence in restored.damaged:
             say(f"train.py: warning: {sentence}; using {restored.step}", file=sys.stderr)
         say(f"resuming {workdir} at step {restored.step} of {experiment.steps}")
-        return training.with_rates(restored.state, experiment.optimizer)
-    state = training.with_rates(state, experiment.optimizer)
+        return state
     if init_from is not None:
         say(f"starting from the weights of {init_from}")
         return with_weights(state, starting_weights(init_from), str(init_from))

@@ -8,6 +8,7 @@ the same number of real test images (mean of 20 draws, as many of each class).
 """
 
 import sys
+from functools import cache
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -49,14 +50,18 @@ def main(paths):
         x = pca.transform(images)
         return np.mean(judge.predict(x) == labels), frechet_distance(*moments(x), *real)
 
+    @cache
+    def of_real(labels):
+        drawn = [measure(test[i], test_labels[i]) for i in draws(test_labels, np.array(labels))]
+        return np.mean(drawn, axis=0)
+
     print("| file | samples | agrees | real images agree | Frechet | of real images | ratio |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for path in paths:
         with np.load(path) as file:
             samples, labels = file["samples"].reshape(len(file["labels"]), -1) / 255, file["labels"]
         agree, distance = measure(samples, labels)
-        theirs = [measure(test[i], test_labels[i]) for i in draws(test_labels, labels)]
-        real_agree, least = np.mean(theirs, axis=0)
+        real_agree, least = of_real(tuple(labels))
         print(
             f"| {path} | {len(samples)} | {agree:.1%} | {real_agree:.1%} | {distance:.2f} "
             f"| {least:.2f} | {distance / least:.2f} |",

@@ -57,12 +57,9 @@ def compiled(name):
 def seconds_of(step, state, key, batch):
     """Seconds of each instruction of one step."""
     for _ in range(2):
-        state, _ = step(state, key, batch)
-    options = jax.profiler.ProfileOptions()
-    options.host_tracer_level = 1  # operations alone: tiles within them would triple their time
-    options.python_tracer_level = 0
+        state, _ = jax.block_until_ready(step(state, key, batch))
     with tempfile.TemporaryDirectory() as folder:
-        with jax.profiler.trace(folder, profiler_options=options):
+        with jax.profiler.trace(folder):
             jax.block_until_ready(step(state, key, batch))
         (file,) = Path(folder).rglob("*.xplane.pb")
         found = Counter()

@@ -15,6 +15,18 @@ from diffjax.parameterization import predict_v
 from diffjax.run.weights import trained
 
 
+def consistency(base, module, source, train, taught, solver_steps) -> Experiment:
+    """Of a base model with its network, on a source of data."""
+    student = distill.student(base, module, predict_v)
+    teacher = distill.frozen_teacher(base, taught.teacher, trained)
+    times = distill.even_times(base.schedule, solver_steps)
+    weight = distill.by_network_output(base.schedule, predict_v)
+    given = (student.network, base.schedule, predict_v, teacher.denoiser, times)
+    loss = distill.consistency_distillation(*given, weighting=weight)
+    loss = distill.at_drawn_scales(loss, taught.scales)
+    return distill.experiment(student, loss, source, train._asdict(), teacher)
+
+
 @recipe.flags(
     train=recipe.defaults(recipe.cosine_adam, steps=500, lr=1e-3, ema_decay=0.99),
     unet=recipe.unet,
@@ -27,15 +39,4 @@ def get_config(train, unet, taught, solver_steps: int = 16) -> Experiment:
       solver_steps: Heun steps of the teacher between noise and data, even in time.
     """
     base = digits_model(module := unet(num_classes=10))
-    student = distill.student(base, module, predict_v)
-    teacher = distill.frozen_teacher(base, taught.teacher, trained)
-    loss = distill.consistency_distillation(
-        student.network,
-        base.schedule,
-        predict_v,
-        teacher.denoiser,
-        distill.even_times(base.schedule, solver_steps),
-        weighting=distill.by_network_output(base.schedule, predict_v),
-    )
-    loss = distill.at_drawn_scales(loss, taught.scales)
-    return distill.experiment(student, loss, data.digits, train._asdict(), teacher)
+    return consistency(base, module, data.digits, train, taught, solver_steps)

@@ -7,6 +7,7 @@
 """
 
 from digits import digits_model
+from digits_ict import FLAGS
 
 from diffjax import data, distill, recipe, weighting
 from diffjax.experiment import Experiment
@@ -14,11 +15,20 @@ from diffjax.parameterization import predict_v
 from diffjax.run.weights import trained
 
 
-@recipe.flags(
-    train=recipe.defaults(recipe.cosine_adam, steps=2000, lr=1e-3, ema_decay=0.998),
-    unet=recipe.unet,
-    taught=recipe.defaults(distill.teaching, teacher=None),
-)
+def jumps(loss_of, base, module, source, train, taught) -> Experiment:
+    """A flow map by a loss of (network, schedule, prediction)."""
+    student = distill.student(base, module, predict_v, (distill.UNTIL,), distill.JUMPS)
+    teacher = taught.teacher and distill.frozen_teacher(base, taught.teacher, trained)
+    loss = loss_of(student.network, base.schedule, predict_v)
+    return distill.experiment(student, loss, source, train._asdict(), teacher)
+
+
+def shortcut(smallest_steps: int):
+    """The loss of a shortcut model."""
+    return lambda *given: distill.shortcut(*given, weighting.snr_plus_one, smallest_steps)
+
+
+@recipe.flags(**FLAGS)
 def get_config(train, unet, taught, smallest_steps: int = 64) -> Experiment:
     """The experiment.
 
@@ -26,9 +36,4 @@ def get_config(train, unet, taught, smallest_steps: int = 64) -> Experiment:
       smallest_steps: number of the shortest steps, a power of two.
     """
     base = digits_model(module := unet(num_classes=10))
-    student = distill.student(base, module, predict_v, (distill.UNTIL,), distill.JUMPS)
-    teacher = taught.teacher and distill.frozen_teacher(base, taught.teacher, trained)
-    loss = distill.shortcut(
-        student.network, base.schedule, predict_v, weighting.snr_plus_one, smallest_steps
-    )
-    return distill.experiment(student, loss, data.digits, train._asdict(), teacher)
+    return jumps(shortcut(smallest_steps), base, module, data.digits, train, taught)

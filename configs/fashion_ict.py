@@ -9,35 +9,22 @@ docs/few_step.md has the figures.
 
 from functools import partial
 
-from fashion_mnist import fashion_model, fashion_network
+from digits_ict import POINTS, from_data
+from fashion_consistency import flags
+from fashion_mnist import clothes_model
 
 from diffjax import data, distill, recipe
 from diffjax.experiment import Experiment
-from diffjax.parameterization import predict_v
-from diffjax.run.weights import trained
 
 
-@recipe.flags(
-    train=recipe.defaults(recipe.cosine_adam, steps=1200, batch_size=32, lr=5e-4, ema_decay=0.99),
-    unet=recipe.defaults(recipe.unet, channels=48, attention_levels=(1,)),
-    taught=recipe.defaults(distill.teaching, teacher="runs/fashion_mnist"),
-)
+@recipe.flags(**flags(1200))
 def get_config(train, unet, taught, data_dir: str | None = None) -> Experiment:
     """The experiment.
 
     Args:
       data_dir: where the set was prepared; default that of tensorflow-datasets.
     """
-    base = fashion_model(module := fashion_network(unet))
-    student = distill.student(base, module, predict_v, ())
-    teacher = taught.teacher and distill.frozen_teacher(base, taught.teacher, trained)
-    loss = distill.consistency_training(
-        student.network,
-        base.schedule,
-        predict_v,
-        train.steps,
-        distill.pseudo_huber(0.1),
-        points=partial(distill.doubling, last=160),
-    )
-    source = lambda: data.tfds("fashion_mnist", "train", data_dir)  # noqa: E731
-    return distill.experiment(student, loss, source, train._asdict(), teacher)
+    distance = distill.pseudo_huber(0.1)
+    loss_of = partial(distill.consistency_training, distance=distance, points=POINTS)
+    source = partial(data.tfds, "fashion_mnist", "train", data_dir)
+    return from_data(loss_of, *clothes_model(unet), source, train, taught)

@@ -7,19 +7,17 @@
 docs/few_step.md has the figures.
 """
 
-from fashion_mnist import fashion_model, fashion_network
+from functools import partial
 
-from diffjax import data, distill, recipe, weighting
+from digits_shortcut import jumps, shortcut
+from fashion_consistency import flags
+from fashion_mnist import clothes_model
+
+from diffjax import data, recipe
 from diffjax.experiment import Experiment
-from diffjax.parameterization import predict_v
-from diffjax.run.weights import trained
 
 
-@recipe.flags(
-    train=recipe.defaults(recipe.cosine_adam, steps=1200, batch_size=32, lr=5e-4, ema_decay=0.99),
-    unet=recipe.defaults(recipe.unet, channels=48, attention_levels=(1,)),
-    taught=recipe.defaults(distill.teaching, teacher="runs/fashion_mnist"),
-)
+@recipe.flags(**flags(1200))
 def get_config(
     train, unet, taught, smallest_steps: int = 64, data_dir: str | None = None
 ) -> Experiment:
@@ -29,11 +27,5 @@ def get_config(
       smallest_steps: number of the shortest steps, a power of two.
       data_dir: where the set was prepared; default that of tensorflow-datasets.
     """
-    base = fashion_model(module := fashion_network(unet))
-    student = distill.student(base, module, predict_v, (distill.UNTIL,), distill.JUMPS)
-    teacher = taught.teacher and distill.frozen_teacher(base, taught.teacher, trained)
-    loss = distill.shortcut(
-        student.network, base.schedule, predict_v, weighting.snr_plus_one, smallest_steps
-    )
-    source = lambda: data.tfds("fashion_mnist", "train", data_dir)  # noqa: E731
-    return distill.experiment(student, loss, source, train._asdict(), teacher)
+    source = partial(data.tfds, "fashion_mnist", "train", data_dir)
+    return jumps(shortcut(smallest_steps), *clothes_model(unet), source, train, taught)

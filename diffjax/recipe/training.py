@@ -30,12 +30,27 @@ def cosine(warmup: int, steps: int) -> Callable[[Array], Array]:
     return optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup, max(steps, 2))
 
 
-def clipped(
-    optimizer: optax.GradientTransformation, norm: float | None, lr: float
-) -> optax.GradientTransformation:
-    """An optimizer whose rate is at most 1, at a peak rate, after the gradient is clipped."""
-    clip = optax.identity() if norm is None else optax.clip_by_global_norm(norm)
-    return at_rate(optax.chain(clip, optimizer), lr)
+def at_peak(
+    optimizer: optax.GradientTransformation,
+    shape: Callable[[Array], Array],
+    lr: float,
+    clip_norm: float | None,
+    averages: Mapping[str, Callable[[Array], Array]],
+    *given: int,
+) -> Training:
+    """Training by an optimizer whose rate is `shape`, at most 1, at the peak rate `lr`.
+
+    Args:
+      optimizer: of the clipped gradient.
+      shape: step -> rate of the optimizer.
+      lr: peak learning rate.
+      clip_norm: largest global norm of the gradient; None does not clip.
+      averages: of the parameters.
+      *given: the other fields of `Training`.
+    """
+    clip = optax.identity() if clip_norm is None else optax.clip_by_global_norm(clip_norm)
+    whole = at_rate(optax.chain(clip, optimizer), lr)
+    return Training(whole, averages, lambda step: lr * shape(step), *given)
 
 
 def cosine_adam(
@@ -64,11 +79,9 @@ def cosine_adam(
         snapshots at every checkpoint; sample.py --ema then rebuilds any length.
     """
     rate = cosine(warmup, steps)
-    optimizer = clipped(optax.adam(rate), clip_norm, lr)
     averages = {"ema": ema(ema_decay), **power_averages(ema_lengths)}
-    return Training(
-        optimizer, averages, lambda step: lr * rate(step), steps, batch_size, accumulate, seed
-    )
+    given = (averages, steps, batch_size, accumulate, seed)
+    return at_peak(optax.adam(rate), rate, lr, clip_norm, *given)
 
 
 def staged_adam(
@@ -92,10 +105,9 @@ def staged_adam(
         fall, average = optax.cosine_decay_schedule(1.0, max(stage, 1)), ema(ema_decay)
         within = lambda step: jnp.where(step < stage * stages, step % stage, stage)  # noqa: E731
         rate = lambda step: fall(within(step))  # noqa: E731
-        optimizer = clipped(optax.adam(rate), clip_norm, lr)
         averages = {"ema": lambda step: average(within(step))}
-        scheduled = lambda step: lr * rate(step)  # noqa: E731
-        return Training(optimizer, averages, scheduled, stage * stages, batch_size, 1, seed)
+        given = (averages, stage * stages, batch_size, 1, seed)
+        return at_peak(optax.adam(rate), rate, lr, clip_norm, *given)
 
     return training
 
@@ -129,11 +141,9 @@ def warmup_adam(
     """
     rate = optax.linear_schedule(0.0, 1.0, warmup) if warmup else optax.constant_schedule(1.0)
     adam = optax.adamw(rate, weight_decay=weight_decay) if weight_decay else optax.adam(rate)
-    optimizer = clipped(adam, clip_norm, lr)
     averages = {"ema": ema(ema_decay), **power_averages(ema_lengths)}
-    return Training(
-        optimizer, averages, lambda step: lr * rate(step), steps, batch_size, accumulate, seed
-    )
+    given = (averages, steps, batch_size, accumulate, seed)
+    return at_peak(adam, rate, lr, clip_norm, *given)
 
 
 def cosine_muon(
@@ -165,11 +175,9 @@ def cosine_muon(
     muon = optax.contrib.muon(
         rate, adam_learning_rate=rate, muon_weight_dimension_numbers=matrices, consistent_rms=0.2
     )
-    optimizer = clipped(muon, clip_norm, lr)
     averages = {"ema": ema(ema_decay), **power_averages(ema_lengths)}
-    return Training(
-        optimizer, averages, lambda step: lr * rate(step), steps, batch_size, accumulate, seed
-    )
+    given = (averages, steps, batch_size, accumulate, seed)
+    return at_peak(muon, rate, lr, clip_norm, *given)
 
 
 def matrices(params: Params) -> Params:
