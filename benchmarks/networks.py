@@ -9,6 +9,7 @@ and CPU time is counted; elsewhere wall time, in bfloat16 unless told otherwise.
 
 On a CPU each row also says what share it reaches of the rate that its own products and
 convolutions have alone, each in the faster library (`benchmarks/peak.py`), in the same run.
+In bfloat16 both libraries train float32 parameters, PyTorch by autocast with its fused Adam.
 
 MFU counts 2 FLOPs per multiply-add of the matrix products, three times over for training:
 per token and block of a DiT of width d, with N tokens, 24 d^2 + 4 N d.
@@ -102,13 +103,14 @@ def flags(
 
 
 class Pair(NamedTuple):
-    """One network twice: ours with its parameters, and PyTorch's."""
+    """One network twice: ours with its parameters, and PyTorch's, and the computation's type."""
 
     module: object
     params: object
     torch_net: object
     shape: tuple
     labels: bool
+    dtype: str
 
 
 def build(config, dtype):
@@ -145,11 +147,11 @@ def build(config, dtype):
     gap = np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max()
     assert gap < 1e-3, f"the two networks differ by {gap}"
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch_net = torch_net.to(device, getattr(torch, dtype))
+    torch_net = torch_net.to(device)
     if device == "cpu":  # the layout that PyTorch advises for convolutions
         torch_net = torch_net.to(memory_format=torch.channels_last)
     module = computing_in(architecture.module, dtype)
-    return Pair(module, jax.device_put(params), torch_net, (size, size, channels), labels)
+    return Pair(module, jax.device_put(params), torch_net, (size, size, channels), labels, dtype)
 
 
 def computing_in(module, dtype):
@@ -167,13 +169,20 @@ def inputs(pair, batch):
     import numpy as np
     import torch
 
-    rng = np.random.default_rng(1)
+    rng, device = np.random.default_rng(1), next(pair.torch_net.parameters()).device
     x = rng.standard_normal((batch, *pair.shape)).astype(np.float32)
     t, y = rng.uniform(0, 1000, batch).astype(np.float32), rng.integers(0, 1000, batch)
-    p = next(pair.torch_net.parameters())
-    theirs = torch.tensor(x, device=p.device, dtype=p.dtype).permute(0, 3, 1, 2)
+    theirs = torch.tensor(x, device=device).permute(0, 3, 1, 2)
     ours = jnp.asarray(x), jnp.asarray(t), {"label": jnp.asarray(y)} if pair.labels else None
-    return ours, (theirs, torch.tensor(t).to(p.device), torch.tensor(y).to(p.device))
+    return ours, (theirs, torch.tensor(t, device=device), torch.tensor(y, device=device))
+
+
+def cast(pair, x):
+    """PyTorch's network and its input in the computation's type, where no gradient is asked."""
+    import torch
+
+    dtype = getattr(torch, pair.dtype)
+    return copy.deepcopy(pair.torch_net).to(dtype), x.to(dtype)
 
 
 def finished(value):
@@ -207,8 +216,12 @@ def convolves_on_a_cpu(module):
 
 def variants(pair):
     """Ours as it is and with its options: title -> (module, params)."""
+    import jax
+
     ours = {"diffjax": (pair.module, pair.params)}
-    ours["diffjax, remat"] = (pair.module.clone(remat=True), pair.params)
+    if jax.default_backend() == "cpu":  # elsewhere fewer states are held at once
+        ours["diffjax, remat"] = (pair.module.clone(remat=True), pair.params)
+        ours["diffjax, bfloat16"] = (computing_in(pair.module, "bfloat16"), pair.params)
     if hasattr(pair.module, "scan_blocks"):
         from diffjax.models.stacking import stack_blocks
 
@@ -218,11 +231,8 @@ def variants(pair):
         both = pair.module.clone(scan_blocks=True, remat=True)
         ours["diffjax, scan, remat"] = (both, stacked)
     if convolves_on_a_cpu(pair.module):
-        import jax
-
         usual = pair.module.style._replace(convolve=jax.lax.conv_general_dilated)
         ours["diffjax, direct"] = (pair.module.clone(style=usual), pair.params)
-    ours["diffjax, bfloat16"] = (computing_in(pair.module, "bfloat16"), pair.params)
     return ours
 
 
@@ -236,10 +246,10 @@ def forward_row(title, pair, batch, flops=None):
     for name, (module, params) in variants(pair).items():
         if "remat" not in name:
             run = jax.jit(lambda p, *a, m=module: m.apply({"params": p}, *a))
-            contenders[name] = partial(run, params, x, t, cond)
+            contenders[name] = Compiled(run, params, x, t, cond)
     for name, compiled in TORCH.items():
-        call = torch_nets.forward(copy.deepcopy(pair.torch_net), compiled)
-        contenders[name] = partial(call, *theirs)
+        net, given = cast(pair, theirs[0])
+        contenders[name] = partial(torch_nets.forward(net, compiled), given, *theirs[1:])
     return Row(
         f"{title}, batch {batch}", contenders, flops and batch * flops, limit_of(pair, batch)
     )
@@ -272,14 +282,15 @@ def train_row(title, pair, batch, flops=None):
     (x, _, cond), theirs = inputs(pair, batch)
     data = {"x": x, **(cond or {})}
     contenders = {
-        name: our_step(m, p, data)
+        name: OurStep(m, p, data)
         for name, (m, p) in variants(pair).items()
         if not ("scan" in name and convolves_on_a_cpu(pair.module))
     }
     alpha_bar = torch.tensor((1 - schedules.linear_betas(1000)).cumprod())
-    alpha_bar = alpha_bar.to(theirs[0].device, theirs[0].dtype)
+    alpha_bar = alpha_bar.to(theirs[0].device, torch.float32)
     for name, compiled in TORCH.items():
-        call = torch_nets.train_step(copy.deepcopy(pair.torch_net), alpha_bar, compiled)
+        net = copy.deepcopy(pair.torch_net)
+        call = torch_nets.train_step(net, alpha_bar, getattr(torch, pair.dtype), compiled)
         contenders[name] = partial(call, theirs[0], theirs[2])
     limit = limit_of(pair, batch, times=3)
     return Row(f"{title}, batch {batch}", contenders, flops and 3 * batch * flops, limit)
@@ -302,20 +313,38 @@ def training(module):
     return make_train_step(loss, optimizer), lambda params: init_state(params, optimizer)
 
 
-def our_step(module, params, data):
+class Compiled:
+    """A call of a jitted function, compiled at the first, whose program tells its memory."""
+
+    def __init__(self, function, *given):
+        self.function, self.given, self.program = function, given, None
+
+    def __call__(self):
+        if self.program is None:
+            self.program = self.function.lower(*self.given).compile()
+        return self.program(*self.given)
+
+    def temporary(self):
+        """Bytes beside arguments and results."""
+        return self.program.memory_analysis().temp_size_in_bytes
+
+
+class OurStep(Compiled):
     """The library's own step, its state donated from call to call."""
-    import jax
 
-    step, init = training(module)
-    step, held = jax.jit(step, donate_argnums=0), [None]
+    def __init__(self, module, params, data):
+        import jax
 
-    def call():
-        if held[0] is None:
-            held[0] = jax.jit(init)(params)
-        held[0], metrics = step(held[0], jax.random.key(0), data)
+        step, init = training(module)
+        self.begin = partial(jax.jit(init), params)
+        super().__init__(jax.jit(step, donate_argnums=0), None, jax.random.key(0), data)
+
+    def __call__(self):
+        if self.program is None:
+            self.given = (self.begin(), *self.given[1:])
+        state, metrics = super().__call__()
+        self.given = (state, *self.given[1:])
         return metrics["loss"]
-
-    return call
 
 
 def sampling_row(title, pair, batch, steps):
@@ -329,17 +358,21 @@ def sampling_row(title, pair, batch, steps):
 
     schedule = schedules.from_betas(schedules.linear_betas(1000))
     (x, _, cond), theirs = inputs(pair, batch)
-    net, ts = network(pair.module), jnp.asarray(grids.leading(schedule, steps))
+    ts = jnp.asarray(grids.leading(schedule, steps))
 
-    @jax.jit
-    def draw(params, x, ts):
+    def draw(module, params, x, ts):
+        net = network(module)
         denoiser = make_denoiser(net, params, schedule, at_steps(predict_eps))
         return sample(jax.random.key(0), denoiser, samplers.ddim(schedule), x, ts, cond)
 
-    contenders = {"diffjax": partial(draw, pair.params, x, ts)}
+    contenders = {
+        name: Compiled(jax.jit(partial(draw, module)), params, x, ts)
+        for name, (module, params) in variants(pair).items()
+        if name in ("diffjax", "diffjax, scan")
+    }
     for name, compiled in TORCH.items():
-        call = torch_nets.ddim(copy.deepcopy(pair.torch_net), steps, compiled)
-        contenders[name] = partial(call, theirs[0], theirs[2])
+        net, given = cast(pair, theirs[0])
+        contenders[name] = partial(torch_nets.ddim(net, steps, compiled), given, theirs[2])
     return Row(f"{title}, {steps} steps, batch {batch}", contenders)
 
 
@@ -347,16 +380,8 @@ def measure(row, rounds, clock, peak_tflops):
     """Lines of the table: medians of times and of ratios to neighbours in the same round."""
     first, memory = {}, {}
     for name, call in row.contenders.items():
-        began = time.perf_counter()
-        finished(call())
-        first[name] = time.perf_counter() - began
-        memory[name] = peak_memory(call)
-    times = {name: [] for name in row.contenders}
-    for _ in range(rounds):
-        for name, call in row.contenders.items():
-            began = clock()
-            finished(call())
-            times[name].append(clock() - began)
+        first[name], memory[name] = beginning(call)
+    times = in_turn(row.contenders, rounds, clock)
     lines = []
     for name, taken in times.items():
         ratios = [
@@ -378,12 +403,35 @@ def measure(row, rounds, clock, peak_tflops):
     return lines
 
 
+def in_turn(contenders, rounds, clock):
+    """Seconds of each call of each contender."""
+    times = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, call in contenders.items():
+            began = clock()
+            finished(call())
+            times[name].append(clock() - began)
+    return times
+
+
+def beginning(call):
+    """(seconds of the first call, with compilation; `peak_memory` of the second)."""
+    began = time.perf_counter()
+    finished(call())
+    return time.perf_counter() - began, peak_memory(call)
+
+
 def peak_memory(call):
     """Bytes at the peak of a call above those held before it."""
     import torch
 
     if torch.cuda.is_available():
-        return 0
+        if isinstance(call, Compiled):
+            return call.temporary()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        finished(call())
+        return torch.cuda.max_memory_allocated() - before
     ctypes.CDLL("libc.so.6").malloc_trim(0)  # what earlier calls freed goes back to the system
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     before = resident("VmRSS")
@@ -402,12 +450,15 @@ def rows(accelerator, dtype):
     """Title -> maker of a `Row`, smallest first."""
     if accelerator:
         return {
-            "DiT-B/2 train step": lambda t: train_row(t, build(DIT_B, dtype), 64, dit_flops(DIT_B)),
+            "DDPM CIFAR-10 train step": lambda t: train_row(t, build(UNET, dtype), 128),
+            "DiT-B/2 train step": lambda t: train_row(
+                t, build(DIT_B, dtype), 128, dit_flops(DIT_B)
+            ),
             "DiT-XL/2 train step": lambda t: train_row(
                 t, build(DIT_XL, dtype), 32, dit_flops(DIT_XL)
             ),
-            "DDPM CIFAR-10 train step": lambda t: train_row(t, build(UNET, dtype), 128),
-            "DiT-XL/2 sampling": lambda t: sampling_row(t, build(DIT_XL, dtype), 32, 50),
+            "DiT-XL/2 latency": lambda t: sampling_row(t, build(DIT_XL, dtype), 1, 50),
+            "DiT-XL/2 sampling": lambda t: sampling_row(t, build(DIT_XL, dtype), 64, 50),
         }
     return {
         "U-Net of 1M, 8x8, sampling": lambda t: sampling_row(t, build(SMALL_UNET, dtype), 1, 50),
@@ -424,16 +475,18 @@ def main(argv):
     from diffjax.run import flags as f
 
     (asked,) = f.parse("networks.py", __doc__, [flags], argv)
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: asked["threads"]])
+    import torch
+
+    if not torch.cuda.is_available():
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: asked["threads"]])
+        torch.set_num_threads(asked["threads"])
     os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # a compilation is counted whole
     # Of XLA's calls into the YNN library, sums gain and convolutions lose; named in the output.
     only_sums = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE"
     os.environ.setdefault("XLA_FLAGS", only_sums)
     import jax
-    import torch
     from tqdm import tqdm
 
-    torch.set_num_threads(asked["threads"])
     accelerator = jax.default_backend() != "cpu"
     clock = time.perf_counter if accelerator or asked["threads"] > 1 else time.process_time
     dtype = asked["dtype"] or ("bfloat16" if accelerator else "float32")

@@ -81,18 +81,23 @@ class DiT(nn.Module):
         return h.permute(0, 5, 1, 3, 2, 4).reshape(batch, -1, side * self.patch, side * self.patch)
 
 
-def train_step(net, alpha_bar, compiled):
-    """A step as users write it: q-sample, mean squared error, clipping, Adam, EMA."""
+def train_step(net, alpha_bar, dtype, compiled):
+    """A step as users write it: q-sample, mean squared error, clipping, Adam, EMA.
+
+    Parameters are float32, and what PyTorch's autocast casts is computed in `dtype`.
+    """
     net = net.train()
     model = torch.compile(net, dynamic=False) if compiled else net
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-4)
+    device = alpha_bar.device.type
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-4, fused=device == "cuda")
     ema = [p.detach().clone() for p in net.parameters()]
 
     def step(x, label):
         k = torch.randint(len(alpha_bar), (len(x),), device=x.device)
         noise = torch.randn_like(x)
         a = alpha_bar[k][:, None, None, None]
-        out = model(a.sqrt() * x + (1 - a).sqrt() * noise, k, label)
+        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+            out = model(a.sqrt() * x + (1 - a).sqrt() * noise, k, label)
         loss = fn.mse_loss(out[:, : x.shape[1]].float(), noise.float())
         loss.backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)

@@ -1,11 +1,10 @@
-"""Emoji by caption in pixels: 16x16, the first stage of a cascade, or 64x64 in one stage.
+"""Emoji by caption in 16x16 pixels, the first stage of a cascade.
 
     python -m diffjax.data.prepare emoji
     python train.py configs/emoji_pixels.py --workdir runs/emoji_16
     python sample.py runs/emoji_16 --prompt "a red apple"
 
-One stage: --size 64 --channels 32 --multipliers 1 2 2 --attention-levels 2 --batch-size 8.
---text is minilm, or a folder of CLIP or T5.
+configs/emoji_pixels_64.py is one stage of 64x64. --text is minilm, or a folder of CLIP or T5.
 """
 
 from diffjax import data, losses, recipe, schedules, weighting
@@ -14,13 +13,29 @@ from diffjax.models import Patched
 from diffjax.models.resnet import nearest_up, pool_down
 from diffjax.parameterization import predict_v
 
+FLAGS = {"text": recipe.text_encoder, "dropped": recipe.caption_dropout}
+FLAGS |= {"finish": recipe.thresholding}
+
+
+def by_caption(predicts, weight, size, patch, train, unet, text, dropped, finish) -> Experiment:
+    """A network that predicts pixels in squares by a caption's vector, its errors weighted."""
+    make = lambda: data.emoji("train", size)  # noqa: E731
+    source, drawn = data.embedded(make, text, data.emoji_folder() / "text", ("vector",))
+    schedule, caption = schedules.vp_cosine(), recipe.caption(text, ("vector",))
+    wide = unet(out_channels=3 * patch**2, resample=(pool_down, nearest_up)).clone(vector=True)
+    module, how = Patched(wide, patch), {"conditions": (caption,), "guide": classifier_free}
+    how |= {"finish": finish, "sampling": Sampling(guidance_scale=2.0)}
+    model = recipe.gaussian_model(module, schedule, predicts, (size, size, 3), **how)
+    density = weighting.stratified(schedule)
+    loss = losses.denoising_loss(recipe.network(module), schedule, predicts, weight, density)
+    loss = dropped(loss, caption)
+    return Experiment(model, source, lambda frozen: loss, augment=(drawn,), **train._asdict())
+
 
 @recipe.flags(
     train=recipe.defaults(recipe.cosine_muon, steps=3000),
     unet=recipe.defaults(recipe.unet, channels=48, attention_levels=(0, 1)),
-    text=recipe.text_encoder,
-    dropped=recipe.caption_dropout,
-    finish=recipe.thresholding,
+    **FLAGS,
 )
 def get_config(train, unet, text, dropped, finish, size: int = 16, patch: int = 2) -> Experiment:
     """The experiment.
@@ -29,14 +44,5 @@ def get_config(train, unet, text, dropped, finish, size: int = 16, patch: int = 
       size: side of the pictures in pixels.
       patch: side of the patches that the network sees as one pixel each.
     """
-    make = lambda: data.emoji("train", size)  # noqa: E731
-    source, drawn = data.embedded(make, text, data.emoji_folder() / "text", ("vector",))
-    schedule, caption = schedules.vp_cosine(), recipe.caption(text, ("vector",))
-    wide = unet(out_channels=3 * patch**2, resample=(pool_down, nearest_up)).clone(vector=True)
-    module, how = Patched(wide, patch), {"conditions": (caption,), "guide": classifier_free}
-    how |= {"finish": finish, "sampling": Sampling(guidance_scale=2.0)}
-    model = recipe.gaussian_model(module, schedule, predict_v, (size, size, 3), **how)
-    density, weight = weighting.stratified(schedule), weighting.snr_plus_one
-    loss = losses.denoising_loss(recipe.network(module), schedule, predict_v, weight, density)
-    loss = dropped(loss, caption)
-    return Experiment(model, source, lambda frozen: loss, augment=(drawn,), **train._asdict())
+    given = size, patch, train, unet, text, dropped, finish
+    return by_caption(predict_v, weighting.snr_plus_one, *given)

@@ -36,10 +36,12 @@ SHRUNK = STUDENTS | {
     "emoji_cascade": UNET,
     "emoji_latent": (*UNET, "--attention-levels"),
     "emoji_pixels": (*UNET, "--attention-levels"),
+    "emoji_pixels_64": (*UNET, "--attention-levels", "--size", 16),
     "lora": ("--rank", 2, "--data", "same"),
     "dreambooth": ("--rank", 2),
     "images": ("--size", 8, "--width", 8, "--blocks", 1, "--conditional"),
 }
+PROMPTED = ("emoji_latent", "emoji_pixels", "emoji_pixels_64", "emoji_cascade", "dreambooth")
 NOT_TRAINED = {"textual_inversion"}  # wants MiniLM's weights; see tests/test_textual_inversion.py
 LINES = {"images": 75, "edges_controlnet": 65}  # others 45
 
@@ -64,10 +66,10 @@ def sources(name, tmp_path):
     if name == "emoji_latent":
         clip = write_clip(tmp_path / "clip")
         return ("--text", clip, "--text-length", 8, "--autoencoder", tmp_path / "base")
-    if name in ("emoji_pixels", "emoji_cascade"):
+    if name in ("emoji_pixels", "emoji_pixels_64", "emoji_cascade"):
         clip = tmp_path / "clip" / "text_encoder"
         texts = ("--text", clip if clip.is_dir() else write_clip(clip.parent), "--text-length", 8)
-        return texts if name == "emoji_pixels" else (*texts, "--base", tmp_path / "base")
+        return texts if name != "emoji_cascade" else (*texts, "--base", tmp_path / "base")
     if name == "images":
         for i in range(8):
             folder = tmp_path / "photos" / "ab"[i % 2]
@@ -156,7 +158,7 @@ def test_trains_stops_resumes_and_samples(name, monkeypatch, capsys, tmp_path):
     if name == "emoji_autoencoder":
         Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "a.png")
         flags = (*flags, "--image", tmp_path / "a.png")
-    if name in ("emoji_latent", "emoji_pixels", "emoji_cascade", "dreambooth"):
+    if name in PROMPTED:
         flags = (*flags, "--prompt", "a cat")
     if name == "emoji_cascade":
         flags = (*flags, "--base-steps", 2)

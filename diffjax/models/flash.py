@@ -1,0 +1,128 @@
+"""Attention that never writes its weights to memory: cuDNN's kernel, with every derivative.
+
+FlashAttention (Dao et al. 2022) keeps softmax(q k') on the chip. The kernel has a backward pass
+of its own and no forward derivative, which MeanFlow, sCM and likelihoods need. So attention is a
+primitive here: its derivative in a direction is that of the plain formula, and the transpose of
+this derivative is the kernel's backward pass.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from diffjax.types import Array
+
+plain = jax.nn.dot_product_attention
+
+
+def suits(q: Array, k: Array, v: Array) -> bool:
+    """Whether cuDNN's kernel takes them: 16 bits, heads of at most 128, a multiple of 8.
+
+    Args:
+      q, k, v: as of `flash_attention`.
+    """
+    half = all(z.dtype in (jnp.bfloat16, jnp.float16) for z in (q, k, v))
+    return half and q.shape[-1] <= 128 and q.shape[-1] % 8 == 0
+
+
+def flash_attention(q: Array, k: Array, v: Array) -> Array:
+    """softmax(q k' / sqrt(D)) v (Vaswani et al. 2017, Eq. 1) by cuDNN on an NVIDIA GPU.
+
+    Elsewhere, or where cuDNN has no such kernel, it is the plain formula. Derivatives of any
+    order, forward and backward, `vmap` and shardings work; the gradient is the kernel's own.
+
+    Args:
+      q: queries (B, T, heads, D), all three as `suits` says.
+      k: keys (B, S, heads, D).
+      v: values (B, S, heads, D).
+
+    Returns:
+      (B, T, heads, D).
+    """
+    return _attend.bind(q, k, v)
+
+
+def _kernel(q, k, v):
+    return plain(q, k, v, implementation="cudnn")
+
+
+def _push(attend, q, k, v, *tangents):
+    """The derivative in a direction."""
+    return [jax.jvp(attend, (q, k, v), tangents)[1]]
+
+
+def _pull(attend, q, k, v, cotangent):
+    """Its transpose, the gradient."""
+    return list(jax.vjp(attend, q, k, v)[1](cotangent))
+
+
+def _primitive(name, formula, on_cuda=None):
+    """A primitive of one or more results that is `formula`, on an NVIDIA GPU `on_cuda`."""
+
+    def shapes(*given):
+        out = jax.eval_shape(formula, *given)
+        return jax.tree.map(lambda z: jax.core.ShapedArray(z.shape, z.dtype), out)
+
+    def batched(given, axes):  # the axis of `vmap` is one more axis of the batch
+        size = next(z.shape[i] for z, i in zip(given, axes, strict=True) if i is not None)
+        given = [batching.bdim_at_front(z, i, size) for z, i in zip(given, axes, strict=True)]
+        out = made.bind(*(z.reshape(-1, *z.shape[2:]) for z in given))
+        out = jax.tree.map(lambda z: z.reshape(size, -1, *z.shape[1:]), out)
+        return out, jax.tree.map(lambda _: 0, out)
+
+    def usable(*given):
+        if jax.default_backend() != "gpu":  # exported by a process that cannot ask cuDNN
+            return formula(*given)
+        try:
+            return on_cuda(*given)
+        except (NotImplementedError, RuntimeError):  # an old GPU or cuDNN, or none
+            return formula(*given)
+
+    made = Primitive(name)
+    made.multiple_results = name != "attention"
+    made.def_impl(jax.jit(made.bind))
+    made.def_abstract_eval(shapes)
+    batching.primitive_batchers[made] = batched
+    mlir.register_lowering(made, mlir.lower_fun(formula, made.multiple_results))
+    if on_cuda:
+        fast = mlir.lower_fun(usable, made.multiple_results)
+        mlir.register_lowering(made, fast, platform="cuda")
+    return made
+
+
+_attend = _primitive("attention", plain, _kernel)
+_pushed = _primitive("attention_push", partial(_push, plain))
+_pulled = _primitive("attention_pull", partial(_pull, plain), partial(_pull, _kernel))
+
+
+def _derivative(primals, tangents):
+    tangents = map(ad.instantiate_zeros, tangents)
+    return _attend.bind(*primals), _pushed.bind(*primals, *tangents)[0]
+
+
+def _of_formula(formula):
+    """The derivative of a push or a pull, by the plain formula."""
+    return lambda primals, tangents: jax.jvp(
+        formula, tuple(primals), tuple(map(ad.instantiate_zeros, tangents))
+    )
+
+
+def _transposed_push(cotangents, q, k, v, *tangents):
+    found = _pulled.bind(q, k, v, ad.instantiate_zeros(cotangents[0]))
+    wanted = map(ad.is_undefined_primal, tangents)
+    return [None] * 3 + [c if w else None for c, w in zip(found, wanted, strict=True)]
+
+
+def _transposed_pull(cotangents, q, k, v, _):
+    return [None] * 3 + _pushed.bind(q, k, v, *map(ad.instantiate_zeros, cotangents))
+
+
+ad.primitive_jvps |= {
+    _attend: _derivative,
+    _pushed: _of_formula(partial(_push, plain)),
+    _pulled: _of_formula(partial(_pull, plain)),
+}
+ad.primitive_transposes |= {_pushed: _transposed_push, _pulled: _transposed_pull}
