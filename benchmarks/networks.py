@@ -475,15 +475,17 @@ def main(argv):
     from diffjax.run import flags as f
 
     (asked,) = f.parse("networks.py", __doc__, [flags], argv)
+    import jaxlib
     import torch
 
+    from diffjax import cpu
+
     if not torch.cuda.is_available():
+        cpu.keep_freed_memory()  # for both libraries
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: asked["threads"]])
         torch.set_num_threads(asked["threads"])
     os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # a compilation is counted whole
-    # Of XLA's calls into the YNN library, sums gain and convolutions lose; named in the output.
-    only_sums = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_REDUCE"
-    os.environ.setdefault("XLA_FLAGS", only_sums)
+    os.environ["XLA_FLAGS"] = cpu.xla_flags(os.environ, jaxlib.__version__)  # as train.py does
     import jax
     from tqdm import tqdm
 

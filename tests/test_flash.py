@@ -1,4 +1,6 @@
-"""Attention as a primitive has every derivative of the formula, under every transformation."""
+"""Attention and norms: every derivative of the formula, under every transformation."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +10,13 @@ import pytest
 from diffjax import models
 from diffjax.models import layers
 from diffjax.models.flash import flash_attention, suits
+from diffjax.models.softmax import softmax_attention
+from diffjax.models.transformer import standardised
 
-plain = jax.nn.dot_product_attention
+
+def plain(q, k, v):
+    logits = jnp.einsum("bthd,bshd->bhts", q, k) / np.sqrt(q.shape[-1])
+    return jnp.einsum("bhts,bshd->bthd", jax.nn.softmax(logits), v)
 
 
 def problem(dtype=jnp.float64):
@@ -72,16 +79,40 @@ FORMS = {
 }
 
 
+@pytest.mark.parametrize("ours", [flash_attention, softmax_attention], ids=["kernel", "formula"])
 @pytest.mark.parametrize("mapped", [False, True], ids=["alone", "mapped"])
 @pytest.mark.parametrize("form", FORMS)
-def test_it_is_the_formula(form, mapped):
+def test_every_derivative_is_that_of_the_formula(form, mapped, ours):
     with jax.enable_x64(True):
         given = problem()
         of = FORMS[form]
         build = (lambda attend: second(of, attend)) if mapped else of
-        ours, formula = jax.jit(build(flash_attention))(*given), build(plain)(*given)
+        ours, formula = jax.jit(build(ours))(*given), build(plain)(*given)
         for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(formula), strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-5)  # the formula's softmax is float32
+            np.testing.assert_allclose(a, b, atol=1e-10)
+
+
+def memory(attend, layers=8):
+    """Sets of weights that fit into what a gradient of so many layers of attention takes."""
+    deep = lambda x: functools.reduce(lambda x, _: attend(x, x, x), range(layers), x).sum()  # noqa: E731
+    x = jax.random.normal(jax.random.key(0), (2, 128, 2, 8))
+    program = jax.jit(jax.grad(deep)).lower(x).compile()
+    return program.memory_analysis().temp_size_in_bytes / (4 * 2 * 2 * 128 * 128)
+
+
+def test_the_backward_pass_keeps_one_set_of_weights_for_each_layer():
+    assert memory(softmax_attention) < 8 + 3 < 15 < memory(jax.nn.dot_product_attention)
+
+
+def test_the_norm_is_jaxs_with_its_derivatives():
+    with jax.enable_x64(True):
+        g = np.random.default_rng(0)
+        x, dx = (jnp.asarray(3 + g.standard_normal((2, 3, 8))) for _ in range(2))
+        ours = lambda x: jnp.sin(standardised(x, 0.1)).sum()  # noqa: E731
+        formula = lambda x: jnp.sin(jax.nn.standardize(x, epsilon=0.1)).sum()  # noqa: E731
+        for f in (jax.grad, jax.hessian, lambda f: lambda x: jax.jvp(f, (x,), (dx,))):
+            for a, b in zip(f(ours)(x), f(formula)(x), strict=True):
+                np.testing.assert_allclose(a, b, atol=1e-10)
 
 
 def test_only_what_cudnn_takes():

@@ -13,9 +13,8 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from diffjax.models.softmax import softmax_attention
 from diffjax.types import Array
-
-plain = jax.nn.dot_product_attention
 
 
 def suits(q: Array, k: Array, v: Array) -> bool:
@@ -46,7 +45,7 @@ def flash_attention(q: Array, k: Array, v: Array) -> Array:
 
 
 def _kernel(q, k, v):
-    return plain(q, k, v, implementation="cudnn")
+    return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
 
 
 def _push(attend, q, k, v, *tangents):
@@ -93,9 +92,10 @@ def _primitive(name, formula, on_cuda=None):
     return made
 
 
-_attend = _primitive("attention", plain, _kernel)
-_pushed = _primitive("attention_push", partial(_push, plain))
-_pulled = _primitive("attention_pull", partial(_pull, plain), partial(_pull, _kernel))
+_attend = _primitive("attention", softmax_attention, _kernel)
+_push_formula, _pull_formula = partial(_push, softmax_attention), partial(_pull, softmax_attention)
+_pushed = _primitive("attention_push", _push_formula)
+_pulled = _primitive("attention_pull", _pull_formula, partial(_pull, _kernel))
 
 
 def _derivative(primals, tangents):
@@ -122,7 +122,7 @@ def _transposed_pull(cotangents, q, k, v, _):
 
 ad.primitive_jvps |= {
     _attend: _derivative,
-    _pushed: _of_formula(partial(_push, plain)),
-    _pulled: _of_formula(partial(_pull, plain)),
+    _pushed: _of_formula(_push_formula),
+    _pulled: _of_formula(_pull_formula),
 }
 ad.primitive_transposes |= {_pushed: _transposed_push, _pulled: _transposed_pull}

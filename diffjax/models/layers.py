@@ -16,6 +16,7 @@ from flax import linen as nn
 
 from diffjax.errors import InputError
 from diffjax.models import flash
+from diffjax.models.softmax import softmax_attention
 from diffjax.types import Array
 
 Dtype = Any
@@ -119,24 +120,13 @@ def attention(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
 
 
 def _attention(q, k, v, mask):
-    return _chosen(q, k, v, mask).reshape(*q.shape[:2], -1)
-
-
-def _chosen(q, k, v, mask):
     """By cuDNN's kernel on an NVIDIA GPU where it suits, else by the formula."""
-    if mask is None and flash.suits(q, k, v):
-        return jax.lax.platform_dependent(
-            q, k, v, cuda=flash.flash_attention, default=jax.nn.dot_product_attention
+    if mask is not None:
+        out = softmax_attention(q, k, v, mask[:, None, None, :])
+    elif flash.suits(q, k, v):
+        out = jax.lax.platform_dependent(
+            q, k, v, cuda=flash.flash_attention, default=softmax_attention
         )
-    if mask is not None:
-        mask = mask[:, None, None, :]
-    attend = float64_attention if q.dtype == jnp.float64 else jax.nn.dot_product_attention
-    return attend(q, k, v, mask=mask)
-
-
-def float64_attention(q: Array, k: Array, v: Array, mask: Array | None) -> Array:
-    """`jax.nn.dot_product_attention`, whose softmax is float32 whatever the type, in float64."""
-    logits = jnp.einsum("bthd,bshd->bhts", q, k) / math.sqrt(q.shape[-1])
-    if mask is not None:
-        logits = jnp.where(mask, logits, -jnp.inf)
-    return jnp.einsum("bhts,bshd->bthd", jax.nn.softmax(logits), v)
+    else:
+        out = softmax_attention(q, k, v)
+    return out.reshape(*q.shape[:2], -1)

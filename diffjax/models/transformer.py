@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffjax.errors import InputError
-from diffjax.models.layers import Dtype, attention
+from diffjax.models.layers import Dtype, attention, full
 from diffjax.models.position import Cells, no_rotation
 from diffjax.types import Array
 
@@ -59,6 +59,48 @@ def dense(features: int, dtype: Dtype, **kwargs) -> nn.Dense:
     )
 
 
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def standardised(x: Array, epsilon: float) -> Array:
+    """(x - mean) / sqrt(var + epsilon) over the last axis: Ba et al. 2016, Eq. 3.
+
+    The derivative, r (dx - mean(dx) - y mean(y dx)), is of the result y and r = 1/sqrt(var +
+    epsilon) alone: nothing else is kept for the backward pass.
+
+    Args:
+      x: (..., D).
+      epsilon: added to the variance.
+
+    Returns:
+      The shape of x.
+    """
+    return _with_scale(x, epsilon)[0]
+
+
+def _with_scale(x, epsilon):
+    centred = x - x.mean(-1, keepdims=True)
+    r = jax.lax.rsqrt((centred**2).mean(-1, keepdims=True) + epsilon)
+    return centred * r, r
+
+
+@standardised.defjvp
+def _standardised_derivative(epsilon, primals, tangents):
+    y, r = _with_scale(*primals, epsilon)
+    (dx,) = tangents
+    return y, r * (dx - dx.mean(-1, keepdims=True) - y * (y * dx).mean(-1, keepdims=True))
+
+
+class Affine(nn.Module):
+    """x scale + bias, a number each for a channel."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """x (..., D) to its shape."""
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        bias = self.param("bias", zeros, x.shape[-1:])
+        scale, bias = (jnp.expand_dims(z, range(x.ndim - 1)) for z in (scale, bias))
+        return x * scale + bias
+
+
 class LayerNorm(nn.Module):
     """Layer normalisation (Ba et al. 2016) in float32, cast back to the compute type.
 
@@ -73,15 +115,8 @@ class LayerNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """x (..., D) to its shape."""
-        norm = nn.LayerNorm(
-            self.epsilon,
-            dtype=jnp.promote_types(x.dtype, jnp.float32),
-            use_bias=self.affine,
-            use_scale=self.affine,
-            use_fast_variance=False,
-            name="norm",
-        )
-        return norm(x).astype(x.dtype)
+        y = standardised(x.astype(full(x.dtype)), self.epsilon)
+        return (Affine(name="norm")(y) if self.affine else y).astype(x.dtype)
 
 
 class RMSNorm(nn.Module):
@@ -100,7 +135,7 @@ class RMSNorm(nn.Module):
         """x (..., D) to its shape."""
         norm = nn.RMSNorm(
             self.epsilon,
-            dtype=jnp.promote_types(x.dtype, jnp.float32),
+            dtype=full(x.dtype),
             use_scale=self.affine,
             name="norm",
         )

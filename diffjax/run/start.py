@@ -9,12 +9,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from diffjax.cpu import xla_flags
+from diffjax.cpu import keep_freed_memory, xla_flags
 from diffjax.errors import InputError, sentence
 
 
 def choose_platform() -> None:
-    """Choose the CPU where libtpu is installed and there is no TPU, and the CPU's fast flags.
+    """Choose the CPU where libtpu is installed and there is no TPU, and the CPU's fast ways.
 
     Call it before JAX starts. Without it JAX tries the TPU first, and libtpu complains at length.
     """
@@ -25,6 +25,8 @@ def choose_platform() -> None:
     others = any(importlib.util.find_spec(name) for name in accelerators)
     if importlib.util.find_spec("libtpu") and no_tpu and not others:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    if os.environ.get("JAX_PLATFORMS") == "cpu" or (no_tpu and not others):
+        keep_freed_memory()
     if flags := xla_flags(os.environ, jaxlib.__version__):
         os.environ["XLA_FLAGS"] = flags
 
