@@ -425,9 +425,9 @@ def peak_memory(call):
     """Bytes at the peak of a call above those held before it."""
     import torch
 
+    if isinstance(call, Compiled):
+        return call.temporary()
     if torch.cuda.is_available():
-        if isinstance(call, Compiled):
-            return call.temporary()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         finished(call())

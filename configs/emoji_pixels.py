@@ -17,18 +17,17 @@ FLAGS = {"text": recipe.text_encoder, "dropped": recipe.caption_dropout}
 FLAGS |= {"finish": recipe.thresholding}
 
 
-def by_caption(predicts, weight, size, patch, train, unet, text, dropped, finish) -> Experiment:
+def by_caption(predicts, weight, sampling, size, patch, train, unet, text, dropped, finish):
     """A network that predicts pixels in squares by a caption's vector, its errors weighted."""
     make = lambda: data.emoji("train", size)  # noqa: E731
     source, drawn = data.embedded(make, text, data.emoji_folder() / "text", ("vector",))
     schedule, caption = schedules.vp_cosine(), recipe.caption(text, ("vector",))
     wide = unet(out_channels=3 * patch**2, resample=(pool_down, nearest_up)).clone(vector=True)
     module, how = Patched(wide, patch), {"conditions": (caption,), "guide": classifier_free}
-    how |= {"finish": finish, "sampling": Sampling(guidance_scale=2.0)}
+    how |= {"finish": finish, "sampling": sampling}
     model = recipe.gaussian_model(module, schedule, predicts, (size, size, 3), **how)
-    density = weighting.stratified(schedule)
-    loss = losses.denoising_loss(recipe.network(module), schedule, predicts, weight, density)
-    loss = dropped(loss, caption)
+    given = recipe.network(module), schedule, predicts, weight, weighting.stratified(schedule)
+    loss = dropped(losses.denoising_loss(*given), caption)
     return Experiment(model, source, lambda frozen: loss, augment=(drawn,), **train._asdict())
 
 
@@ -37,12 +36,8 @@ def by_caption(predicts, weight, size, patch, train, unet, text, dropped, finish
     unet=recipe.defaults(recipe.unet, channels=48, attention_levels=(0, 1)),
     **FLAGS,
 )
-def get_config(train, unet, text, dropped, finish, size: int = 16, patch: int = 2) -> Experiment:
-    """The experiment.
-
-    Args:
-      size: side of the pictures in pixels.
-      patch: side of the patches that the network sees as one pixel each.
-    """
-    given = size, patch, train, unet, text, dropped, finish
+def get_config(train, unet, text, dropped, finish) -> Experiment:
+    """The experiment, on squares of 2x2 pixels."""
+    sampling = Sampling(guidance_scale=2.0)
+    given = sampling, 16, 2, train, unet, text, dropped, finish
     return by_caption(predict_v, weighting.snr_plus_one, *given)

@@ -36,7 +36,7 @@ SHRUNK = STUDENTS | {
     "emoji_cascade": UNET,
     "emoji_latent": (*UNET, "--attention-levels"),
     "emoji_pixels": (*UNET, "--attention-levels"),
-    "emoji_pixels_64": (*UNET, "--attention-levels", "--size", 16),
+    "emoji_pixels_64": (*UNET, "--attention-levels"),
     "lora": ("--rank", 2, "--data", "same"),
     "dreambooth": ("--rank", 2),
     "images": ("--size", 8, "--width", 8, "--blocks", 1, "--conditional"),
