@@ -25,7 +25,8 @@ def choose_platform() -> None:
     others = any(importlib.util.find_spec(name) for name in accelerators)
     if importlib.util.find_spec("libtpu") and no_tpu and not others:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    if os.environ.get("JAX_PLATFORMS") == "cpu" or (no_tpu and not others):
+    on_a_cpu = os.environ.get("JAX_PLATFORMS") == "cpu" or (no_tpu and not others)
+    if on_a_cpu and "jax" not in sys.modules:  # a script's own process
         keep_freed_memory()
     if flags := xla_flags(os.environ, jaxlib.__version__):
         os.environ["XLA_FLAGS"] = flags
