@@ -51,5 +51,5 @@ def softmax_attention(q: Array, k: Array, v: Array, mask: Array | None = None) -
     logits = jnp.einsum("bthd,bshd->bhts", q, k, preferred_element_type=full)
     logits /= math.sqrt(q.shape[-1])
     if mask is not None:
-        logits = jnp.where(mask, logits, -jnp.inf)
+        logits = jnp.where(mask, logits, jnp.finfo(full).min / 2)  # finite: no NaN of inf - inf
     return jnp.einsum("bhts,bshd->bthd", softmax(logits).astype(v.dtype), v)
