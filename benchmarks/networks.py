@@ -16,7 +16,6 @@ per token and block of a DiT of width d, with N tokens, 24 d^2 + 4 N d.
 """
 
 import copy
-import ctypes
 import os
 import statistics
 import sys
@@ -24,6 +23,8 @@ import time
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+
+from turns import Compiled, beginning, in_turn
 
 TORCH = {"torch": False, "torch.compile": True}
 """PyTorch's contenders, and whether they are compiled."""
@@ -185,16 +186,6 @@ def cast(pair, x):
     return copy.deepcopy(pair.torch_net).to(dtype), x.to(dtype)
 
 
-def finished(value):
-    """Wait for a result of either library."""
-    import jax
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return jax.block_until_ready(value)
-
-
 def shapes(module, pair):
     """Of the parameters of a form of our network."""
     import jax
@@ -313,22 +304,6 @@ def training(module):
     return make_train_step(loss, optimizer), lambda params: init_state(params, optimizer)
 
 
-class Compiled:
-    """A call of a jitted function, compiled at the first, whose program tells its memory."""
-
-    def __init__(self, function, *given):
-        self.function, self.given, self.program = function, given, None
-
-    def __call__(self):
-        if self.program is None:
-            self.program = self.function.lower(*self.given).compile()
-        return self.program(*self.given)
-
-    def temporary(self):
-        """Bytes beside arguments and results."""
-        return self.program.memory_analysis().temp_size_in_bytes
-
-
 class OurStep(Compiled):
     """The library's own step, its state donated from call to call."""
 
@@ -401,49 +376,6 @@ def measure(row, rounds, clock, peak_tflops):
             f"| {of_limit} |"
         )
     return lines
-
-
-def in_turn(contenders, rounds, clock):
-    """Seconds of each call of each contender."""
-    times = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, call in contenders.items():
-            began = clock()
-            finished(call())
-            times[name].append(clock() - began)
-    return times
-
-
-def beginning(call):
-    """(seconds of the first call, with compilation; `peak_memory` of the second)."""
-    began = time.perf_counter()
-    finished(call())
-    return time.perf_counter() - began, peak_memory(call)
-
-
-def peak_memory(call):
-    """Bytes at the peak of a call above those held before it."""
-    import torch
-
-    if isinstance(call, Compiled):
-        return call.temporary()
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        finished(call())
-        return torch.cuda.max_memory_allocated() - before
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # what earlier calls freed goes back to the system
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = resident("VmRSS")
-    finished(call())
-    return max(resident("VmHWM") - before, 0)
-
-
-def resident(which):
-    """A line of /proc/self/status, in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(which):
-            return 1024 * int(line.split()[1])
 
 
 def rows(accelerator, dtype):
