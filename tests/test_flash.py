@@ -135,6 +135,15 @@ def test_one_program_for_a_gpu_and_a_cpu():
     assert jnp.array_equal(exported.call(q, k, v), function(q, k, v))
 
 
+def test_what_has_no_kernel_on_a_gpu_is_said(monkeypatch, caplog):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")  # one without cuDNN
+    q = jnp.zeros((1, 4, 2, 16), jnp.bfloat16)
+    slope = jax.jit(lambda q: jax.jvp(lambda q: layers.attention(q, q, q), (q,), (q,)))
+    slope.trace(q).lower(lowering_platforms=("cuda",))
+    assert "without cuDNN's flash kernel" in caplog.text
+    assert "the formula is used" in caplog.text
+
+
 def test_a_network_of_16_bits_has_both_derivatives():
     size = {"width": 32, "depth": 2, "heads": 2}
     net = models.DiT(**size, dtype=jnp.bfloat16, scan_blocks=True, remat=True)

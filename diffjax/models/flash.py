@@ -6,7 +6,8 @@ primitive here: its derivative in a direction is that of the plain formula, and 
 this derivative is the kernel's backward pass.
 """
 
-from functools import partial
+import logging
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,9 @@ from jax.interpreters import ad, batching, mlir
 
 from diffjax.models.softmax import softmax_attention
 from diffjax.types import Array
+
+_say = cache(logging.getLogger(__name__).warning)
+"""Logs a sentence once."""
 
 
 def suits(q: Array, k: Array, v: Array) -> bool:
@@ -30,8 +34,9 @@ def suits(q: Array, k: Array, v: Array) -> bool:
 def flash_attention(q: Array, k: Array, v: Array) -> Array:
     """softmax(q k' / sqrt(D)) v (Vaswani et al. 2017, Eq. 1) by cuDNN on an NVIDIA GPU.
 
-    Elsewhere, or where cuDNN has no such kernel, it is the plain formula. Derivatives of any
-    order, forward and backward, `vmap` and shardings work; the gradient is the kernel's own.
+    Elsewhere, or where cuDNN has no such kernel, which is logged, it is the plain formula.
+    Derivatives of any order, forward and backward, `vmap` and shardings work; the gradient is the
+    kernel's own.
 
     Args:
       q: queries (B, T, heads, D), all three as `suits` says.
@@ -77,7 +82,8 @@ def _primitive(name, formula, on_cuda=None):
             return formula(*given)
         try:
             return on_cuda(*given)
-        except (NotImplementedError, RuntimeError):  # an old GPU or cuDNN, or none
+        except (NotImplementedError, RuntimeError) as error:  # an old GPU or cuDNN, or none
+            _say(f"Attention is computed without cuDNN's flash kernel: {error}")
             return formula(*given)
 
     made = Primitive(name)
@@ -93,8 +99,15 @@ def _primitive(name, formula, on_cuda=None):
 
 
 _attend = _primitive("attention", softmax_attention, _kernel)
+
+
+def _told_push(*given):
+    _say("The derivative of attention along a direction has no flash kernel: the formula is used.")
+    return _push(softmax_attention, *given)
+
+
 _push_formula, _pull_formula = partial(_push, softmax_attention), partial(_pull, softmax_attention)
-_pushed = _primitive("attention_push", _push_formula)
+_pushed = _primitive("attention_push", _push_formula, _told_push)
 _pulled = _primitive("attention_pull", _pull_formula, partial(_pull, _kernel))
 
 
