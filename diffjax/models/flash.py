@@ -46,11 +46,15 @@ def flash_attention(q: Array, k: Array, v: Array) -> Array:
     Returns:
       (B, T, heads, D).
     """
-    return _attend.bind(q, k, v)
+    return _attended.bind(q, k, v)[0]
 
 
 def _kernel(q, k, v):
     return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+
+
+def _attend(attend, q, k, v):
+    return [attend(q, k, v)]
 
 
 def _push(attend, q, k, v, *tangents):
@@ -63,19 +67,17 @@ def _pull(attend, q, k, v, cotangent):
     return list(jax.vjp(attend, q, k, v)[1](cotangent))
 
 
-def _primitive(name, formula, on_cuda=None):
-    """A primitive of one or more results that is `formula`, on an NVIDIA GPU `on_cuda`."""
+def _primitive(name, formula, on_cuda):
+    """A primitive of a list of results that is `formula`, on an NVIDIA GPU `on_cuda`."""
 
     def shapes(*given):
-        out = jax.eval_shape(formula, *given)
-        return jax.tree.map(lambda z: jax.core.ShapedArray(z.shape, z.dtype), out)
+        return [jax.core.ShapedArray(z.shape, z.dtype) for z in jax.eval_shape(formula, *given)]
 
     def batched(given, axes):  # the axis of `vmap` is one more axis of the batch
         size = next(z.shape[i] for z, i in zip(given, axes, strict=True) if i is not None)
         given = [batching.bdim_at_front(z, i, size) for z, i in zip(given, axes, strict=True)]
         out = made.bind(*(z.reshape(-1, *z.shape[2:]) for z in given))
-        out = jax.tree.map(lambda z: z.reshape(size, -1, *z.shape[1:]), out)
-        return out, jax.tree.map(lambda _: 0, out)
+        return [z.reshape(size, -1, *z.shape[1:]) for z in out], [0] * len(out)
 
     def usable(*given):
         if jax.default_backend() != "gpu":  # exported by a process that cannot ask cuDNN
@@ -87,33 +89,31 @@ def _primitive(name, formula, on_cuda=None):
             return formula(*given)
 
     made = Primitive(name)
-    made.multiple_results = name != "attention"
+    made.multiple_results = True
     made.def_impl(jax.jit(made.bind))
     made.def_abstract_eval(shapes)
     batching.primitive_batchers[made] = batched
-    mlir.register_lowering(made, mlir.lower_fun(formula, made.multiple_results))
-    if on_cuda:
-        fast = mlir.lower_fun(usable, made.multiple_results)
-        mlir.register_lowering(made, fast, platform="cuda")
+    mlir.register_lowering(made, mlir.lower_fun(formula, multiple_results=True))
+    mlir.register_lowering(made, mlir.lower_fun(usable, multiple_results=True), platform="cuda")
     return made
-
-
-_attend = _primitive("attention", softmax_attention, _kernel)
 
 
 def _told_push(*given):
     _say("The derivative of attention along a direction has no flash kernel: the formula is used.")
-    return _push(softmax_attention, *given)
+    return _push_formula(*given)
 
 
-_push_formula, _pull_formula = partial(_push, softmax_attention), partial(_pull, softmax_attention)
+_formula, _push_formula, _pull_formula = (
+    partial(f, softmax_attention) for f in (_attend, _push, _pull)
+)
+_attended = _primitive("attention", _formula, partial(_attend, _kernel))
 _pushed = _primitive("attention_push", _push_formula, _told_push)
 _pulled = _primitive("attention_pull", _pull_formula, partial(_pull, _kernel))
 
 
 def _derivative(primals, tangents):
     tangents = map(ad.instantiate_zeros, tangents)
-    return _attend.bind(*primals), _pushed.bind(*primals, *tangents)[0]
+    return _attended.bind(*primals), _pushed.bind(*primals, *tangents)
 
 
 def _of_formula(formula):
@@ -134,7 +134,7 @@ def _transposed_pull(cotangents, q, k, v, _):
 
 
 ad.primitive_jvps |= {
-    _attend: _derivative,
+    _attended: _derivative,
     _pushed: _of_formula(_push_formula),
     _pulled: _of_formula(_pull_formula),
 }

@@ -22,10 +22,10 @@ def choose_platform() -> None:
 
     accelerators = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin")
     no_tpu = not glob.glob("/dev/accel*") and not glob.glob("/dev/vfio/[0-9]*")
-    others = any(importlib.util.find_spec(name) for name in accelerators)
-    if importlib.util.find_spec("libtpu") and no_tpu and not others:
+    alone = no_tpu and not any(importlib.util.find_spec(name) for name in accelerators)
+    if importlib.util.find_spec("libtpu") and alone:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    on_a_cpu = os.environ.get("JAX_PLATFORMS") == "cpu" or (no_tpu and not others)
+    on_a_cpu = alone or os.environ.get("JAX_PLATFORMS") == "cpu"
     if on_a_cpu and "jax" not in sys.modules:  # a script's own process
         keep_freed_memory()
     if flags := xla_flags(os.environ, jaxlib.__version__):
