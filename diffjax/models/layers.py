@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from diffjax.errors import InputError
 from diffjax.models import flash
-from diffjax.models.softmax import softmax_attention
+from diffjax.models.softmax import mask_bias, softmax_attention
 from diffjax.types import Array
 
 Dtype = Any
@@ -121,12 +121,10 @@ def attention(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
 
 def _attention(q, k, v, mask):
     """By cuDNN's kernel on an NVIDIA GPU where it suits, else by the formula."""
-    if mask is not None:
-        out = softmax_attention(q, k, v, mask[:, None, None, :])
-    elif flash.suits(q, k, v):
+    if mask is None and flash.suits(q, k, v):
         out = jax.lax.platform_dependent(
             q, k, v, cuda=flash.flash_attention, default=softmax_attention
         )
     else:
-        out = softmax_attention(q, k, v)
+        out = softmax_attention(q, k, v, mask_bias(mask))
     return out.reshape(*q.shape[:2], -1)

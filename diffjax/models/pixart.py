@@ -10,7 +10,8 @@ from diffjax.models.layers import sinusoidal_embedding
 from diffjax.models.patches import unpatchify
 from diffjax.models.position import Cells, cells, sincos_2d
 from diffjax.models.published_layers import TwoLayers, modulate, needed, plain_norm, waves
-from diffjax.models.text.encoding import biased_attention, heads_of, mask_bias, tanh_gelu
+from diffjax.models.softmax import mask_bias
+from diffjax.models.text.encoding import biased_attention, heads_of, tanh_gelu
 from diffjax.models.transformer import dense
 from diffjax.types import Array, Cond
 

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 
 from diffjax.types import Array
 
+HIDDEN = -1e30  # added to a logit that is not to be seen; finite, so that no row is NaN
+
 
 @jax.custom_jvp
 def softmax(logits: Array) -> Array:
@@ -32,8 +34,10 @@ def _softmax_derivative(primals, tangents):
     return y, weighted - y * weighted.sum(-1, keepdims=True)
 
 
-def softmax_attention(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
-    """softmax(q k' / sqrt(D)) v: Vaswani et al. 2017, Eq. 1.
+def softmax_attention(
+    q: Array, k: Array, v: Array, bias: Array | None = None, scale: float | None = None
+) -> Array:
+    """softmax(scale q k' + bias) v: Vaswani et al. 2017, Eq. 1.
 
     Logits and softmax are float32 at least; the weights are rounded to the type of the values.
 
@@ -41,15 +45,20 @@ def softmax_attention(q: Array, k: Array, v: Array, mask: Array | None = None) -
       q: queries (B, T, heads, D).
       k: keys (B, S, heads, D).
       v: values (B, S, heads, D).
-      mask: bool, broadcast to (B, heads, T, S), False where a key is not to be seen; every row
-        needs one True.
+      bias: (B or 1, heads or 1, T or 1, S), HIDDEN where a key is not to be seen.
+      scale: None for 1/sqrt(D).
 
     Returns:
       (B, T, heads, D).
     """
     full = jnp.promote_types(q.dtype, jnp.float32)
     logits = jnp.einsum("bthd,bshd->bhts", q, k, preferred_element_type=full)
-    logits /= math.sqrt(q.shape[-1])
-    if mask is not None:
-        logits = jnp.where(mask, logits, jnp.finfo(full).min / 2)  # finite: no NaN of inf - inf
+    logits *= 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    if bias is not None:
+        logits += jnp.broadcast_to(bias, logits.shape)
     return jnp.einsum("bhts,bshd->bthd", softmax(logits).astype(v.dtype), v)
+
+
+def mask_bias(mask: Array | None) -> Array | None:
+    """(B, 1, 1, S): HIDDEN where the mask (B, S) is 0."""
+    return None if mask is None else jnp.where(mask[:, None, None, :] > 0, 0.0, HIDDEN)

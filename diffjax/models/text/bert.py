@@ -6,12 +6,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffjax.errors import InputError
+from diffjax.models.softmax import mask_bias
 from diffjax.models.text.encoding import (
     Encoding,
     biased_attention,
     exact_gelu,
     heads_of,
-    mask_bias,
 )
 from diffjax.models.transformer import dense
 from diffjax.types import Array

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffjax.errors import InputError
+from diffjax.models.softmax import mask_bias
 from diffjax.models.text.encoding import (
     EncoderBlock,
     Encoding,
     causal_bias,
-    mask_bias,
     quick_gelu,
 )
 from diffjax.models.transformer import dense

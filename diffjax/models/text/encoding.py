@@ -1,6 +1,5 @@
 """What encoders share: their result, attention with a bias, and the block of CLIP."""
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,10 +8,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffjax.errors import InputError
+from diffjax.models.softmax import HIDDEN, softmax_attention
 from diffjax.models.transformer import dense
 from diffjax.types import Array
-
-HIDDEN = -1e30  # added to a logit that is not to be seen; finite, so that no row is NaN
 
 
 class Encoding(NamedTuple):
@@ -55,7 +53,7 @@ def tanh_gelu(x: Array) -> Array:
 def biased_attention(
     q: Array, k: Array, v: Array, bias: Array | None = None, scale: Any = None
 ) -> Array:
-    """softmax(scale q k' + bias) v, in float32: Vaswani et al. 2017, Eq. 1.
+    """`softmax_attention` with the heads side by side.
 
     Args:
       q: queries (B, T, heads, D).
@@ -67,18 +65,8 @@ def biased_attention(
     Returns:
       (B, T, heads D).
     """
-    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
-    logits = jnp.einsum("bthd,bshd->bhts", q, k).astype(jnp.float32) * scale
-    if bias is not None:
-        logits = logits + jnp.broadcast_to(bias, logits.shape)
-    weights = jax.nn.softmax(logits).astype(v.dtype)
-    h = jnp.einsum("bhts,bshd->bthd", weights, v)
+    h = softmax_attention(q, k, v, bias, scale)
     return h.reshape(*h.shape[:2], -1)
-
-
-def mask_bias(mask: Array | None) -> Array | None:
-    """(B, 1, 1, S): HIDDEN where the mask (B, S) is 0."""
-    return None if mask is None else jnp.where(mask[:, None, None, :] > 0, 0.0, HIDDEN)
 
 
 def causal_bias(length: int) -> Array:

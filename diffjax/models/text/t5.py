@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from diffjax.models.softmax import mask_bias
 from diffjax.models.text.encoding import (
     Encoding,
     biased_attention,
     heads_of,
-    mask_bias,
     tanh_gelu,
 )
 from diffjax.models.transformer import dense
