@@ -68,3 +68,29 @@ def test_freed_memory_is_used_again():
     kept, usual = int(out.stdout), int(run(False).stdout)
     assert kept < 10
     assert usual > 10  # new pages, of 4 KiB or 2 MiB: what the test is about
+
+
+COPIES = """
+import jax, jax.numpy as jnp, optax
+from diffjax.training import init_state, make_train_step
+loss = lambda params, key, batch: (jnp.sum((batch @ params["w"]) ** 2), {})
+optimizer = optax.adam(1e-3)
+state = init_state({"w": jnp.ones((96, 96))}, optimizer)
+step = jax.jit(make_train_step(loss, optimizer), donate_argnums=0)
+program = step.lower(state, jax.random.key(0), jnp.ones((4, 96))).compile()
+print(program.as_text().count("f32[96,96]{1,0} copy("))
+"""
+
+
+def test_a_step_copies_no_parameter():
+    flags = xla_flags({}, importlib.metadata.version("jaxlib"))
+    if IN_PLACE not in flags:
+        pytest.skip("this jaxlib is not given the flag")
+    run = lambda flags: subprocess.run(  # noqa: E731
+        [sys.executable, "-c", COPIES],
+        env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    assert run(flags).stdout == "0\n"
+    assert int(run(SUMS).stdout) > 0  # what the flag is for
