@@ -1,9 +1,9 @@
 """Digits in one step from data alone: inductive moment matching (Zhou et al. 2025).
 
-    python train.py configs/digits_imm.py
-    python sample.py runs/digits_imm --steps 1
+    python train.py configs/digits_imm.py [--teacher runs/digits, which it begins at]
+    python sample.py runs/digits_imm --steps 1 --guidance-scale 1.25
 
---teacher runs/digits begins at that run's weights instead. docs/few_step.md has the figures.
+The scale of guidance is an input of the network. docs/few_step.md has the figures.
 """
 
 from digits import digits_model
@@ -14,14 +14,14 @@ from diffjax import data, distill, recipe, weighting
 from diffjax.experiment import Experiment
 
 
-def moments(network, schedule, prediction):
+def moments(network, schedule, prediction, velocity):
     """The loss of IMM."""
-    given, density = (network, schedule, prediction), weighting.uniform(schedule)
-    return distill.inductive_moment_matching(*given, density, weighting.snr_plus_one)
+    given = network, schedule, prediction, weighting.uniform(schedule), weighting.snr_plus_one
+    return distill.inductive_moment_matching(*given, velocity=velocity)
 
 
 @recipe.flags(**FLAGS)
-def get_config(train, unet, taught) -> Experiment:
+def get_config(train, unet, taught, dropped) -> Experiment:
     """The experiment."""
     base = digits_model(module := unet(num_classes=10))
-    return jumps(moments, base, module, data.digits, train, taught)
+    return jumps(moments, base, module, data.digits, train, taught, dropped)

@@ -16,13 +16,14 @@ from diffjax import data, distill, recipe
 from diffjax.experiment import Experiment
 
 
-def flags(steps: int) -> dict:
+def flags(steps: int, **others) -> dict:
     """Flags of a student of so many training steps."""
     training = {"steps": steps, "batch_size": 32, "lr": 5e-4, "ema_decay": 0.99}
     return {
         "train": recipe.defaults(recipe.cosine_adam, **training),
         "unet": UNET,
         "taught": recipe.defaults(distill.teaching, teacher="runs/fashion_mnist"),
+        **others,
     }
 
 

@@ -4,7 +4,7 @@
     python train.py configs/fashion_ict.py --teacher runs/fashion_mnist
     python sample.py runs/fashion_ict --steps 1
 
-docs/few_step.md has the figures.
+With a teacher the scale of guidance is an input. docs/few_step.md has the figures.
 """
 
 from functools import partial
@@ -17,8 +17,8 @@ from diffjax import data, distill, recipe
 from diffjax.experiment import Experiment
 
 
-@recipe.flags(**flags(1200))
-def get_config(train, unet, taught, data_dir: str | None = None) -> Experiment:
+@recipe.flags(**flags(1200, dropped=recipe.label_dropout))
+def get_config(train, unet, taught, dropped, data_dir: str | None = None) -> Experiment:
     """The experiment.
 
     Args:
@@ -27,4 +27,4 @@ def get_config(train, unet, taught, data_dir: str | None = None) -> Experiment:
     distance = distill.pseudo_huber(0.1)
     loss_of = partial(distill.consistency_training, distance=distance, points=POINTS)
     source = partial(data.tfds, "fashion_mnist", "train", data_dir)
-    return from_data(loss_of, *clothes_model(unet), source, train, taught)
+    return from_data(loss_of, *clothes_model(unet), source, train, taught, dropped)

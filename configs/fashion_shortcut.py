@@ -4,7 +4,7 @@
     python train.py configs/fashion_shortcut.py --teacher runs/fashion_mnist
     python sample.py runs/fashion_shortcut --steps 1
 
-docs/few_step.md has the figures.
+The scale of guidance is an input of the network. docs/few_step.md has the figures.
 """
 
 from functools import partial
@@ -17,9 +17,9 @@ from diffjax import data, recipe
 from diffjax.experiment import Experiment
 
 
-@recipe.flags(**flags(1200))
+@recipe.flags(**flags(1200, dropped=recipe.label_dropout))
 def get_config(
-    train, unet, taught, smallest_steps: int = 64, data_dir: str | None = None
+    train, unet, taught, dropped, smallest_steps: int = 64, data_dir: str | None = None
 ) -> Experiment:
     """The experiment.
 
@@ -28,4 +28,4 @@ def get_config(
       data_dir: where the set was prepared; default that of tensorflow-datasets.
     """
     source = partial(data.tfds, "fashion_mnist", "train", data_dir)
-    return jumps(shortcut(smallest_steps), *clothes_model(unet), source, train, taught)
+    return jumps(shortcut(smallest_steps), *clothes_model(unet), source, train, taught, dropped)

@@ -17,7 +17,7 @@ from diffjax.parameterization import edm_preconditioning, predict_v, predict_vel
 from diffjax.types import Prediction
 
 SLOW = pytest.mark.exhaustive
-EDM, CIRCLE = schedules.edm(), schedules.gvp()
+EDM, CIRCLE, COSINE = schedules.edm(), schedules.gvp(), schedules.vp_cosine()
 DATA = gaussian([MEAN], STD)
 WRONG = gaussian([MEAN - 0.3], 0.6)
 EXACT = {"a": jnp.zeros(5)}
@@ -123,6 +123,81 @@ def test_gradient_is_zero_at_the_exact_map_alone(name):
     exact, wrong = (z_scores(gradients(make(network(data=data)))) for data in (DATA, WRONG))
     assert np.abs(exact).max() < 4.5, exact
     assert np.abs(wrong).max() > 20, wrong
+
+
+NULL = -0.2
+
+
+def guided_map(schedule, ends, moves=True):
+    """The exact map of guided Gaussians, N(NULL + w (MEAN - NULL), STD^2); of label 1 NULL's.
+
+    Laws that differ in their mean alone have such a guided flow, at every scale w.
+    """
+    centred = gaussian_map(schedule, 0.0, STD)
+    end = schedules.clean_time(schedule)
+
+    def denoiser(x, t, cond):
+        known = jnp.where(cond["label"] == 1, 0.0, cond["guidance_scale"] if moves else 1.0)
+        mean = (NULL + known * (MEAN - NULL))[:, None]
+        where = t.t if isinstance(t, distill.Interval) else t
+        t = distill.Interval(t, jnp.full_like(t, end)) if ends else t
+        shift = schedule.alpha(jnp.broadcast_to(where, x.shape[:1]))[:, None] * mean
+        return Prediction(centred(x - shift, t, None).x0 + mean)
+
+    return denoiser
+
+
+def guided(schedule):
+    """The velocity of data, guided by the exact law of the null label."""
+    null = exact_denoiser(gaussian([NULL], STD), schedule)
+    return distill.guided_data(schedule, lambda frozen: null, {"label": jnp.asarray(1)})
+
+
+GUIDED = {
+    "shortcut": (
+        lambda net: distill.shortcut(
+            net, LINE, predict_velocity, VELOCITY, 1024, velocity=guided(LINE)
+        ),
+        (LINE, predict_velocity, False),
+    ),
+    "moments": (
+        lambda net: distill.inductive_moment_matching(
+            *(net, COSINE, predict_v, weighting.uniform(COSINE), weighting.unit, 256),
+            earlier=lambda t: 0.97 * t,
+            velocity=guided(COSINE),
+        ),
+        (COSINE, predict_v, False),
+    ),
+    "consistency training": (
+        lambda net: distill.consistency_training(
+            *(net, EDM, distill_edm, 1, distill.squared),
+            points=lambda k, K: jnp.asarray(1025),
+            velocity=guided(EDM),
+        ),
+        (EDM, lambda *given: distill_edm(*given), True),
+    ),
+    "easy consistency": (
+        lambda net: distill.easy_consistency(
+            *(net, EDM, edm_by_time, 1, 11), std=1.0, velocity=guided(EDM)
+        ),
+        (EDM, edm_by_time, True),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", rows(*GUIDED))
+def test_guided_data_teach_the_map_of_the_guided_flow(name):
+    make, (schedule, predicts, ends) = GUIDED[name]
+
+    def z(moves):
+        loss = make(network_of(guided_map(schedule, ends, moves), schedule, predicts))
+        added = {"label": jnp.zeros(BATCH, int), "guidance_scale": jnp.linspace(1.0, 3.0, BATCH)}
+        given = lambda p, key, batch, **context: loss(p, key, {**batch, **added}, **context)  # noqa: E731
+        return np.abs(z_scores(gradients(given, n=32, iteration=1))).max()
+
+    exact = z(True)
+    assert exact < 4.5
+    assert z(False) > 4 * exact
 
 
 @SLOW

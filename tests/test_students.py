@@ -106,14 +106,14 @@ def test_stages_are_progressive_distillation_whose_teacher_is_the_student_before
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.5])
-def test_velocity_guided_by_itself(scale):
+def test_velocity_of_guided_data(scale):
     """w v + (1 - w) u(null): u is the exact velocity of a wider law here."""
     wide = exact_denoiser(gaussian([0.0], 1.0), LINE)
-    velocity = distill.guided_by_itself(LINE, lambda params: wide, {"label": jnp.asarray(1)})
+    velocity = distill.guided_data(LINE, lambda frozen: wide, {"label": jnp.asarray(1)})
     x0, eps, t = jnp.ones((3, 1)), jnp.full((3, 1), -0.5), jnp.full(3, 0.4)
     x_t = 0.6 * x0 + 0.4 * eps
     cond = {"label": jnp.zeros(3, int), "guidance_scale": jnp.full(3, scale)}
-    got = velocity({"itself": {}}, x0, eps, x_t, t, cond)
+    got = velocity(None, x0, eps, x_t, t, cond)
     base = (0.4 - 0.6) / (0.6**2 + 0.4**2) * x_t  # of N(0, 1): d log(std)/dt times x
     np.testing.assert_allclose(got, scale * (eps - x0) + (1 - scale) * base, rtol=1e-4)
 

@@ -40,8 +40,8 @@ from diffjax.distill.flow_map import (
     x0_of_jump,
 )
 from diffjax.distill.frozen_teacher import (
-    SCALE,
     frozen_teacher,
+    guided_data_for,
     teaching,
     velocity_for,
 )
@@ -49,11 +49,9 @@ from diffjax.distill.guidance import at_scale, guidance_distillation, guided_by
 from diffjax.distill.latent_consistency import boundary, latent_consistency
 from diffjax.distill.mean_flow import (
     derivative_along,
-    guided_by_itself,
     improved_mean_flow,
     mean_flow,
     mean_flow_target,
-    with_itself,
 )
 from diffjax.distill.moment_matching import moment_matching, posterior_of_jump
 from diffjax.distill.moments import (
@@ -85,10 +83,14 @@ from diffjax.distill.student import (
     with_past,
 )
 from diffjax.distill.teacher import (
+    SCALE,
     draw_intervals,
+    guided_data,
+    noised_towards,
     teacher_of,
     velocity_of_data,
     velocity_of_teacher,
+    with_itself,
 )
 from diffjax.distill.trajectory import consistency_trajectory, solution_flow
 
@@ -138,7 +140,8 @@ __all__ = [
     "frozen_teacher",
     "guidance_distillation",
     "guided_by",
-    "guided_by_itself",
+    "guided_data",
+    "guided_data_for",
     "heun_step",
     "improved_mean_flow",
     "inductive_moment_matching",
@@ -150,6 +153,7 @@ __all__ = [
     "mean_flow",
     "mean_flow_target",
     "moment_matching",
+    "noised_towards",
     "normalised",
     "on_pairs",
     "policy_gradient",

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax.diffusion import q_sample
 from diffjax.distill.consistency import boundary_denoiser
 from diffjax.distill.distance import pseudo_huber, squared
+from diffjax.distill.flow_map import jump
+from diffjax.distill.teacher import Velocity, noised_towards, velocity_of_data
 from diffjax.losses import split_batch
 from diffjax.parameterization import make_denoiser
 from diffjax.types import (
@@ -137,6 +138,7 @@ def consistency_training(
     std: float = 2.0,
     points: Callable[[Array, int], Array] = doubling,
     levels: Callable[[Array], Array] = consistency_levels,
+    velocity: Velocity | None = None,
 ) -> LossFn:
     """iCT: d(f(x_t, t), sg f(x_s, s)) / (t - s), x_s of the same noise as x_t.
 
@@ -154,25 +156,26 @@ def consistency_training(
       std: of the logarithm of the level.
       points: (training step, total) -> grid points.
       levels: place in [0, 1] -> noise level, rising.
+      velocity: from x_t to x_s; default that of the data, or `guided_data`.
 
     Returns:
-      A `LossFn` whose context has `iteration`, the training steps taken; it begins at 0.
+      A `LossFn` whose context has `iteration`, the training steps taken; it begins at 0. `frozen`
+      is passed on to the velocity.
     """
     distance = pseudo_huber() if distance is None else distance
+    noised = noised_towards(schedule, velocity or velocity_of_data(schedule))
 
-    def loss(params, key, batch, *, iteration=0, **context):
+    def loss(params, key, batch, *, frozen=None, iteration=0, **context):
         x0, cond = split_batch(batch)
         level_key, eps_key, network_key = jax.random.split(key, 3)
         number = points(jnp.asarray(iteration), total)
         high, low = draw_neighbours(level_key, x0.shape[0], number, mean, std, levels)
         eps = jax.random.normal(eps_key, x0.shape, x0.dtype)
+        t, s = _time(schedule, high), _time(schedule, low)
+        x_t, aim = noised(frozen, x0, t, eps, cond)
         denoiser = make_denoiser(network, params, schedule, parameterization, network_key)
-
-        def predict(level):
-            t = _time(schedule, level)
-            return denoiser(q_sample(schedule, x0, t, eps), t, cond).x0
-
-        difference = predict(high) - jax.lax.stop_gradient(predict(low))
+        ahead = denoiser(jump(schedule, x_t, t, s, aim), s, cond).x0
+        difference = denoiser(x_t, t, cond).x0 - jax.lax.stop_gradient(ahead)
         value = jnp.mean(distance(difference) / (high - low))
         return value, {"points": number, "context": {"iteration": jnp.asarray(iteration) + 1}}
 
@@ -190,6 +193,7 @@ def easy_consistency(
     mean: float = -1.1,
     std: float = 2.0,
     distance: Callable[[Array], Array] = squared,
+    velocity: Velocity | None = None,
 ) -> LossFn:
     """ECT: consistency tuning of a trained denoiser with a step that shrinks: Geng et al. 2024.
 
@@ -207,25 +211,26 @@ def easy_consistency(
       mean: of the logarithm of the level; the paper's is -1.1.
       std: of the logarithm of the level.
       distance: of the difference of the two predictions.
+      velocity: from x_t to x_r; default that of the data, or `guided_data`.
 
     Returns:
-      A `LossFn` whose context has `iteration`, the training steps taken; it begins at 0.
+      A `LossFn` whose context has `iteration`, the training steps taken; it begins at 0. `frozen`
+      is passed on to the velocity.
     """
+    noised = noised_towards(schedule, velocity or velocity_of_data(schedule))
 
-    def loss(params, key, batch, *, iteration=0, **context):
+    def loss(params, key, batch, *, frozen=None, iteration=0, **context):
         x0, cond = split_batch(batch)
         level_key, eps_key, network_key = jax.random.split(key, 3)
         stage = jnp.minimum(jnp.asarray(iteration) * stages // total, stages - 1)
         high = jnp.exp(mean + std * jax.random.normal(level_key, x0.shape[:1]))
         low = high * easy_ratio(high, stage, base, scale)
         eps = jax.random.normal(eps_key, x0.shape, x0.dtype)
+        t, r = _time(schedule, high), _time(schedule, low)
+        x_t, aim = noised(frozen, x0, t, eps, cond)
         predict = boundary_denoiser(network, params, schedule, parameterization, network_key)
-
-        def at(level):
-            t = _time(schedule, level)
-            return predict(q_sample(schedule, x0, t, eps), t, cond)
-
-        difference = at(high) - jax.lax.stop_gradient(at(low))
+        ahead = predict(jump(schedule, x_t, t, r, aim), r, cond)
+        difference = predict(x_t, t, cond) - jax.lax.stop_gradient(ahead)
         value = jnp.mean(distance(difference) / (high - low))
         return value, {"context": {"iteration": jnp.asarray(iteration) + 1}}
 

@@ -10,15 +10,13 @@ import numpy as np
 
 from diffjax import conditioning
 from diffjax.distill.guidance import GuidedTeacher
-from diffjax.distill.mean_flow import guided_by_itself
 from diffjax.distill.other_schedule import denoiser_on
-from diffjax.distill.teacher import Teacher, Velocity, velocity_of_teacher
+from diffjax.distill.teacher import SCALE, Teacher, Velocity, guided_data, velocity_of_teacher
 from diffjax.errors import InputError
 from diffjax.experiment import Model
 from diffjax.guidance import classifier_free
 from diffjax.types import Params, Prediction, Schedule
 
-SCALE = "guidance_scale"
 Opening = Callable[[str], tuple[Model, Callable[[], Params]]]
 """path -> (a trained model, () -> its parameters), such as `run.weights.trained`."""
 
@@ -50,11 +48,13 @@ class FrozenTeacher(NamedTuple):
       load: () -> its parameters, checked; a value of `Experiment.frozen`, under "teacher".
       guided: its guided x0_hat with its finish, at a scale of each sample.
       denoiser: the same at the scales in cond["guidance_scale"], at 1 where there are none.
+      unguided: as it was trained, at any scale.
     """
 
     load: Callable[[], Params]
     guided: GuidedTeacher
     denoiser: Teacher
+    unguided: Teacher
 
 
 def frozen_teacher(base: Model, path: str | None, opened: Opening) -> FrozenTeacher:
@@ -97,7 +97,11 @@ def frozen_teacher(base: Model, path: str | None, opened: Opening) -> FrozenTeac
 
         return at_given
 
-    return FrozenTeacher(load, guided, denoiser)
+    def unguided(frozen):
+        known = plain(frozen)
+        return lambda x, t, cond: known(x, t, {n: v for n, v in cond.items() if n != SCALE})
+
+    return FrozenTeacher(load, guided, denoiser, unguided)
 
 
 def check_model(base: Model, model: Model) -> None:
@@ -156,16 +160,31 @@ def velocity_for(model: Model, base: Model, teacher: FrozenTeacher | None) -> Ve
     Args:
       model: the student, whose schedule may be another than the teacher's.
       base: the model that the teacher is.
-      teacher: whose velocity it is; without one that of data, guided by the student itself, whose
-        loss wants `with_itself` and dropped conditions then.
+      teacher: whose velocity it is; without one that of `guided_data_for`.
 
     Returns:
       The velocity.
     """
-    schedule = model.schedule
     if teacher is None:
-        null = conditioning.nulls(base.conditions, {})
-        return guided_by_itself(schedule, model.denoiser, null)
+        return guided_data_for(model, base, None)
+    schedule = model.schedule
     return velocity_of_teacher(
         schedule, lambda frozen: denoiser_on(teacher.denoiser(frozen), base.schedule, schedule)
     )
+
+
+def guided_data_for(model: Model, base: Model, teacher: FrozenTeacher | None) -> Velocity:
+    """The velocity of data, guided at the scales in cond["guidance_scale"].
+
+    Args:
+      model: the student, of the base's schedule where there is a teacher.
+      base: the model that the teacher is.
+      teacher: who is asked about the null; without one the student itself, whose loss wants
+        `with_itself` and dropped conditions then.
+
+    Returns:
+      The velocity.
+    """
+    itself = lambda frozen: model.denoiser(frozen["itself"])  # noqa: E731
+    null = conditioning.nulls(base.conditions, {})
+    return guided_data(model.schedule, teacher.unguided if teacher else itself, null)

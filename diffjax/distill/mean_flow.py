@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffjax.diffusion import q_sample, velocity_from_x0
+from diffjax.diffusion import q_sample
 from diffjax.distill.distance import adaptive
 from diffjax.distill.flow_map import average_velocity, two_time_denoiser
 from diffjax.distill.teacher import Velocity, draw_intervals, velocity_of_data
@@ -18,11 +18,9 @@ from diffjax.errors import InputError
 from diffjax.losses import split_batch
 from diffjax.types import (
     Array,
-    Denoiser,
     LossFn,
     Network,
     Parameterization,
-    Params,
     Samples,
     Schedule,
     Time,
@@ -174,40 +172,3 @@ def improved_mean_flow(
         return jnp.mean(distance(compound - v)), {}
 
     return loss
-
-
-def guided_by_itself(
-    schedule: Schedule, denoiser: Callable[[Params], Denoiser], null: dict[str, Array]
-) -> Velocity:
-    """w v + (1 - w) u(x_t, t, t | null), w in cond["guidance_scale"]: Geng et al. 2025, Eq. 19.
-
-    Args:
-      schedule: the noise schedule.
-      denoiser: parameters -> the denoiser that is being trained, which reads the scale.
-      null: null value of each condition that is guided.
-
-    Returns:
-      A velocity whose `frozen` has the network so far as "itself", see `with_itself`.
-    """
-    of_data = velocity_of_data(schedule)
-
-    def velocity(frozen, x0, eps, x_t, t, cond):
-        scale = cond["guidance_scale"]
-        dropped = {n: jnp.broadcast_to(value, cond[n].shape) for n, value in null.items()}
-        plain = {**cond, **dropped, "guidance_scale": jnp.ones_like(scale)}
-        x0_hat = denoiser(frozen["itself"])(x_t, t, plain).x0
-        base, v = velocity_from_x0(schedule, x_t, t, x0_hat), of_data(None, x0, eps, x_t, t, cond)
-        weight = per_sample(scale, v)
-        return jax.lax.stop_gradient(weight * v + (1 - weight) * base)
-
-    return velocity
-
-
-def with_itself(loss: LossFn) -> LossFn:
-    """A loss whose velocity may ask the network as it is, without gradient, as frozen["itself"]."""
-
-    def asked(params, key, batch, *, frozen=None, **context):
-        own = {"itself": jax.lax.stop_gradient(params)}
-        return loss(params, key, batch, frozen={**(frozen or {}), **own}, **context)
-
-    return asked

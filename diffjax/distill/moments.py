@@ -5,9 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from diffjax.diffusion import q_sample
-from diffjax.distill.flow_map import flow_map, two_time_denoiser
-from diffjax.distill.teacher import draw_intervals
+from diffjax.distill.flow_map import flow_map, jump, two_time_denoiser
+from diffjax.distill.teacher import Velocity, draw_intervals, noised_towards, velocity_of_data
 from diffjax.errors import InputError
 from diffjax.losses import split_batch
 from diffjax.schedules import logsnr
@@ -73,6 +72,7 @@ def inductive_moment_matching(
     weighting: Callable[[Array], Array],
     group: int = 4,
     earlier: Callable[[Array], Array] | None = None,
+    velocity: Velocity | None = None,
 ) -> LossFn:
     """IMM: the law of jumps from t to s against that of jumps from a little earlier.
 
@@ -87,16 +87,19 @@ def inductive_moment_matching(
       weighting: logsnr of t -> weight of a group.
       group: particles M, a divisor of the batch.
       earlier: t -> r; default `a_little_earlier(schedule)`.
+      velocity: from x_t to x_r; default that of the data, or `guided_data`, with which the law of
+        x_r is right to first order in t - r.
 
     Returns:
-      A `LossFn`.
+      A `LossFn`; `frozen` is passed on to the velocity.
 
     Raises:
       InputError: when called with a batch that the group does not divide.
     """
     earlier = earlier or a_little_earlier(schedule)
+    noised = noised_towards(schedule, velocity or velocity_of_data(schedule))
 
-    def loss(params, key, batch, **context):
+    def loss(params, key, batch, *, frozen=None, **context):
         x0, cond = split_batch(batch)
         if x0.shape[0] % group:
             raise InputError(
@@ -111,8 +114,9 @@ def inductive_moment_matching(
         make = lambda key, p: flow_map(  # noqa: E731
             schedule, two_time_denoiser(network, p, schedule, parameterization, key)
         )
-        student = make(first, params)(q_sample(schedule, x0, t, eps), t, s, cond)
-        x_r = q_sample(schedule, x0, r, eps)
+        x_t, aim = noised(frozen, x0, t, eps, cond)
+        student = make(first, params)(x_t, t, s, cond)
+        x_r = jump(schedule, x_t, t, r, aim)
         past = make(second, jax.lax.stop_gradient(params))
         clean = schedule.sigma(r) == 0
         jumped = past(x_r, jnp.where(clean, t, r), s, cond)

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from diffjax.diffusion import q_sample
 from diffjax.distill.distance import squared
 from diffjax.distill.flow_map import Interval, jump, two_time_denoiser, x0_of_jump
+from diffjax.distill.teacher import Velocity, noised_towards, velocity_of_data
 from diffjax.errors import InputError
 from diffjax.losses import split_batch
 from diffjax.schedules import logsnr
@@ -54,6 +54,7 @@ def shortcut(
     weighting: Callable[[Array], Array],
     steps: int = 128,
     share: float = 0.25,
+    velocity: Velocity | None = None,
 ) -> LossFn:
     """Flow matching, and two steps of the student as the target of one: Frans et al. 2025, Eq. 6.
 
@@ -68,15 +69,17 @@ def shortcut(
         `lambda level: (1 + jnp.exp(level / 2)) ** 2` is that of the paper's velocity.
       steps: a power of two; the paper's 128.
       share: of samples that are taught by two steps; the paper's 1/4.
+      velocity: of flow matching; default that of the data, or `guided_data`.
 
     Returns:
-      A `LossFn`.
+      A `LossFn`; `frozen` is passed on to the velocity.
 
     Raises:
       InputError: steps is not a power of two.
     """
     if steps < 2 or steps & (steps - 1):
         raise InputError(f"steps of a shortcut model must be 2, 4, 8, ...; got {steps}.")
+    noised = noised_towards(schedule, velocity or velocity_of_data(schedule))
     levels = steps.bit_length() - 1  # lengths 2^1 .. 2^levels, in units of t_max/steps
 
     def draw(key, batch):
@@ -89,12 +92,13 @@ def shortcut(
         unit = schedule.t_max / steps
         return taught, jnp.where(taught, t, flow) * unit, jnp.where(taught, s, flow) * unit
 
-    def loss(params, key, batch, **context):
+    def loss(params, key, batch, *, frozen=None, **context):
         x0, cond = split_batch(batch)
         draw_key, eps_key, first, second, last = jax.random.split(key, 5)
         taught, t, s = draw(draw_key, x0.shape[0])
         middle = (t + s) / 2
-        x_t = q_sample(schedule, x0, t, jax.random.normal(eps_key, x0.shape, x0.dtype))
+        eps = jax.random.normal(eps_key, x0.shape, x0.dtype)
+        x_t, aim = noised(frozen, x0, t, eps, cond)
         near, far, student = (
             two_time_denoiser(network, params, schedule, parameterization, k)
             for k in (first, second, last)
@@ -107,8 +111,8 @@ def shortcut(
 
         x_s = half(far, half(near, x_t, t, middle), middle, s)
         safe = jnp.where(taught, s, t / 2)  # any other time
-        two = x0_of_jump(schedule, x_t, t, safe, jnp.where(per_sample(taught, x0), x_s, x0))
-        target = jax.lax.stop_gradient(jnp.where(per_sample(taught, x0), two, x0))
+        two = x0_of_jump(schedule, x_t, t, safe, jnp.where(per_sample(taught, x0), x_s, aim))
+        target = jax.lax.stop_gradient(jnp.where(per_sample(taught, x0), two, aim))
         error = squared(student(x_t, Interval(t, s), cond).x0 - target)
         return jnp.mean(weighting(logsnr(schedule, t)) * error), {}
 

@@ -10,9 +10,10 @@ import numpy as np
 from flax import linen as nn
 
 from diffjax.distill.flow_map import two_time_denoiser
-from diffjax.distill.frozen_teacher import SCALE, FrozenTeacher
+from diffjax.distill.frozen_teacher import FrozenTeacher
 from diffjax.distill.guidance import at_scale
 from diffjax.distill.sampling import consistency_sampler, flow_map_sampler
+from diffjax.distill.teacher import SCALE
 from diffjax.errors import InputError
 from diffjax.experiment import Experiment, Frozen, Model, Sampling
 from diffjax.models import TwoTimes, network
@@ -53,7 +54,8 @@ def student(
       module: its network.
       parameterization: what that predicts.
       numbers: "until" makes a network of two times, see `two_time_denoiser`; "guidance_scale"
-        makes the scale of guidance an input, which is 1 where none is asked for.
+        makes the scale of guidance an input, which is 1 where none is asked for. Without it the
+        student is guided as the base is, for which it must be trained with dropped conditions.
       sampling: defaults of sampling; the scale of guidance is the base's.
 
     Returns:
@@ -76,7 +78,7 @@ def student(
         known = jax.tree.map(jnp.copy, known)  # never the teacher's own, which are donated
         return {**params, "module": known} if numbers else known
 
-    guide = _at_scale if SCALE in numbers else None
+    guide = _at_scale if SCALE in numbers else base.guide
     finish = base.finish if UNTIL not in numbers else Model._field_defaults["finish"]
     made = {"init": init, "denoiser": denoiser, "guide": guide, "finish": finish}
     scale = base.sampling.guidance_scale if SCALE in numbers else 1.0

@@ -5,13 +5,14 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from diffjax.diffusion import value_and_rate, velocity_from_x0
+from diffjax.diffusion import q_sample, value_and_rate, velocity_from_x0
 from diffjax.errors import InputError
-from diffjax.parameterization import make_denoiser
+from diffjax.parameterization import make_denoiser, predict_velocity
 from diffjax.types import (
     Array,
     Cond,
     Denoiser,
+    LossFn,
     Network,
     Parameterization,
     PRNGKeyArray,
@@ -21,6 +22,8 @@ from diffjax.types import (
     TimeDensity,
     per_sample,
 )
+
+SCALE = "guidance_scale"
 
 Teacher = Callable[[dict], Denoiser]
 """From the frozen parameters by name to a denoiser."""
@@ -82,6 +85,66 @@ def velocity_of_teacher(schedule: Schedule, teacher: Teacher) -> Velocity:
         return jax.lax.stop_gradient(velocity_from_x0(schedule, x_t, t, x0_hat))
 
     return velocity
+
+
+def guided_data(schedule: Schedule, unguided: Teacher, null: dict[str, Array]) -> Velocity:
+    """w v + (1 - w) v(x_t | null), v of data: Geng et al. 2025 (MeanFlow), Eq. 19.
+
+    In expectation it is the velocity of classifier-free guidance, at the w of each sample in
+    cond["guidance_scale"].
+
+    Args:
+      schedule: the noise schedule.
+      unguided: frozen -> the denoiser that is asked about the null, and may read the scale, which
+        is 1 there: a teacher's, or the student's as it is, see `with_itself`.
+      null: null value of each condition that is guided.
+
+    Returns:
+      A velocity.
+    """
+    of_data = velocity_of_data(schedule)
+
+    def velocity(frozen, x0, eps, x_t, t, cond):
+        scale = cond[SCALE]
+        dropped = {n: jnp.broadcast_to(value, cond[n].shape) for n, value in null.items()}
+        plain = {**cond, **dropped, SCALE: jnp.ones_like(scale)}
+        base = velocity_from_x0(schedule, x_t, t, unguided(frozen)(x_t, t, plain).x0)
+        weight = per_sample(scale, x_t)
+        v = of_data(None, x0, eps, x_t, t, cond)
+        return jax.lax.stop_gradient(weight * v + (1 - weight) * base)
+
+    return velocity
+
+
+def with_itself(loss: LossFn) -> LossFn:
+    """A loss whose velocity may ask the network as it is, without gradient, as frozen["itself"]."""
+
+    def asked(params, key, batch, *, frozen=None, **context):
+        own = {"itself": jax.lax.stop_gradient(params)}
+        return loss(params, key, batch, frozen={**(frozen or {}), **own}, **context)
+
+    return asked
+
+
+def noised_towards(schedule: Schedule, velocity: Velocity):
+    """(frozen, x0, t, eps, cond) -> x_t, and the x0 that the velocity there leads to.
+
+    That is x0 itself for `velocity_of_data`, so that `jump` from x_t to s keeps its noise.
+
+    Args:
+      schedule: the noise schedule.
+      velocity: what the flow follows from x_t.
+
+    Returns:
+      A function of a batch, t (B,) with sigma(t) > 0.
+    """
+
+    def drawn(frozen, x0, t, eps, cond):
+        x_t = q_sample(schedule, x0, t, eps)
+        v, c = velocity(frozen, x0, eps, x_t, t, cond), predict_velocity(schedule, t)
+        return x_t, per_sample(c.c_skip, x0) * x_t + per_sample(c.c_out, x0) * v
+
+    return drawn
 
 
 def draw_intervals(
