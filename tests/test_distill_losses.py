@@ -443,6 +443,72 @@ def test_distribution_matching():
     assert np.abs(z_scores(size["wrong"][1])).max() < 4.5  # the critic knows the wrong law
 
 
+def log_ratio(x, t, made):
+    """log p_t(x) of DATA over that of generated data, for x and t (B, 1)."""
+    alpha, sigma = CIRCLE.alpha(t), CIRCLE.sigma(t)
+
+    def logdensity(law):
+        variance = alpha**2 * law.stds[0] ** 2 + sigma**2
+        return -((x - alpha * law.means[0, 0]) ** 2) / (2 * variance) - jnp.log(variance) / 2
+
+    return logdensity(DATA) - logdensity(made)
+
+
+def adversary_of(made, weights=(1.0, 1.0)):
+    """The head whose logits are the log-ratio of laws, plus params["head"] times features."""
+
+    def discriminate(params, x, c_noise, cond):
+        t = (c_noise / 1000)[:, None]
+        features = jnp.stack([jnp.ones_like(x), x, jnp.tanh(2 * x), t * x, jnp.cos(x - t)])
+        return log_ratio(x, t, made) + jnp.tensordot(params["head"], features, 1)
+
+    return distill.adversarial_head(
+        discriminate, CIRCLE, predict_v, weighting.uniform(CIRCLE), weights
+    )
+
+
+def test_the_head_learns_the_ratio_of_the_laws():
+    """It is at rest where its logits are that ratio (Goodfellow et al. 2014, Prop. 1)."""
+    nothing = jnp.zeros(5)
+
+    def z(believed):
+        def one(key):
+            fake, real, key = jax.random.split(key, 3)
+            given = key, draw(fake, WRONG, BATCH), draw(real, DATA, BATCH), None
+            return jax.grad(lambda a: adversary_of(believed)({"head": a}, *given).critic)(nothing)
+
+        keys = jax.random.split(jax.random.key(0), 64)
+        return np.abs(z_scores(np.asarray(jax.jit(partial(jax.lax.map, one))(keys)))).max()
+
+    assert z(WRONG) < 4.5
+    assert z(gaussian([MEAN], 0.6)) > 10
+
+
+@SLOW
+def test_a_head_moves_the_generator_by_the_slope_of_the_ratio():
+    """E[-(1 - D) dlogit/dx alpha] by quadrature; and each player's loss is of its own alone."""
+    n, weights = 100_000, (2.0, 1.0)
+    real, fake = draw(jax.random.key(0), DATA, n), draw(jax.random.key(1), WRONG, n)
+    adversary = adversary_of(WRONG, weights)
+
+    @partial(jax.jit, static_argnums=2)
+    def slopes(shift, head, which):
+        term = lambda b, a: adversary({"head": a}, jax.random.key(2), fake + b, real, None)[which]  # noqa: E731
+        return jax.grad(term, (0, 1))(shift, head)
+
+    moved, idle = slopes(0.0, jnp.zeros(5), 0)
+    t, z = np.linspace(1e-3, 1, 400)[:, None], np.linspace(-6, 6, 801)[None]
+    alpha, mean, std = CIRCLE.alpha(t), float(WRONG.means[0, 0]), float(WRONG.stds[0])
+    x = alpha * mean + np.sqrt(alpha**2 * std**2 + CIRCLE.sigma(t) ** 2) * z
+    slope = jax.vmap(jax.vmap(jax.grad(lambda x, t: log_ratio(x, t, WRONG)), (0, None)))
+    force = jax.nn.sigmoid(-log_ratio(x, t, WRONG)) * slope(jnp.asarray(x), jnp.asarray(t[:, 0]))
+    each = np.trapezoid(-force * alpha * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi), z[0], axis=1)
+    wanted = np.trapezoid(each, t[:, 0]) / (1 - 1e-3)
+    np.testing.assert_allclose(moved, weights[0] * wanted, rtol=0.02)
+    np.testing.assert_array_equal(idle, 0)
+    assert slopes(0.0, jnp.zeros(5), 1)[0] == 0
+
+
 @SLOW
 @pytest.mark.parametrize("t", ["0.1", "0.5", "0.9"])
 def test_matching_gradient(t):

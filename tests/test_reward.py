@@ -13,7 +13,7 @@ import optax
 import pytest
 from oracles import exact_denoiser, gaussian
 
-from diffjax import distill, schedules
+from diffjax import distill, samplers, schedules, weighting
 from diffjax.diffusion import q_posterior
 from diffjax.distill.reward import rollout
 from diffjax.errors import InputError
@@ -163,6 +163,91 @@ def test_a_quadratic_reward_is_learned():
     most = -BETA * np.log(variance * precision) / 2 - c * gap**2 / (2 * variance * precision)
     assert most - 0.05 * abs(most) < value[-100:].mean() < most + 0.01
     assert value[:3].mean() < most - 0.1
+
+
+def covariance(x, t, centre, width):
+    """Cov(r, x0 | x_t) of the reference's law for r = exp(-(x0 - centre)^2 / (2 width^2))."""
+    t = jnp.broadcast_to(t, x.shape[:1])[:, None]
+    alpha, sigma, mean = SCHEDULE.alpha(t), SCHEDULE.sigma(t), REFERENCE(x, t[:, 0], None).x0
+    spread = 0.8**2 * sigma**2 / (alpha**2 * 0.8**2 + sigma**2)
+    total = width**2 + spread
+    share = width / jnp.sqrt(total) * jnp.exp(-((mean - centre) ** 2) / (2 * total))
+    return share * (centre - mean) * spread / total
+
+
+@pytest.mark.parametrize("beta", [0.5, pytest.param(2.0, marks=pytest.mark.exhaustive)])
+def test_negative_aware_is_at_rest_at_the_old_policy_moved_by_the_covariance(beta):
+    """Zheng et al. 2026, Theorem 3.2, with a Gaussian policy and a Gaussian bump as the reward."""
+    centre, width = 1.2, 0.6
+
+    def denoiser(params):
+        def predict(x, t, cond):
+            when = jnp.broadcast_to(t, x.shape[:1])[:, None]
+            features = jnp.stack([jnp.ones_like(x), x, jnp.tanh(2 * x), jnp.cos(x - when)])
+            moved = REFERENCE(x, t, None).x0 + jnp.tensordot(params["a"], features, 1)
+            return Prediction(moved + params["gain"] * 2 / beta * covariance(x, t, centre, width))
+
+        return predict
+
+    loss = distill.negative_aware(
+        denoiser,
+        samplers.heun(SCHEDULE),
+        SCHEDULE,
+        jnp.linspace(1.0, 0.0, 41),
+        lambda x0: jnp.exp(-((x0[:, 0] - centre) ** 2) / (2 * width**2)),
+        weighting.uniform(SCHEDULE),
+        weighting.unit,
+        beta=beta,
+        good=lambda rewards: rewards,
+    )
+    old = {"gain": jnp.asarray(0.0), "a": jnp.zeros(4)}
+
+    @jax.jit
+    def slopes(params):
+        one = lambda key: jax.grad(loss, has_aux=True)(params, key, BATCH, old=old)[0]  # noqa: E731
+        g = jax.lax.map(one, jax.random.split(jax.random.key(0), 48))
+        return jnp.concatenate([g["gain"][:, None], g["a"]], 1)
+
+    def z(gain):
+        g = slopes({"gain": jnp.asarray(gain), "a": jnp.zeros(4)})
+        return jnp.abs(g.mean(0) / (g.std(0) / np.sqrt(len(g)))).max()
+
+    assert z(1.0) < 4.5
+    assert z(0.5) > 10
+
+
+def test_a_policy_that_is_negative_aware_earns_more_and_keeps_its_past():
+    """Rewards that have no derivative: the share of samples above 1, by groups."""
+
+    def denoiser(params):
+        return lambda x, t, cond: Prediction(REFERENCE(x, t, None).x0 + params)
+
+    loss = distill.negative_aware(
+        denoiser,
+        samplers.ddim(SCHEDULE),
+        SCHEDULE,
+        TS,
+        lambda x0: (x0[:, 0] > 1).astype(x0.dtype),
+        weighting.uniform(SCHEDULE),
+        weighting.unit,
+        decay=0.5,
+    )
+    optimizer = optax.adam(0.03)
+
+    @jax.jit
+    def step(carry, key):
+        params, state, old = carry
+        (_, aux), slope = jax.value_and_grad(loss, has_aux=True)(params, key, BATCH, old=old)
+        change, state = optimizer.update(slope, state)
+        return (params + change, state, aux["context"]["old"]), (aux["reward"], old)
+
+    begun = jnp.asarray(0.0)
+    keys = jax.random.split(jax.random.key(0), 60)
+    end, (earned, olds) = jax.lax.scan(step, (begun, optimizer.init(begun), begun), keys)
+    assert earned[-10:].mean() > earned[:3].mean() + 0.2
+    assert 0 < olds[-1] < end[0]
+    with pytest.raises(InputError, match="`old`"):
+        loss(begun, jax.random.key(1), BATCH)
 
 
 def test_bad_input():

@@ -311,7 +311,10 @@ def stopped_after_two():
 
 
 THREE = {  # flags of three steps, and what the state keeps
-    "digits_dmd2": (("--steps", 3), lambda state: set(state["params"]) == {"generator", "critic"}),
+    "digits_dmd2": (
+        ("--steps", 3),
+        lambda state: set(state["params"]) == {"generator", "critic", "head"},
+    ),
     "digits_progressive": (
         ("--teacher-steps", 8, "--stage-steps", 1),
         lambda state: "module" in state["context"]["teacher_params"],

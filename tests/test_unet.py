@@ -303,3 +303,22 @@ def test_bad_input_is_a_sentence(make, x, cond, words):
     module, params, _ = make()
     with pytest.raises(InputError, match=words):
         models.network(module)(params, x, T, cond, None)
+
+
+def test_the_output_of_a_layer_beside_that_of_the_network():
+    """With blocks computed again, too. The middle sees the way down, and not the way up."""
+    module, params, net = labelled()
+    given = X, T, {"label": jnp.zeros(3, int)}, None
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def middle(params, remat=False):
+        return models.with_features(module.clone(remat=remat), "middle_1")(params, *given)
+
+    out, seen = middle(params)
+    np.testing.assert_allclose(out, net(params, *given), atol=1e-5)
+    np.testing.assert_allclose(middle(params, True)[1], seen, atol=1e-5)
+    for name, changes in (("conv_out", False), ("conv_in", True)):
+        other = {**params, name: jax.tree.map(lambda a: a + 0.1, params[name])}
+        assert bool((middle(other)[1] != seen).any()) == changes
+    with pytest.raises(InputError, match="UNet calls 0 of that name"):
+        jax.eval_shape(models.with_features(module, "middle"), params, *given)

@@ -4,6 +4,7 @@ Each method is a `LossFn` of one network: of one time, or of two (`two_time_deno
 a teacher are given its parameters as `frozen`.
 """
 
+from diffjax.distill.adversarial_head import adversarial_head, no_adversary
 from diffjax.distill.consistency import (
     by_network_output,
     consistency_distillation,
@@ -59,6 +60,7 @@ from diffjax.distill.moments import (
     inductive_moment_matching,
     laplace_discrepancy,
 )
+from diffjax.distill.negative_aware import negative_aware, optimality
 from diffjax.distill.other_schedule import denoiser_on, predicted_on, same_snr
 from diffjax.distill.progressive import (
     even_times,
@@ -80,6 +82,7 @@ from diffjax.distill.student import (
     experiment,
     student,
     with_critic,
+    with_head,
     with_past,
 )
 from diffjax.distill.teacher import (
@@ -103,6 +106,7 @@ __all__ = [
     "a_little_earlier",
     "adaptive",
     "advantages",
+    "adversarial_head",
     "as_denoiser",
     "at_drawn_scales",
     "at_one_scale",
@@ -153,9 +157,12 @@ __all__ = [
     "mean_flow",
     "mean_flow_target",
     "moment_matching",
+    "negative_aware",
+    "no_adversary",
     "noised_towards",
     "normalised",
     "on_pairs",
+    "optimality",
     "policy_gradient",
     "posterior_of_jump",
     "predicted_on",
@@ -182,6 +189,7 @@ __all__ = [
     "velocity_of_data",
     "velocity_of_teacher",
     "with_critic",
+    "with_head",
     "with_itself",
     "with_past",
     "x0_of_jump",

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from diffjax.diffusion import q_sample
+from diffjax.distill.adversarial_head import Adversary, no_adversary
 from diffjax.distill.distance import squared
 from diffjax.distill.teacher import Teacher
 from diffjax.losses import split_batch
@@ -47,11 +48,12 @@ def distribution_matching(
     density: TimeDensity,
     weighting: Callable[[Anyshape], Anyshape],
     every: int = 5,
+    adversary: Adversary = no_adversary,
 ) -> LossFn:
     """DMD2 in one step: x - sg(x - gradient) for the generator, denoising of x for the critic.
 
-    Yin et al. 2024 (DMD2), section 4, without pairs and without the adversarial head. The generator
-    is x = x0_hat(sigma_T z, t_max); it moves in one of `every` steps, the critic in all of them.
+    Yin et al. 2024 (DMD2), section 4, without pairs. The generator is x = x0_hat(sigma_T z, t_max);
+    it moves in one of `every` steps, the critic in all of them.
 
     Args:
       network: of generator and critic, which both begin at the teacher's parameters.
@@ -61,10 +63,12 @@ def distribution_matching(
       density: of the times of both terms, one without state.
       weighting: logsnr -> weight of the critic's squared error of x0.
       every: critic steps per generator step; the paper's 5.
+      adversary: added to both losses, such as `adversarial_head`, which reads the data.
 
     Returns:
-      A `LossFn` of params {"generator", "critic"} that is given `frozen`; of the batch only the
-      shape and the conditions are used. The context has `iteration`; aux has both terms.
+      A `LossFn` of params {"generator", "critic"} that is given `frozen`; without an adversary
+      only the shape and the conditions of the batch are used. The context has `iteration`; aux has
+      the terms.
 
     Raises:
       InputError: the parameterization is not finite at t_max, such as that of eps at a zero SNR.
@@ -72,14 +76,14 @@ def distribution_matching(
     check_trainable(schedule, parameterization, (schedule.t_max,))
 
     def loss(params, key, batch, *, frozen, iteration=0, **context):
-        like, cond = split_batch(batch)
-        z_key, time_key, eps_key, critic_key = jax.random.split(key, 4)
-        end = jnp.full(like.shape[:1], schedule.t_max, like.dtype)
-        z = schedule.sigma(end[0]) * jax.random.normal(z_key, like.shape, like.dtype)
+        x0, cond = split_batch(batch)
+        z_key, time_key, eps_key, critic_key, game_key = jax.random.split(key, 5)
+        end = jnp.full(x0.shape[:1], schedule.t_max, x0.dtype)
+        z = schedule.sigma(end[0]) * jax.random.normal(z_key, x0.shape, x0.dtype)
         make = lambda p: make_denoiser(network, p, schedule, parameterization)  # noqa: E731
         x = make(params["generator"])(z, end, cond).x0
         still = jax.lax.stop_gradient(x)
-        t, _ = density.draw(time_key, like.shape[0], density.init())
+        t, _ = density.draw(time_key, x0.shape[0], density.init())
         x_t = q_sample(schedule, still, t, jax.random.normal(eps_key, x.shape, x.dtype))
         fake = make(jax.lax.stop_gradient(params["critic"]))(x_t, t, cond).x0
         gradient = matching_gradient(still, teacher(frozen)(x_t, t, cond).x0, fake)
@@ -88,9 +92,11 @@ def distribution_matching(
         critic = make_denoiser(network, params["critic"], schedule, parameterization, critic_key)
         error = squared(critic(x_t, t, cond).x0 - still)
         denoising = jnp.mean(weighting(logsnr(schedule, t)) * error)
+        game = adversary(params, game_key, x, x0, cond)
         moves = jnp.asarray(iteration) % every == 0
-        value = jnp.where(moves, generator, 0) + denoising
-        step = {"iteration": jnp.asarray(iteration) + 1}
-        return value, {"generator": generator, "critic": denoising, "context": step}
+        value = jnp.where(moves, generator + game.generator, 0) + denoising + game.critic
+        seen = {"generator": generator, "critic": denoising}
+        seen |= {"fools": game.generator, "tells": game.critic}
+        return value, {**seen, "context": {"iteration": jnp.asarray(iteration) + 1}}
 
     return loss

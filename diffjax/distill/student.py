@@ -16,7 +16,7 @@ from diffjax.distill.sampling import consistency_sampler, flow_map_sampler
 from diffjax.distill.teacher import SCALE
 from diffjax.errors import InputError
 from diffjax.experiment import Experiment, Frozen, Model, Sampling
-from diffjax.models import TwoTimes, network
+from diffjax.models import TwoTimes, network, with_features
 from diffjax.parameterization import make_denoiser
 from diffjax.recipe.model import first_inputs
 from diffjax.types import LossFn, Network, Parameterization, Params, Prediction
@@ -31,12 +31,16 @@ class Student(NamedTuple):
 
     Attributes:
       model: for sampling.
-      network: that a loss is of.
+      module: its network as a Linen module.
+      network: that a loss is of, the same as a function.
+      inputs: () -> (x, t, cond) of one sample, as the network is given them.
       start: (its initialised parameters, those of the base's network) -> where training begins.
     """
 
     model: Model
+    module: nn.Module
     network: Network
+    inputs: Callable[[], tuple]
     start: Callable[[Params, Params], Params]
 
 
@@ -65,10 +69,12 @@ def student(
     net = network(whole)
     make = two_time_denoiser if UNTIL in numbers else make_denoiser
 
-    def init(key):
+    def inputs():
         x, t, cond = first_inputs(base.example.shape, base.conditions, base.frozen)
-        asked = {**(cond or {}), **dict.fromkeys(numbers, t)}
-        return whole.init(key, x, t, asked or None)["params"]
+        return x, t, {**(cond or {}), **dict.fromkeys(numbers, t)} or None
+
+    def init(key):
+        return whole.init(key, *inputs())["params"]
 
     def denoiser(params):
         inner = make(net, params, base.schedule, parameterization)
@@ -83,7 +89,7 @@ def student(
     made = {"init": init, "denoiser": denoiser, "guide": guide, "finish": finish}
     scale = base.sampling.guidance_scale if SCALE in numbers else 1.0
     made["sampling"] = sampling._replace(guidance_scale=scale)
-    return Student(base._replace(**made), net, start)
+    return Student(base._replace(**made), whole, net, inputs, start)
 
 
 def _without_guidance(denoiser, x, t, cond) -> Prediction:
@@ -115,6 +121,36 @@ def with_critic(of: Student) -> Student:
         return of.model.denoiser(params["generator"])
 
     return of._replace(model=of.model._replace(init=init, denoiser=denoiser), start=start)
+
+
+def with_head(of: Student, layer: str, head: nn.Module) -> tuple[Student, Callable]:
+    """A student whose critic has a head on one of its layers, with parameters "head" beside it.
+
+    Args:
+      of: the student, from `with_critic`.
+      layer: of its network, as `models.with_features` takes it, such as "middle_1" of a U-Net.
+      head: (the layer's output) -> logits; begins as it is initialised.
+
+    Returns:
+      The student, and (params, x, c_noise, cond) -> logits for `adversarial_head`.
+    """
+    features = with_features(of.module, layer)
+
+    def init(key):
+        first, second = jax.random.split(key)
+        params = of.model.init(first)
+        _, seen = jax.eval_shape(features, params["critic"], *of.inputs(), None)
+        return {**params, "head": head.init(second, jnp.zeros(seen.shape, seen.dtype))["params"]}
+
+    def start(params, known):
+        rest = {name: each for name, each in params.items() if name != "head"}
+        return {**of.start(rest, known), "head": params["head"]}
+
+    def discriminate(params, x, c_noise, cond):
+        _, seen = features(params["critic"], x, c_noise, cond, None)
+        return head.apply({"params": params["head"]}, seen)
+
+    return of._replace(model=of.model._replace(init=init), start=start), discriminate
 
 
 def at_drawn_scales(loss: LossFn, scales: tuple[float, float]) -> LossFn:

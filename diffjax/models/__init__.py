@@ -29,7 +29,7 @@ from diffjax.models.edm2 import EDM2UNet, edm2_l, edm2_m, edm2_s, edm2_xl, edm2_
 from diffjax.models.logsnr import MonotoneLogSNR
 from diffjax.models.mlp import ResidualMLP
 from diffjax.models.mmdit import MMDiT
-from diffjax.models.network import network
+from diffjax.models.network import network, with_features
 from diffjax.models.patched import Patched
 from diffjax.models.skips import free_u, skip_tuning
 from diffjax.models.stacking import stack_blocks, unstack_blocks
@@ -121,4 +121,5 @@ __all__ = [
     "stack_blocks",
     "unstack_blocks",
     "winograd",
+    "with_features",
 ]

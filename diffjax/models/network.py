@@ -1,5 +1,6 @@
 """From a Linen module to the `Network` that the rest of diffjax calls."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ from flax import linen as nn
 from jax.interpreters import partial_eval
 
 from diffjax.errors import InputError
-from diffjax.types import Cond, Network
+from diffjax.types import Array, Cond, Network
 
 
 def network(module: nn.Module, **arguments: Any) -> Network:
@@ -40,6 +41,41 @@ def network(module: nn.Module, **arguments: Any) -> Network:
         return jax.tree.unflatten(jax.tree.structure(shape), out)
 
     return checked
+
+
+def with_features(module: nn.Module, name: str) -> Callable[..., tuple[Array, Array]]:
+    """A Linen module as a function that gives the output of one of its layers, too.
+
+    Args:
+      module: the module, without parameters, of `__call__(x, t, cond, train)`.
+      name: of a layer that it calls once and that is not scanned, such as "middle_1", the last
+        one before a U-Net's way up.
+
+    Returns:
+      (params, x, c_noise, cond, key) -> (raw output, the layer's output).
+
+    Raises:
+      InputError: when called, if not one layer of that name is called.
+    """
+
+    def named(layer, method):
+        return layer.name == name and method == "__call__"
+
+    def apply(params, x, c_noise, cond, key):
+        rngs = None if key is None else {"dropout": key}
+        kept = {"capture_intermediates": named, "mutable": ["intermediates"]}
+        out, seen = module.apply(
+            {"params": params}, x, c_noise, cond, key is not None, rngs=rngs, **kept
+        )
+        found = jax.tree.leaves(seen)
+        if len(found) != 1:
+            raise InputError(
+                f"expected a network with one layer {name!r}; {type(module).__name__} calls "
+                f"{len(found)} of that name. Give the name of one, such as 'middle_1' of a U-Net."
+            )
+        return out, found[0]
+
+    return apply
 
 
 def check_used(jaxpr: Any, given: tuple[Any, ...], cond: Cond) -> None:
