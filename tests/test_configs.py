@@ -17,7 +17,7 @@ STUDENTS = {
     for name in (
         *("consistency", "ctm", "dmd2", "guidance", "lcm", "moment_matching", "reflow"),
         *("progressive", "scm", "mean_flow", "imf", "soflow", "shortcut", "imm", "ict", "ect"),
-        "drifting",
+        *("drifting", "draft", "policy_gradient", "negative_aware"),
     )
 }
 FASHION = (*UNET, "--attention-levels")
@@ -188,3 +188,21 @@ def shortened(get_config):
 
     get.modules = get_config.modules
     return get
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", ["ict", "shortcut", "imm"])
+def test_a_student_of_data_alone_can_be_guided(name, monkeypatch, capsys, tmp_path):
+    """By an input of the network where it has two times, and by the null label where it has one."""
+    monkeypatch.chdir(ROOT)
+    work = tmp_path / "w"
+    train = f"configs/digits_{name}.py", *UNET, "--batch-size", 8, "--steps", 1, "--workdir", work
+    code, _, err = run(monkeypatch, capsys, "train", *train, "--sample-every", 0)
+    assert code == 0, err
+    drawn = []
+    for scale in (1.0, 3.0):
+        flags = "--num", 3, "--guidance-scale", scale, "--out", tmp_path / "a.npz"
+        code, _, err = run(monkeypatch, capsys, "sample", work, *flags)
+        assert code == 0, err
+        drawn.append(np.load(tmp_path / "a.npz")["samples"].astype(float))
+    assert drawn[0].shape == (3, 8, 8, 1)

@@ -204,7 +204,7 @@ def test_negative_aware_is_at_rest_at_the_old_policy_moved_by_the_covariance(bet
 
     @jax.jit
     def slopes(params):
-        one = lambda key: jax.grad(loss, has_aux=True)(params, key, BATCH, old=old)[0]  # noqa: E731
+        one = lambda key: jax.grad(loss, has_aux=True)(params, key, BATCH, teacher_params=old)[0]  # noqa: E731
         g = jax.lax.map(one, jax.random.split(jax.random.key(0), 48))
         return jnp.concatenate([g["gain"][:, None], g["a"]], 1)
 
@@ -237,16 +237,18 @@ def test_a_policy_that_is_negative_aware_earns_more_and_keeps_its_past():
     @jax.jit
     def step(carry, key):
         params, state, old = carry
-        (_, aux), slope = jax.value_and_grad(loss, has_aux=True)(params, key, BATCH, old=old)
+        (_, aux), slope = jax.value_and_grad(loss, has_aux=True)(
+            params, key, BATCH, teacher_params=old
+        )
         change, state = optimizer.update(slope, state)
-        return (params + change, state, aux["context"]["old"]), (aux["reward"], old)
+        return (params + change, state, aux["context"]["teacher_params"]), (aux["reward"], old)
 
     begun = jnp.asarray(0.0)
     keys = jax.random.split(jax.random.key(0), 60)
     end, (earned, olds) = jax.lax.scan(step, (begun, optimizer.init(begun), begun), keys)
     assert earned[-10:].mean() > earned[:3].mean() + 0.2
     assert 0 < olds[-1] < end[0]
-    with pytest.raises(InputError, match="`old`"):
+    with pytest.raises(InputError, match="`teacher_params`"):
         loss(begun, jax.random.key(1), BATCH)
 
 

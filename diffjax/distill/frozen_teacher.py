@@ -99,7 +99,7 @@ def frozen_teacher(base: Model, path: str | None, opened: Opening) -> FrozenTeac
 
     def unguided(frozen):
         known = plain(frozen)
-        return lambda x, t, cond: known(x, t, {n: v for n, v in cond.items() if n != SCALE})
+        return lambda x, t, cond: known(x, t, {n: v for n, v in (cond or {}).items() if n != SCALE})
 
     return FrozenTeacher(load, guided, denoiser, unguided)
 

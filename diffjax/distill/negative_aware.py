@@ -72,22 +72,23 @@ def negative_aware(
       good: rewards -> r in [0, 1]; default `optimality` in these groups.
 
     Returns:
-      A `LossFn` whose context needs `old`, a copy of the initial parameters; aux has `reward`.
+      A `LossFn` whose context needs `teacher_params`, a copy of the initial
+      parameters that it moves; aux has `reward`.
 
     Raises:
-      InputError: when called without `old`.
+      InputError: when called without `teacher_params`.
     """
     good = good or (lambda rewards: optimality(rewards, group))
 
-    def loss(params, key, batch, *, old=None, **context):
-        if old is None:
+    def loss(params, key, batch, *, teacher_params=None, **context):
+        if teacher_params is None:
             raise InputError(
-                "negative_aware needs `old`, a copy of the initial parameters, in the training "
-                "context; got none."
+                "negative_aware needs `teacher_params`, a copy of the initial parameters, in the "
+                "training context; got none. See `with_past`."
             )
         like, cond = split_batch(jax.tree.map(lambda a: jnp.repeat(a, group, axis=0), batch))
         noise_key, draw_key, time_key, eps_key = jax.random.split(key, 4)
-        before = denoiser(jax.lax.stop_gradient(old))
+        before = denoiser(jax.lax.stop_gradient(teacher_params))
         x = prior_sample(noise_key, schedule, like.shape, t=ts[0])
         x0 = jax.lax.stop_gradient(sample(draw_key, before, sampler, x, ts, cond=cond))
         rewards = reward(x0)
@@ -99,8 +100,8 @@ def negative_aware(
         error = r * squared(known + change - x0) + (1 - r) * squared(known - change - x0)
         value = jnp.mean(importance * weighting(logsnr(schedule, t)) * error)
         moved = jax.tree.map(
-            lambda a, b: jax.lax.stop_gradient(decay * a + (1 - decay) * b), old, params
+            lambda a, b: jax.lax.stop_gradient(decay * a + (1 - decay) * b), teacher_params, params
         )
-        return value, {"reward": jnp.mean(rewards), "context": {"old": moved}}
+        return value, {"reward": jnp.mean(rewards), "context": {"teacher_params": moved}}
 
     return loss
