@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from diffjax.models.layers import sinusoidal_embedding
+from diffjax.models.layers import attention, sinusoidal_embedding
 from diffjax.models.pixels import pixel_shuffle, pixel_unshuffle
 from diffjax.models.published_layers import needed, plain_norm
-from diffjax.models.text.encoding import biased_attention, exact_gelu, heads_of
+from diffjax.models.text.encoding import exact_gelu, heads_of
 from diffjax.types import Array, Cond
 
 WAVELENGTHS = 10_000  # the times in [0, 1] are multiplied by it
@@ -120,7 +120,7 @@ class AttendBlock(nn.Module):
             heads_of(nn.Dense(c, name=f"attention.to_{letter}")(a), self.heads)
             for letter, a in (("q", h), ("k", keys), ("v", keys))
         )
-        h = nn.Dense(c, name="attention.to_out.0")(biased_attention(q, k, v))
+        h = nn.Dense(c, name="attention.to_out.0")(attention(q, k, v))
         return x + h.reshape(x.shape)
 
 

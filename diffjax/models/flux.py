@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffjax.errors import InputError
+from diffjax.models.layers import attention
 from diffjax.models.published_layers import TwoLayers as Embedder
 from diffjax.models.published_layers import (
     modulate,
@@ -21,7 +22,7 @@ from diffjax.models.published_layers import (
     waves,
 )
 from diffjax.models.stacking import plus
-from diffjax.models.text.encoding import biased_attention, heads_of, tanh_gelu
+from diffjax.models.text.encoding import heads_of, tanh_gelu
 from diffjax.models.transformer import dense
 from diffjax.types import Array, Cond
 
@@ -72,7 +73,7 @@ class FluxBlock(nn.Module):
         images = qkv(modulate(plain_norm(x), *image_6[:2]), self.heads, *IMAGE)
         texts = qkv(modulate(plain_norm(text), *text_6[:2]), self.heads, *TEXT)
         q, k, v = (jnp.concatenate(pair, 1) for pair in zip(texts, images, strict=True))
-        h = biased_attention(rotate_pairs(q, wave), rotate_pairs(k, wave), v)
+        h = attention(rotate_pairs(q, wave), rotate_pairs(k, wave), v)
         x = x + image_6[2][:, None] * dense(width, x.dtype, name="attn.to_out.0")(h[:, length:])
         h = dense(width, x.dtype, name="attn.to_add_out")(h[:, :length])
         text = text + text_6[2][:, None] * h
@@ -95,7 +96,7 @@ class FluxSingleBlock(nn.Module):
         h = modulate(plain_norm(x), shift, scale)
         mlp = tanh_gelu(dense(4 * width, x.dtype, name="proj_mlp")(h))
         q, k, v = qkv(h, self.heads, *IMAGE)
-        h = biased_attention(rotate_pairs(q, wave), rotate_pairs(k, wave), v)
+        h = attention(rotate_pairs(q, wave), rotate_pairs(k, wave), v)
         h = dense(width, x.dtype, name="proj_out")(jnp.concatenate([h, mlp], axis=-1))
         return x + gate[:, None] * h
 

@@ -6,22 +6,21 @@ Layers have the names that its published files use.
 import jax.numpy as jnp
 from flax import linen as nn
 
-from diffjax.models.layers import sinusoidal_embedding
+from diffjax.models.layers import attention, sinusoidal_embedding
 from diffjax.models.patches import unpatchify
 from diffjax.models.position import Cells, cells, sincos_2d
 from diffjax.models.published_layers import TwoLayers, modulate, needed, plain_norm, waves
-from diffjax.models.softmax import mask_bias
-from diffjax.models.text.encoding import biased_attention, heads_of, tanh_gelu
+from diffjax.models.text.encoding import heads_of, tanh_gelu
 from diffjax.models.transformer import dense
 from diffjax.types import Array, Cond
 
 
-def attend(x: Array, tokens: Array, heads: int, bias: Array | None, name: str) -> Array:
+def attend(x: Array, tokens: Array, heads: int, mask: Array | None, name: str) -> Array:
     """Attention of x to tokens, with the names of diffusers; called within a module."""
     width = x.shape[-1]
     of = zip("qkv", (x, tokens, tokens), strict=True)
     layers = [dense(width, x.dtype, name=f"{name}.to_{letter}")(h) for letter, h in of]
-    h = biased_attention(*(heads_of(h, heads) for h in layers), bias)
+    h = attention(*(heads_of(h, heads) for h in layers), mask)
     return dense(width, x.dtype, name=f"{name}.to_out.0")(h)
 
 
@@ -31,7 +30,7 @@ class PixArtBlock(nn.Module):
     heads: int
 
     @nn.compact
-    def __call__(self, x: Array, six: Array, text: Array, bias: Array | None) -> Array:
+    def __call__(self, x: Array, six: Array, text: Array, mask: Array | None) -> Array:
         """x (B, T, D), six (B, 6, D) of the time, text (B, L, D)."""
         width = x.shape[-1]
         own = self.param("scale_shift_table", nn.initializers.normal(0.02), (6, width))
@@ -40,7 +39,7 @@ class PixArtBlock(nn.Module):
         )
         h = modulate(plain_norm(x), shift, scale)
         x = x + gate[:, None] * attend(h, h, self.heads, None, "attn1")
-        x = x + attend(x, text, self.heads, bias, "attn2")
+        x = x + attend(x, text, self.heads, mask, "attn2")
         h = modulate(plain_norm(x), shift_mlp, scale_mlp)
         h = tanh_gelu(dense(4 * width, x.dtype, name="ff.net.0.proj")(h))
         return x + gate_mlp[:, None] * dense(width, x.dtype, name="ff.net.2")(h)
@@ -86,14 +85,14 @@ class PixArt(nn.Module):
         text = needed(cond, "tokens", "PixArt")
         if self.captioned:
             text = TwoLayers(self.width, tanh_gelu, name="caption_projection")(text)
-        bias, embedding = mask_bias(cond.get("token_mask")), self.embed(t, cond).astype(x.dtype)
+        mask, embedding = cond.get("token_mask"), self.embed(t, cond).astype(x.dtype)
         six = dense(6 * self.width, x.dtype, name="adaln_single.linear")(nn.silu(embedding))
         six = six.reshape(-1, 6, self.width)
         h = nn.Conv(self.width, (p, p), p, "VALID", name="pos_embed.proj")(x)
         places = self.positions(height // p, width // p).astype(h.dtype)
         h = h.reshape(h.shape[0], -1, self.width) + places[None]
         for i in range(self.depth):
-            h = PixArtBlock(self.heads, name=f"transformer_blocks.{i}")(h, six, text, bias)
+            h = PixArtBlock(self.heads, name=f"transformer_blocks.{i}")(h, six, text, mask)
         own = self.param("scale_shift_table", nn.initializers.normal(0.02), (2, self.width))
         shift, scale = (v[:, 0] for v in jnp.split(own[None] + embedding[:, None], 2, axis=1))
         h = modulate(plain_norm(h), shift, scale)

@@ -6,12 +6,12 @@ Layers have the names that its published files use.
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffjax.models.layers import attention
 from diffjax.models.linear_attention import ChannelNorm, GatedConv, relu_attention
 from diffjax.models.patches import unpatchify
 from diffjax.models.position import Cells, cells, sincos_2d
 from diffjax.models.published_layers import TwoLayers, modulate, needed, plain_norm, waves
-from diffjax.models.softmax import mask_bias
-from diffjax.models.text.encoding import biased_attention, heads_of, tanh_gelu
+from diffjax.models.text.encoding import heads_of, tanh_gelu
 from diffjax.models.transformer import dense
 from diffjax.types import Array, Cond
 
@@ -45,7 +45,7 @@ class SanaBlock(nn.Module):
     normed: bool = False
 
     @nn.compact
-    def __call__(self, x: Array, six: Array, text: Array, hide: Array | None, size) -> Array:
+    def __call__(self, x: Array, six: Array, text: Array, mask: Array | None, size) -> Array:
         """x (B, T, D), six (B, 6, D) of the time, text (B, L, D), size (rows, columns)."""
         width = x.shape[-1]
         own = self.param("scale_shift_table", nn.initializers.normal(0.02), (6, width))
@@ -56,7 +56,7 @@ class SanaBlock(nn.Module):
         h = relu_attention(*qkv(h, h, self.heads, self.bias, self.normed, "attn1"))
         h = dense(width, x.dtype, name="attn1.to_out.0")(h.reshape(x.shape))
         x = x + gate[:, None] * h
-        h = biased_attention(*qkv(x, text, self.cross_heads, True, self.normed, "attn2"), hide)
+        h = attention(*qkv(x, text, self.cross_heads, True, self.normed, "attn2"), mask)
         x = x + dense(width, x.dtype, name="attn2.to_out.0")(h)
         h = modulate(plain_norm(x), shift_mlp, scale_mlp).reshape(x.shape[0], *size, width)
         return x + gate_mlp[:, None] * GatedConv(self.hidden, name="ff")(h).reshape(x.shape)
@@ -108,7 +108,7 @@ class Sana(nn.Module):
         text = needed(cond, "tokens", "Sana")
         text = TwoLayers(self.width, tanh_gelu, name="caption_projection")(text)
         text = ChannelNorm(1e-5, False, name="caption_norm")(text)
-        embedding, hide = self.embed(t, cond), mask_bias(cond.get("token_mask"))
+        embedding, mask = self.embed(t, cond), cond.get("token_mask")
         six = dense(6 * self.width, x.dtype, name="time_embed.linear")(nn.silu(embedding))
         six = six.reshape(-1, 6, self.width)
         size = (height // p, width // p)
@@ -121,7 +121,7 @@ class Sana(nn.Module):
             h = h + jnp.asarray(places, jnp.float32)[None]
         kind = (self.heads, self.cross_heads, int(self.ratio * self.width), self.bias, self.normed)
         for i in range(self.depth):
-            h = SanaBlock(*kind, name=f"transformer_blocks.{i}")(h, six, text, hide, size)
+            h = SanaBlock(*kind, name=f"transformer_blocks.{i}")(h, six, text, mask, size)
         own = self.param("scale_shift_table", nn.initializers.normal(0.02), (2, self.width))
         shift, scale = (v[:, 0] for v in jnp.split(own[None] + embedding[:, None], 2, axis=1))
         h = modulate(plain_norm(h), shift, scale)
