@@ -173,3 +173,29 @@ def guided(model: Model, params: Params, scale: Time, null: Cond, frozen: Frozen
 def unguided(model: Model, params: Params, frozen: Frozen = NOTHING) -> Denoiser:
     """The model's denoiser with its finish."""
     return model.finish(model.denoiser(model.whole(params, frozen)))
+
+
+def check_same_tree(found: PyTree, wanted: PyTree, what: str) -> None:
+    """Refuse parameters of another network.
+
+    Args:
+      found: parameters, or their shapes.
+      wanted: those of the network, or their shapes.
+      what: the found ones are, for the message.
+
+    Raises:
+      InputError: names the first parameter that is missing, too many or of another shape.
+    """
+
+    def shapes(tree):
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}
+
+    have, want = shapes(found), shapes(wanted)
+    for name in sorted(have.keys() | want.keys()):
+        if have.get(name) != want.get(name):
+            raise InputError(
+                f"{what} are weights of another network: parameter {name} is "
+                f"{have.get(name, 'not there')} there and {want.get(name, 'not wanted')} here; "
+                "give the flags of the network that they were trained with."
+            )

@@ -356,5 +356,5 @@ def test_a_student_is_trained_resumed_exactly_and_sampled_in_one_step(
     flags = *common, "--workdir", tmp_path / "new", "--channels", 16
     code, _, err = run(monkeypatch, capsys, "train", *flags)
     assert code == 2
-    assert "give the flags of the network that the teacher was trained with" in err
+    assert "give the flags of the network that they were trained with" in err
     assert not (Path(tmp_path) / "new" / "checkpoints" / "1").exists()

@@ -13,7 +13,7 @@ from diffjax.distill.guidance import GuidedTeacher
 from diffjax.distill.other_schedule import denoiser_on
 from diffjax.distill.teacher import SCALE, Teacher, Velocity, guided_data, velocity_of_teacher
 from diffjax.errors import InputError
-from diffjax.experiment import Model
+from diffjax.experiment import Model, check_same_tree
 from diffjax.guidance import classifier_free
 from diffjax.types import Params, Prediction, Schedule
 
@@ -78,7 +78,8 @@ def frozen_teacher(base: Model, path: str | None, opened: Opening) -> FrozenTeac
     def load():
         model, parameters = opened()
         check_model(base, model)
-        check_network(base, found := parameters())
+        wanted = jax.eval_shape(base.init, jax.random.key(0))
+        check_same_tree(found := parameters(), wanted, "the teacher's parameters")
         return found
 
     def plain(frozen):
@@ -123,24 +124,6 @@ def check_model(base: Model, model: Model) -> None:
         raise InputError(
             "the teacher was trained with another noise schedule than the student's; give one "
             "of the schedule in this config, or change the config's."
-        )
-
-
-def check_network(base: Model, params: Params) -> None:
-    """Refuse a teacher whose parameters the student cannot begin at.
-
-    Args:
-      base: the model that it must be.
-      params: the teacher's parameters.
-
-    Raises:
-      InputError: another network.
-    """
-    sizes = lambda tree: jax.tree.map(lambda leaf: tuple(leaf.shape), tree)  # noqa: E731
-    if sizes(params) != sizes(jax.eval_shape(base.init, jax.random.key(0))):
-        raise InputError(
-            "the teacher's parameters are not those of the student's network; give the flags of "
-            "the network that the teacher was trained with."
         )
 
 

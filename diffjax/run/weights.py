@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from diffjax import checkpoint, parallel
 from diffjax.errors import InputError
-from diffjax.experiment import Experiment, Frozen, Loaders, Model
+from diffjax.experiment import Experiment, Frozen, Loaders, Model, check_same_tree
 from diffjax.run import executables
 from diffjax.run.workdir import load_experiment, other_network, read_record
 from diffjax.training import TrainState
@@ -146,26 +146,6 @@ def starting_weights(path: str | Path) -> Params:
       InputError: it is neither.
     """
     return trained(path).load()
-
-
-def check_same_tree(found: PyTree, wanted: PyTree, what: str) -> None:
-    """Refuse parameters of another network.
-
-    Raises:
-      InputError: names the first parameter that is missing, too many or of another shape.
-    """
-
-    def shapes(tree):
-        leaves = jax.tree_util.tree_leaves_with_path(tree)
-        return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}
-
-    have, want = shapes(found), shapes(wanted)
-    for name in sorted(have.keys() | want.keys()):
-        if have.get(name) != want.get(name):
-            raise InputError(
-                f"{what} are weights of another network: parameter {name} is "
-                f"{have.get(name, 'not there')} there and {want.get(name, 'not wanted')} here."
-            )
 
 
 def with_weights(state: TrainState, params: Params, what: str) -> TrainState:
