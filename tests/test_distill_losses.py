@@ -148,9 +148,17 @@ def guided_map(schedule, ends, moves=True):
 
 
 def guided(schedule):
-    """The velocity of data, guided by the exact law of the null label."""
-    null = exact_denoiser(gaussian([NULL], STD), schedule)
-    return distill.guided_data(schedule, lambda frozen: null, {"label": jnp.asarray(1)})
+    """The velocity of data, guided by the exact laws with the label and without."""
+    given, null = (exact_denoiser(gaussian([mean], STD), schedule) for mean in (MEAN, NULL))
+
+    def unguided(frozen):
+        def denoiser(x, t, cond):
+            is_null = (cond["label"] == 1)[:, None]
+            return Prediction(jnp.where(is_null, null(x, t, None).x0, given(x, t, None).x0))
+
+        return denoiser
+
+    return distill.guided_data(schedule, unguided, {"label": jnp.asarray(1)})
 
 
 GUIDED = {

@@ -107,9 +107,16 @@ def test_stages_are_progressive_distillation_whose_teacher_is_the_student_before
 
 @pytest.mark.parametrize("scale", [1.0, 2.5])
 def test_velocity_of_guided_data(scale):
-    """w v + (1 - w) u(null): u is the exact velocity of a wider law here."""
-    wide = exact_denoiser(gaussian([0.0], 1.0), LINE)
-    velocity = distill.guided_data(LINE, lambda frozen: wide, {"label": jnp.asarray(1)})
+    """v + (w - 1) (u(label) - u(null)): N(0, 1) without the label here, and a point with it."""
+
+    def guesses(frozen):
+        def denoiser(x, t, cond):
+            t, null = t[:, None], (cond["label"] == 1)[:, None]
+            return Prediction(jnp.where(null, (1 - t) * x / ((1 - t) ** 2 + t**2), 1.0))
+
+        return denoiser
+
+    velocity = distill.guided_data(LINE, guesses, {"label": jnp.asarray(1)})
     x0, eps, t = jnp.ones((3, 1)), jnp.full((3, 1), -0.5), jnp.full(3, 0.4)
     x_t = 0.6 * x0 + 0.4 * eps
     cond = {"label": jnp.zeros(3, int), "guidance_scale": jnp.full(3, scale)}

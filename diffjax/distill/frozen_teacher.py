@@ -162,7 +162,7 @@ def guided_data_for(model: Model, base: Model, teacher: FrozenTeacher | None) ->
     Args:
       model: the student, of the base's schedule where there is a teacher.
       base: the model that the teacher is.
-      teacher: who is asked about the null; without one the student itself, whose loss wants
+      teacher: who is asked; without one the student itself, whose loss wants
         `with_itself` and dropped conditions then.
 
     Returns:

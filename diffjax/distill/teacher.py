@@ -88,15 +88,15 @@ def velocity_of_teacher(schedule: Schedule, teacher: Teacher) -> Velocity:
 
 
 def guided_data(schedule: Schedule, unguided: Teacher, null: dict[str, Array]) -> Velocity:
-    """w v + (1 - w) v(x_t | null), v of data: Geng et al. 2025 (MeanFlow), Eq. 19.
+    """v + (w - 1) (v(x_t | cond) - v(x_t | null)), v of data, at w in cond["guidance_scale"].
 
-    In expectation it is the velocity of classifier-free guidance, at the w of each sample in
-    cond["guidance_scale"].
+    In expectation it is the velocity of classifier-free guidance. So is the target of Geng et al.
+    2025 (MeanFlow), Eq. 19, w v + (1 - w) v(x_t | null), whose noise is w times as large.
 
     Args:
       schedule: the noise schedule.
-      unguided: frozen -> the denoiser that is asked about the null, and may read the scale, which
-        is 1 there: a teacher's, or the student's as it is, see `with_itself`.
+      unguided: frozen -> the denoiser of both guesses, which may read the scale, 1 there: a
+        teacher's, or the student's as it is, see `with_itself`. Asked once, with twice the batch.
       null: null value of each condition that is guided.
 
     Returns:
@@ -106,12 +106,14 @@ def guided_data(schedule: Schedule, unguided: Teacher, null: dict[str, Array]) -
 
     def velocity(frozen, x0, eps, x_t, t, cond):
         scale = cond[SCALE]
+        plain = {**cond, SCALE: jnp.ones_like(scale)}
         dropped = {n: jnp.broadcast_to(value, cond[n].shape) for n, value in null.items()}
-        plain = {**cond, **dropped, SCALE: jnp.ones_like(scale)}
-        base = velocity_from_x0(schedule, x_t, t, unguided(frozen)(x_t, t, plain).x0)
-        weight = per_sample(scale, x_t)
+        both = jax.tree.map(lambda *pair: jnp.concatenate(pair), plain, {**plain, **dropped})
+        twice = lambda z: jnp.concatenate([z, z])  # noqa: E731
+        guesses = jnp.split(unguided(frozen)(twice(x_t), twice(t), both).x0, 2)
+        given, without = (velocity_from_x0(schedule, x_t, t, guess) for guess in guesses)
         v = of_data(None, x0, eps, x_t, t, cond)
-        return jax.lax.stop_gradient(weight * v + (1 - weight) * base)
+        return jax.lax.stop_gradient(v + per_sample(scale - 1, v) * (given - without))
 
     return velocity
 
