@@ -54,4 +54,4 @@ def judge():
 
 
 if __name__ == "__main__":
-    main(__doc__, Comparison(ROWS, NUM, judge, pixel=3))
+    main(__doc__, Comparison(ROWS, NUM, judge, range(10), pixel=6))

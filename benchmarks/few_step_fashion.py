@@ -38,4 +38,4 @@ def judge():
 
 
 if __name__ == "__main__":
-    main(__doc__, Comparison(ROWS, NUM, judge, pixel=1, guidance_scale=1.0))
+    main(__doc__, Comparison(ROWS, NUM, judge, range(1, 10, 2), 4, guidance_scale=1.0))

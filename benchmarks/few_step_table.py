@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from diffjax import conditioning, parallel, samplers
 from diffjax.experiment import guided, unguided
@@ -54,13 +54,15 @@ class Comparison(NamedTuple):
       rows: the methods; the first is the teacher.
       num: images of a draw, of labels 0, 1, ... 9, 0, ...
       judge: () -> (images of a draw, 0 to 255 -> ratio of distances, share of agreement).
-      pixel: width of a pixel in the picture, which is then doubled.
+      shown: images of a draw that the picture shows.
+      pixel: width of a pixel in it.
       guidance_scale: of all rows; None for that of each model.
     """
 
     rows: tuple[Row, ...]
     num: int
     judge: Callable[[], Callable]
+    shown: range
     pixel: int
     guidance_scale: float | None = None
 
@@ -149,28 +151,32 @@ def cell(samples, judge):
     return f"{low}-{high}, {np.mean(agree):.1%}" if len(ratios) > 1 else f"{low}, {agree[0]:.1%}"
 
 
-def picture(rows, path, pixel):
-    """Rows of methods, columns of steps; each cell ten images of the same noise."""
-    _, side, across = next(iter(rows[0][1].values()))[0].shape
-    left, top, gap = 150, 16, 12
-    wide, high = 10 * (across + 1) * pixel, side * pixel
-    size = (left + len(STEPS) * (wide + gap), top + len(rows) * (high + 4))
-    sheet = Image.new("L", size, 255)
-    draw = ImageDraw.Draw(sheet)
+def strip(images, pixel):
+    """Images side by side, with white between them."""
+    apart = np.pad(images, ((0, 0), (0, 0), (0, 1)), constant_values=255)
+    image = Image.fromarray(np.concatenate([*apart], axis=1))
+    return image.resize((image.width * pixel, image.height * pixel), Image.Resampling.NEAREST)
+
+
+def picture(rows, path, shown, pixel):
+    """Rows of methods, columns of steps; all cells show images of the same noise."""
+    strips = {
+        (i, j): strip(cells[steps][0, shown], pixel)
+        for i, (_, cells) in enumerate(rows)
+        for j, steps in enumerate(STEPS)
+        if steps in cells
+    }
+    wide, high = next(iter(strips.values())).size
+    left, top, wide, high = 300, 32, wide + 24, high + 8
+    sheet = Image.new("L", (left + len(STEPS) * wide, top + len(rows) * high), 255)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(20)
     for j, steps in enumerate(STEPS):
-        text = f"{steps} step" + "s" * (steps > 1)
-        draw.text((left + j * (wide + gap), 2), text, fill=0)
-    for i, (name, cells) in enumerate(rows):
-        draw.text((4, top + i * (high + 4) + 2), name, fill=0)
-        for j, steps in enumerate(STEPS):
-            if steps in cells:
-                apart = ((0, 0), (0, 0), (0, 1))
-                strip = np.concatenate(
-                    [*np.pad(cells[steps][0, :10], apart, constant_values=255)], 1
-                )
-                image = Image.fromarray(strip).resize((wide, high), Image.Resampling.NEAREST)
-                sheet.paste(image, (left + j * (wide + gap), top + i * (high + 4)))
-    sheet.resize((size[0] * 2, size[1] * 2), Image.Resampling.NEAREST).save(path)
+        draw.text((left + j * wide, 4), f"{steps} step" + "s" * (steps > 1), 0, font)
+    for i, (name, _) in enumerate(rows):
+        draw.text((8, top + (i + 0.5) * high - 16), name, 0, font)
+    for (i, j), image in strips.items():
+        sheet.paste(image, (left + j * wide, top + i * high))
+    sheet.save(path)
 
 
 def arguments_of(doc):
@@ -202,4 +208,4 @@ def main(doc, of):
         steps, cost = load_experiment(workdir).steps, flops_of_step(workdir) / teacher
         print(f"| {row.name} | {steps} | {cost:.1f} | " + " | ".join(text) + " |", flush=True)
     if asked.picture:
-        picture(shown, asked.picture, of.pixel)
+        picture(shown, asked.picture, np.array(of.shown), of.pixel)

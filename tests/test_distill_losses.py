@@ -153,7 +153,7 @@ def test_scm_of_a_teacher():
     assert aux["context"]["iteration"] == 1
 
 
-@pytest.mark.parametrize("network", ["flow", "consistency function"])
+@pytest.mark.parametrize("network", rows("flow", "consistency function"))
 def test_scm_learns_the_flow_while_it_is_held(network):
     """With r = 0 the network of the flow is perfect, and only then; with r = 1 that of its end."""
     flow = exact_denoiser(DATA, CIRCLE)

@@ -60,9 +60,9 @@ def normalised(g: Samples, c: float = 0.1) -> Samples:
     return g / (norm + c)
 
 
-def tangent_warmup(iteration: Scalar, warmup: int, held: int = 0) -> Array:
+def tangent_warmup(iteration: Array, warmup: int, held: int = 0) -> Array:
     """r of an iteration: 0 while it is held, then up to 1 over `warmup` steps; 0 is at once."""
-    since = jnp.asarray(iteration) - held
+    since = iteration - held
     return jnp.clip(since / warmup, 0.0, 1.0) if warmup else jnp.where(since < 0, 0.0, 1.0)
 
 
@@ -122,7 +122,7 @@ def scm(
 
         F, rate = jax.jvp(output, (x_t, t), (dx, jnp.ones_like(t)))
         rate, dx = (value / per_sample(turn, x0) for value in (rate, dx))
-        warm = tangent_warmup(iteration, warmup, held)
+        warm = tangent_warmup(jnp.asarray(iteration), warmup, held)
         g = normalise(tangent(phi, x_t, jax.lax.stop_gradient(F), rate, dx, warm))
         target = jax.lax.stop_gradient(F + g)
         value = jnp.mean(weighting(phi) * squared(F - target))
