@@ -37,8 +37,11 @@ def draws(labels, wanted):
         yield np.concatenate([rng.choice(places[c], n, replace=False) for c, n in counts.items()])
 
 
-def main(paths):
-    """Print a line for each file: agreement and distance, beside those of real images."""
+def measures():
+    """Two functions: (images, labels) -> agreement and distance, and labels -> those of real ones.
+
+    Images are rows of pixels in [0, 1], labels are a tuple.
+    """
     train, train_labels = read("train")
     test, test_labels = read("test")
     pca = PCA(COMPONENTS, svd_solver="covariance_eigh").fit(train)
@@ -55,6 +58,12 @@ def main(paths):
         drawn = [measure(test[i], test_labels[i]) for i in draws(test_labels, np.array(labels))]
         return np.mean(drawn, axis=0)
 
+    return measure, of_real
+
+
+def main(paths):
+    """Print a line for each file: agreement and distance, beside those of real images."""
+    measure, of_real = measures()
     print("| file | samples | agrees | real images agree | Frechet | of real images | ratio |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for path in paths:

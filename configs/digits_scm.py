@@ -17,18 +17,19 @@ from diffjax.run.weights import trained
 
 
 @recipe.flags(
-    train=recipe.defaults(recipe.cosine_adam, steps=1000, lr=1e-3, ema_decay=0.99),
+    train=recipe.defaults(recipe.cosine_adam, steps=500, batch_size=32, lr=7e-4, ema_decay=0.99),
     unet=recipe.unet,
     taught=recipe.defaults(distill.teaching, teacher=None),
 )
-def get_config(train, unet, taught, tangent_warmup: int = 200) -> Experiment:
+def get_config(train, unet, taught, tangent_warmup: int = 200, held: int = 100) -> Experiment:
     """The experiment.
 
     Args:
       tangent_warmup: steps in which the unstable part of the tangent comes in.
+      held: steps before those, in which a teacher's network gets used to new times.
     """
     base = digits_model(module := unet(num_classes=10))
-    predicts = at_steps(predict_v, 50)  # a slope in time that a derivative can pass
+    predicts = at_steps(predict_v, 2)  # times of -1 to 1: a slope that a derivative can pass
     teacher = taught.teacher and distill.frozen_teacher(base, taught.teacher, trained)
     student = distill.student(base, module, predicts, (distill.SCALE,) if teacher else ())
     loss = distill.scm(
@@ -38,6 +39,7 @@ def get_config(train, unet, taught, tangent_warmup: int = 200) -> Experiment:
         weighting.edm_lognormal(base.schedule, -0.4, 1.6),
         teacher and distill.velocity_of_teacher(base.schedule, teacher.denoiser),
         tangent_warmup,
+        held=held,
     )
     loss = distill.at_drawn_scales(loss, taught.scales) if teacher else loss
     return distill.experiment(student, loss, data.digits, train._asdict(), teacher)

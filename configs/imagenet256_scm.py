@@ -34,7 +34,7 @@ def get_config(
       size: side of the latents.
       tangent_warmup: steps in which the unstable part of the tangent comes in; the paper's 10,000.
     """
-    circle, label, predicts = schedules.gvp(), conditioning.label(CLASSES), at_steps(predict_v, 50)
+    circle, label, predicts = schedules.gvp(), conditioning.label(CLASSES), at_steps(predict_v, 2)
     module, shape = dit(num_classes=CLASSES, learn_sigma=False), (size, size, 4)
     base = recipe.gaussian_model(module, circle, predicts, shape, (label,), media.arrays)
     student = distill.student(base, module, predicts, ())

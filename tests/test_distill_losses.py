@@ -236,6 +236,27 @@ def test_scm_of_a_teacher():
     assert aux["context"]["iteration"] == 1
 
 
+@pytest.mark.parametrize("network", rows("flow", "consistency function"))
+def test_scm_learns_the_flow_while_it_is_held(network):
+    """With r = 0 the network of the flow is perfect, and only then; with r = 1 that of its end."""
+    flow = exact_denoiser(DATA, CIRCLE)
+    ends = network_at(CIRCLE, predict_v, False)
+    known = network_of(flow, CIRCLE, predict_v) if network == "flow" else ends
+    velocity = distill.velocity_of_teacher(CIRCLE, lambda frozen: flow)
+    given = (known, CIRCLE, predict_v, weighting.uniform(CIRCLE), velocity)
+    loss = distill.scm(*given, warmup=4, held=3)
+    batch = {"x": draw(jax.random.key(0), DATA, 64)}
+
+    @jax.jit
+    def value(iteration):
+        return loss(EXACT, jax.random.key(1), batch, frozen={}, iteration=iteration)[0]
+
+    values = np.array([value(iteration) for iteration in (0, 3, 4, 6, 7, 100)])
+    perfect = np.array([1, 1, 0, 0, 0, 0] if network == "flow" else [0, 0, 0, 0, 1, 1], bool)
+    np.testing.assert_allclose(values[perfect], 0, atol=1e-12)
+    assert (values[~perfect] > 1e-4).all(), values
+
+
 # Biased by a step: the gradient falls with the step, at the exact map alone.
 
 

@@ -60,6 +60,12 @@ def normalised(g: Samples, c: float = 0.1) -> Samples:
     return g / (norm + c)
 
 
+def tangent_warmup(iteration: Array, warmup: int, held: int = 0) -> Array:
+    """r of an iteration: 0 while it is held, then up to 1 over `warmup` steps; 0 is at once."""
+    since = iteration - held
+    return jnp.clip(since / warmup, 0.0, 1.0) if warmup else jnp.where(since < 0, 0.0, 1.0)
+
+
 def scm(
     network: Network,
     schedule: Schedule,
@@ -69,6 +75,7 @@ def scm(
     warmup: int = 10_000,
     normalise: Callable[[Array], Array] = normalised,
     weighting: Callable[[PerSample], PerSample] = jnp.ones_like,
+    held: int = 0,
 ) -> LossFn:
     """|F - sg(F + g)|^2, sCT from data and sCD from a teacher: Lu & Song 2025, Eq. 8, Algorithm 1.
 
@@ -85,6 +92,8 @@ def scm(
       warmup: steps over which r grows from 0 to 1; 0 is r = 1 at once.
       normalise: of the tangent.
       weighting: phi -> weight (B,).
+      held: steps before those, with r = 0, where the network learns the velocity alone. A trained
+        network needs some to get used to another c_noise than it was trained with.
 
     Returns:
       A `LossFn` whose context has `iteration`, the training steps taken; `frozen` is passed on to
@@ -113,7 +122,7 @@ def scm(
 
         F, rate = jax.jvp(output, (x_t, t), (dx, jnp.ones_like(t)))
         rate, dx = (value / per_sample(turn, x0) for value in (rate, dx))
-        warm = 1.0 if warmup == 0 else jnp.minimum(jnp.asarray(iteration) / warmup, 1)
+        warm = tangent_warmup(jnp.asarray(iteration), warmup, held)
         g = normalise(tangent(phi, x_t, jax.lax.stop_gradient(F), rate, dx, warm))
         target = jax.lax.stop_gradient(F + g)
         value = jnp.mean(weighting(phi) * squared(F - target))
