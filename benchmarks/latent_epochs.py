@@ -21,7 +21,7 @@ import numpy as np
 import optax
 
 from diffjax import data, losses, schedules, weighting
-from diffjax.latents import cache, sample_posterior
+from diffjax.latents import LatentScale, cache, sample_posterior
 from diffjax.latents.cached import cached, drawn, read_scale
 from diffjax.models import dit_b_2, dit_l_2, dit_s_2, dit_xl_2, kl_f8, network
 from diffjax.parameterization import predict_v
@@ -131,8 +131,8 @@ def spent(function):
     return [t() - b for t, b in zip(CLOCKS, began, strict=True)]
 
 
-def epochs(batch=4, turns=2):
-    """Print what an epoch takes from the cache and with the encoder within, in turns."""
+def ways(batch):
+    """name -> function that runs an epoch; the cache is written by `the cache written, once`."""
     init, encode = encoder()
     weights, encode = jax.jit(init)(jax.random.key(0)), jax.jit(encode)
     encode(weights, jnp.zeros((batch, *PICTURE)))
@@ -141,23 +141,17 @@ def epochs(batch=4, turns=2):
     step = jax.jit(make_train_step(loss, adam), donate_argnums=0)
     state = init_state(jax.jit(init)(jax.random.key(1)), adam)
     state, _ = step(state, jax.random.key(2), {"x": jnp.zeros((batch, *LATENTS))})
+    latents, scale = None, None
 
-    with tempfile.TemporaryDirectory() as folder:
-        latents, folder = None, Path(folder)
-
-        def write():
-            nonlocal latents
-            latents = kept(lambda x: encode(weights, x), source, folder, batch)
-
-        rows = {"the cache written, once": [spent(write)]}
-        factor, shift = (jnp.array(a) for a in read_scale(folder))
+    def write():
+        nonlocal latents, scale
+        with tempfile.TemporaryDirectory() as folder:
+            latents = kept(lambda x: encode(weights, x), source, Path(folder), batch)
+            scale = LatentScale(*map(jnp.array, read_scale(folder)))
 
     @jax.jit
-    def scaled(key, mean, logvar):
-        return (sample_posterior(key, mean, logvar) - shift) * factor
-
-    def within(x):
-        return scaled(jax.random.key(3), *encode(weights, x))
+    def scaled(key, moments, scale):
+        return (sample_posterior(key, *moments) - scale.shift) * scale.factor
 
     def epoch(source, augment, latents_of):
         nonlocal state
@@ -166,19 +160,29 @@ def epochs(batch=4, turns=2):
             state, metrics = step(state, jax.random.key(2), {"x": latents_of(b["x"])})
         return metrics
 
-    ways = {
-        "from the cache": (latents, (drawn,), jnp.asarray),
-        "encoded within": (source, (), within),
+    def within(x):
+        return scaled(jax.random.key(3), encode(weights, x), scale)
+
+    return {
+        "the cache written, once": write,
+        "from the cache": lambda: epoch(latents, (drawn,), jnp.asarray),
+        "encoded within": lambda: epoch(source, (), within),
     }
+
+
+def epochs(batch=4, turns=2):
+    """Print what an epoch takes from the cache and with the encoder within, in turns."""
+    (first, write), *others = ways(batch).items()
+    rows = {first: [spent(write)]}
     for _ in range(turns):
-        for name, way in ways.items():
-            rows.setdefault(name, []).append(spent(lambda way=way: epoch(*way)))
+        for name, epoch in others:
+            rows.setdefault(name, []).append(spent(epoch))
     print("\n| an epoch of 8 photos, DiT-S/2 | CPU s | s |\n|---|---:|---:|")
     for name, values in rows.items():
         print(f"| {name} | " + " | ".join(f"{v:.1f}" for v in np.median(values, 0)) + " |")
     ratios = np.divide(rows["encoded within"], rows["from the cache"])
-    print("\nratios of CPU s, s:", *(f"{low:.1f} to {high:.1f}" for low, high in
-                                     zip(ratios.min(0), ratios.max(0), strict=True)))  # fmt: skip
+    low, high = ratios.min(0), ratios.max(0)
+    print(f"\nratios: CPU s {low[0]:.1f} to {high[0]:.1f}, s {low[1]:.1f} to {high[1]:.1f}")
 
 
 if __name__ == "__main__":
