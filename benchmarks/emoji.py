@@ -155,7 +155,7 @@ def use_of_codes(latents, codebook):
 
     if codebook is None:
         return "| - | - |"
-    counts = np.bincount(np.asarray(nearest_codes(latents, codebook)).ravel())
+    counts = np.bincount(np.asarray(nearest_codes(latents, unit(codebook))).ravel())
     shares = counts[counts > 0] / counts.sum()
     perplexity = np.exp(-(shares * np.log(shares)).sum())
     return f"| {len(shares):,} of {len(codebook):,} | {perplexity:.0f} |"

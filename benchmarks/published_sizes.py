@@ -18,6 +18,8 @@ from diffjax import conditioning, losses, recipe, schedules, weighting
 from diffjax.errors import InputError
 from diffjax.experiment import Experiment, Model
 from diffjax.models import network
+from diffjax.models.unet import with_attention
+from diffjax.models.unet_attention import scanned
 from diffjax.parameterization import at_steps, make_denoiser, predict_eps, predict_velocity
 from diffjax.pretrained.flux_latents import packed
 from diffjax.pretrained.load import architecture_of
@@ -72,6 +74,7 @@ def sdxl():
     """(module, network, parameterization, schedule, shape of x, condition)."""
     module = architecture_of(SDXL).module
     module = module.clone(style=module.style._replace(dtype=jnp.bfloat16), remat=True)
+    module = with_attention(module, scanned)
     schedule = schedules.from_betas(schedules.scaled_linear_betas(1000))
     condition = given(tokens=(77, 2048), vector=(2816,))
     return module, network(module), at_steps(predict_eps, 1000), schedule, (128, 128, 4), condition
@@ -86,7 +89,7 @@ def flux():
 
 
 def init(config, module, key):
-    """The parameters of a module of a published configuration."""
+    """The parameters of a module of a published configuration, SDXL's transformers stacked."""
     like = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), architecture_of(config).inputs)
     return module.init(key, *like)["params"]
 

@@ -124,7 +124,7 @@ def text(
     """
 
     def flags(num: int, **given: str):
-        return tokenize([given[name]] * num)
+        return tokenize([given.get(name, "")] * num)
 
     null = {key: np.asarray(value)[0] for key, value in tokenize([""]).items()}
     flags = _with_flag(flags, name, str, "", "text that every sample is for.")

@@ -239,6 +239,25 @@ def test_codes_decode_to_themselves_and_train():
     assert float(jnp.abs(at_z).max()) > 1e-3
 
 
+def test_codes_on_the_sphere_are_directions():
+    """z, codes and their loss are the same however long the rows of the table and z are."""
+    module = VQModel(nn.Dense(2), nn.Dense(1), 2, codes=5, code_dim=3, on_sphere=True)
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 4, 4, 1)), jnp.float32)
+    params = dict(module.init(jax.random.key(1), x)["params"])
+    z = module.apply({"params": params}, x, method="encode")
+    np.testing.assert_allclose(jnp.linalg.norm(z, axis=-1), 1, rtol=1e-5)
+    longer = {**params, "codebook": params["codebook"] * jnp.array([[2.0], [3], [4], [5], [6]])}
+    longer["to_codes"] = jax.tree.map(lambda w: 7 * w, params["to_codes"])
+    one, other = (module.apply({"params": p}, x) for p in (params, longer))
+    chex.assert_trees_all_close(one, other, atol=1e-6)
+    codes = module.apply({"params": params}, z, method="quantize")
+    rows = np.asarray(params["codebook"])
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    near = np.linalg.norm(np.asarray(z)[..., None, :] - rows, axis=-1).argmin(-1)
+    np.testing.assert_allclose(codes, rows[near], atol=1e-5)
+    np.testing.assert_array_equal(one[1], near)
+
+
 def test_shapes_of_the_plain_vae_and_of_patches():
     vae = VAE((4, 4, 1), latent=3, hidden=(8,))
     of = functools.partial(jax.eval_shape, vae.init_with_output, jax.random.key(0))

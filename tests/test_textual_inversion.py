@@ -71,3 +71,10 @@ def test_with_word_changes_one_row():
     new = with_word(ENCODER, 5, jnp.ones(4))["word_embeddings"]["embedding"]
     changed = np.any(np.asarray(new) != TABLE, axis=1)
     assert [*np.flatnonzero(changed)] == [5]
+
+
+def test_a_draw_without_a_prompt_asks_for_nothing():
+    flags = of_word(WORDS, 3).flags
+    for name, found in flags(2).items():
+        np.testing.assert_array_equal(found, tokens(["", ""])[name])
+    np.testing.assert_array_equal(flags(2, prompt="15")["ids"], tokens(["15", "15"])["ids"])

@@ -15,6 +15,8 @@ from tiny import check_forms
 from diffjax import models
 from diffjax.errors import InputError
 from diffjax.models import layers, resnet, unet_presets
+from diffjax.models.unet import with_attention
+from diffjax.models.unet_attention import scanned
 from diffjax.pretrained.naming import count
 
 LABEL = {"label": ((), jnp.int32)}
@@ -176,6 +178,26 @@ def test_runs_of_equal_layers_in_a_scan_change_no_value(remat):
 
 
 @pytest.mark.exhaustive
+def test_transformer_blocks_in_a_scan_change_no_value():
+    """Within layers that are recomputed."""
+    module = models.latent_unet(8, (1, 1), 1, (1,), heads=2, depth=3)
+    module = module.clone(style=module.style._replace(groups=4))
+    params = drawn(module, X, T, READER_COND)
+    form = with_attention(module.clone(remat=True), scanned)
+    shapes = jax.eval_shape(form.init, jax.random.key(0), X, T, READER_COND)["params"]
+    assert shapes["middle_0"]["attention"]["block_0_to_2"]["ff_in"]["kernel"].shape == (3, 8, 64)
+    stacked = models.stack_blocks(params, shapes)
+
+    def gradient(module):
+        net = models.network(module)
+        return jax.jit(jax.grad(lambda p: (net(p, X, T, READER_COND, None) ** 2).sum()))
+
+    slope = models.stack_blocks(gradient(module)(params), shapes)
+    chex.assert_trees_all_close(gradient(form)(stacked), slope, rtol=1e-3, atol=1e-4)
+    chex.assert_trees_all_equal(models.unstack_blocks(stacked), params)
+
+
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "rule",
     [models.skip_tuning(jnp.linspace(0.6, 0.9, 4)), models.free_u((1.4,), (0.8,))],
@@ -185,13 +207,13 @@ def test_rules_for_skips_act_within_a_scan(rule):
     module = models.latent_unet(8, (1,), 3, (), heads=2)
     module = module.clone(style=module.style._replace(groups=4))
     params = drawn(module, X, T, READER_COND)
-    scanned = module.clone(scan_blocks=True)
-    shapes = jax.eval_shape(scanned.init, jax.random.key(0), X, T, READER_COND)["params"]
+    other = module.clone(scan_blocks=True)
+    shapes = jax.eval_shape(other.init, jax.random.key(0), X, T, READER_COND)["params"]
     run = lambda module, params: jax.jit(models.network(module, skip=rule))(  # noqa: E731
         params, X, T, READER_COND, None
     )
     y = run(module, params)
-    np.testing.assert_allclose(run(scanned, models.stack_blocks(params, shapes)), y, atol=1e-5)
+    np.testing.assert_allclose(run(other, models.stack_blocks(params, shapes)), y, atol=1e-5)
     assert jnp.abs(y - models.network(module)(params, X, T, READER_COND, None)).max() > 1e-3
 
 

@@ -87,7 +87,8 @@ class UNet(nn.Module):
         where an odd size was halved. `nearest_to` takes images of any size. None doubles exactly
         and takes multiples of 2^(levels - 1).
       remat: recompute a layer's inside in the backward pass, for less memory.
-      scan_blocks: compile one layer for each run of equal ones; see `stack_blocks`.
+      scan_blocks: compile one layer for each run of equal ones; see `stack_blocks`. Transformers of
+        many blocks are compiled once by `with_attention(unet, scanned)`.
     """
 
     channels: int
@@ -267,6 +268,24 @@ def stages_up(
 
     pairs = zip(levels, [*levels[1:], None], strict=True)
     return [stage(i, *pair) for i, pair in enumerate(pairs)][::-1]
+
+
+def with_attention(module: UNet, change: Callable[[Attend], Attend]) -> UNet:
+    """A U-Net of which whatever attends is made by another constructor.
+
+    Args:
+      module: the U-Net.
+      change: constructor -> constructor; it is not asked where nothing attends.
+    """
+
+    def changed(attend):
+        return None if attend is None else change(attend)
+
+    def levels(way: tuple[Level, ...]):
+        return tuple(level._replace(attend=changed(level.attend)) for level in way)
+
+    middle = module.middle and tuple(changed(attend) for attend in module.middle)
+    return module.clone(down=levels(module.down), up=levels(module.up), middle=middle)
 
 
 def joined(rule: SkipRule | None) -> Callable[[Array, Array, int, int], Array]:

@@ -1,6 +1,7 @@
 """What a U-Net's levels attend with: self-attention, or a transformer that reads tokens."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from flax import linen as nn
 from diffjax.errors import InputError
 from diffjax.models.layers import Dtype, GroupNorm, attention, full
 from diffjax.models.resnet import Style
+from diffjax.models.stacking import repeat
 from diffjax.types import Array
 
 
@@ -177,6 +179,7 @@ class SpatialTransformer(nn.Module):
       depth: number of blocks.
       reads_first: see `TransformerBlock`.
       images: see `TransformerBlock`.
+      scan: compile one block for all; see `stack_blocks`.
     """
 
     style: Style
@@ -184,6 +187,7 @@ class SpatialTransformer(nn.Module):
     depth: int = 1
     reads_first: bool = False
     images: bool = False
+    scan: bool = False
 
     @nn.compact
     def __call__(self, x, context):
@@ -193,9 +197,15 @@ class SpatialTransformer(nn.Module):
         dtype = self.style.dtype
         h = GroupNorm(self.style.groups, 1e-6, name="norm")(x).reshape(b, height * width, c)
         h = nn.Dense(c, dtype=dtype, name="project_in")(h)
-        for i in range(self.depth):
-            options = (self.reads_first, self.images)
-            h = TransformerBlock(self.heads, dtype, *options, name=f"block_{i}")(h, context)
+        make = partial(TransformerBlock, self.heads, dtype, self.reads_first, self.images)
+        step = lambda block, h, _: (block(h, context), None)  # noqa: E731
+        h, _ = repeat(make, step, h, self.depth, scan=self.scan and self.depth > 1)
         zeros = nn.initializers.zeros
         h = nn.Dense(c, dtype=dtype, kernel_init=zeros, name="project_out")(h)
         return x + h.reshape(x.shape)
+
+
+def scanned(attend: Attend) -> Attend:
+    """A transformer's constructor with `scan`; any other as it is."""
+    is_transformer = getattr(attend, "func", attend) is SpatialTransformer
+    return partial(attend, scan=True) if is_transformer else attend

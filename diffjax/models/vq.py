@@ -8,6 +8,11 @@ from diffjax.latents import nearest_codes, straight_through
 from diffjax.types import Array
 
 
+def unit(z: Array) -> Array:
+    """z / |z|, by vectors of the last axis."""
+    return z * jax.lax.rsqrt(jnp.sum(z**2, axis=-1, keepdims=True) + 1e-12)
+
+
 def uniform_codes(key, shape, dtype=jnp.float32):
     """Codes uniform in +-1/K, so that they begin closer to each other than to the encoder's z."""
     return jax.random.uniform(key, shape, dtype, -1 / shape[0], 1 / shape[0])
@@ -22,6 +27,8 @@ class VQModel(nn.Module):
       latent_channels: what the decoder is given.
       codes: rows of the codebook.
       code_dim: their width; None for `latent_channels`.
+      on_sphere: whether z and codes are divided by their length (Yu et al. 2022, section 3.2), so
+        that z cannot leave the codes behind; the codes then begin all over the sphere.
     """
 
     encoder: nn.Module
@@ -29,12 +36,18 @@ class VQModel(nn.Module):
     latent_channels: int = 3
     codes: int = 8192
     code_dim: int | None = None
+    on_sphere: bool = False
 
     def setup(self):
         dim = self.code_dim or self.latent_channels
         self.to_codes = nn.Dense(dim)
         self.from_codes = nn.Dense(self.latent_channels)
-        self.codebook = self.param("codebook", uniform_codes, (self.codes, dim))
+        begin = nn.initializers.normal(1.0) if self.on_sphere else uniform_codes
+        self.codebook = self.scaled(self.param("codebook", begin, (self.codes, dim)))
+
+    def scaled(self, z: Array) -> Array:
+        """z, or z / |z|."""
+        return unit(z) if self.on_sphere else z
 
     def __call__(self, x: Array) -> tuple[Array, Array]:
         """x (B, H, W, C) -> (reconstruction, indices (B, h, w))."""
@@ -43,7 +56,7 @@ class VQModel(nn.Module):
 
     def encode(self, x: Array) -> Array:
         """x (B, H, W, C) in [-1, 1] -> z (B, h, w, code_dim), before it is quantised."""
-        return self.to_codes(self.encoder(x))
+        return self.scaled(self.to_codes(self.encoder(x)))
 
     def quantize(self, z: Array) -> Array:
         """The nearest code of each vector; its gradient goes to the codebook."""

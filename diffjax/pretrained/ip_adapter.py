@@ -13,7 +13,7 @@ from diffjax.errors import InputError
 from diffjax.models import UNet
 from diffjax.models import network as as_network
 from diffjax.models.ip_adapter import ImageTokens, Resampler
-from diffjax.models.unet import Level
+from diffjax.models.unet import with_attention
 from diffjax.models.unet_attention import SpatialTransformer
 from diffjax.pretrained.architecture import (
     Architecture,
@@ -114,11 +114,7 @@ def reading_images(module: UNet) -> UNet:
     def reading(attend):
         return partial(attend, images=True) if kind(attend) is SpatialTransformer else attend
 
-    def levels(way: tuple[Level, ...]):
-        return tuple(level._replace(attend=reading(level.attend)) for level in way)
-
-    middle = module.middle and tuple(reading(attend) for attend in module.middle)
-    return module.clone(down=levels(module.down), up=levels(module.up), middle=middle)
+    return with_attention(module, reading)
 
 
 def numbered_names(module: UNet, c: dict[str, Any]) -> Names:

@@ -59,7 +59,7 @@ def autoencoder(
     Its distance is the sum of absolute differences at three resolutions.
 
     Args:
-      kind: Gaussian latents (kl), or codes of a codebook (vq).
+      kind: Gaussian latents (kl), or codes of a codebook on the unit sphere (vq).
       channels: width of each level, the finest first; each next one has half the resolution.
       blocks: residual blocks per level of the encoder; the decoder has one more.
       patch: side of the square of pixels that the networks see as one.
@@ -79,7 +79,7 @@ def autoencoder(
         if kind == "kl":
             module = AutoencoderKL(*nets, latent_channels)
         else:
-            module = VQModel(*nets, latent_channels, codes)
+            module = VQModel(*nets, latent_channels, codes, on_sphere=True)
         return trainable(module, shape, patch, kl_weight, adversarial, adversarial_start)
 
     return make

@@ -46,13 +46,13 @@ def lock_workdir(workdir: Path) -> Iterator[None]:
         yield
 
 
-def read_record(workdir: Path) -> dict[str, Any] | None:
+def read_record(workdir: str | Path) -> dict[str, Any] | None:
     """What config.json says; None where there is none.
 
     Raises:
       InputError: it is damaged.
     """
-    path = workdir / RECORD
+    path = Path(workdir) / RECORD
     if not path.is_file():
         return None
     try:
