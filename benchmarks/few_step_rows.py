@@ -153,7 +153,9 @@ def methods(one, two, evaluations):
         ),
         "IMM": Method(
             distill.inductive_moment_matching(
-                *(two, COSINE, V, weighting.uniform(COSINE), snr), group=16
+                *(two, COSINE, V, weighting.uniform(COSINE), weighting.unit, 64),
+                earlier=lambda t: 0.9 * t,
+                width=0.2,
             ),
             4,
             COSINE,

@@ -73,6 +73,7 @@ def inductive_moment_matching(
     group: int = 4,
     earlier: Callable[[Array], Array] | None = None,
     velocity: Velocity | None = None,
+    width: float = 1.0,
 ) -> LossFn:
     """IMM: the law of jumps from t to s against that of jumps from a little earlier.
 
@@ -89,6 +90,7 @@ def inductive_moment_matching(
       earlier: t -> r; default `a_little_earlier(schedule)`.
       velocity: from x_t to x_r; default that of the data, or `guided_data`, with which the law of
         x_r is right to first order in t - r.
+      width: of the kernel, times that one; less reaches further, which few dimensions want.
 
     Returns:
       A `LossFn`; `frozen` is passed on to the velocity.
@@ -125,9 +127,9 @@ def inductive_moment_matching(
         factor = (schedule.alpha(s) - ratio * schedule.alpha(t)) * parameterization(
             schedule, t
         ).c_out
-        width = 1 / jnp.maximum(jnp.abs(factor), 1e-6)
+        widths = width / jnp.maximum(jnp.abs(factor), 1e-6)
         groups = [a.reshape(-1, group, a[0].size) for a in (student, target)]
-        discrepancy = laplace_discrepancy(*groups, width[::group])
+        discrepancy = laplace_discrepancy(*groups, widths[::group])
         return jnp.mean(weighting(logsnr(schedule, t[::group])) * discrepancy), {}
 
     return loss
