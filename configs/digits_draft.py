@@ -35,11 +35,11 @@ def rewarded(loss_of, train, unet, taught) -> Experiment:
 
 
 @recipe.flags(**FLAGS)
-def get_config(train, unet, taught, last: int = 3) -> Experiment:
+def get_config(train, unet, taught, beta: float = 0.02, last: int = 3) -> Experiment:
     """The experiment.
 
     Args:
+      beta: price of the divergence from the teacher; with less the reward is all.
       last: steps of the sampler that the reward is differentiated through.
     """
-    loss_of = lambda *given: distill.draft(*given, reward, beta=1e-3, last=last)  # noqa: E731
-    return rewarded(loss_of, train, unet, taught)
+    return rewarded(lambda *given: distill.draft(*given, reward, beta, last), train, unet, taught)
