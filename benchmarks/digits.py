@@ -29,14 +29,25 @@ def halves(images, draws=20):
     return np.mean([distance(images[o[:half]], images[o[half:]]) for o in orders])
 
 
+def judge():
+    """(images of 0 to 255, labels) -> agreement and distance; and the distance between halves."""
+    real = load_digits()
+    reader = SVC(gamma=0.001).fit(real.data, real.target)
+
+    def measure(images, labels):
+        pixels = images / 255 * 16
+        agree = np.mean(reader.predict(pixels.reshape(len(pixels), -1)) == labels)
+        return agree, distance(pixels, real.images)
+
+    return measure, halves(real.images)
+
+
 def main(path):
     """Print both numbers."""
-    real = load_digits()
     with np.load(path) as file:
-        samples, labels = file["samples"][..., 0] / 255 * 16, file["labels"]
-    judge = SVC(gamma=0.001).fit(real.data, real.target)
-    agree = np.mean(judge.predict(samples.reshape(len(samples), -1)) == labels)
-    ours, reference = distance(samples, real.images), halves(real.images)
+        samples, labels = file["samples"][..., 0], file["labels"]
+    measure, reference = judge()
+    agree, ours = measure(samples, labels)
     print(f"samples                              {len(samples)}")
     print(f"classifier agrees with the label     {agree:.1%}")
     print(f"Frechet distance to the real digits  {ours:.2f}")

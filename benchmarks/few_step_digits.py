@@ -9,10 +9,8 @@ folder digits_tuned is a copy of digits on which `python -m diffjax.tune` was ru
 """
 
 import numpy as np
-from digits import distance, halves
+from digits import judge
 from few_step_table import STEPS, Comparison, Row, main
-from sklearn.datasets import load_digits
-from sklearn.svm import SVC
 
 NUM = 500
 
@@ -39,19 +37,17 @@ ROWS = (
 )
 
 
-def judge():
+def ratios():
     """Images of a draw -> ratio of distances, and share of agreement."""
-    real = load_digits()
-    reader, reference = SVC(gamma=0.001).fit(real.data, real.target), halves(real.images)
+    measure, reference = judge()
     labels = np.arange(NUM) % 10
 
-    def measure(images):
-        pixels = images / 255 * 16
-        agree = np.mean(reader.predict(pixels.reshape(NUM, -1)) == labels)
-        return distance(pixels, real.images) / reference, agree
+    def ratio(images):
+        agree, distance = measure(images, labels)
+        return distance / reference, agree
 
-    return measure
+    return ratio
 
 
 if __name__ == "__main__":
-    main(__doc__, Comparison(ROWS, NUM, judge, range(10), pixel=6))
+    main(__doc__, Comparison(ROWS, NUM, ratios, range(10), pixel=6))

@@ -7,7 +7,7 @@ of a step, in steps of the teacher's own training, counted in multiplications.
 
 import argparse
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -131,6 +131,7 @@ def draws(of, row, workdir, asked, number):
     return found
 
 
+@cache
 def flops_of_step(workdir):
     """Multiplications of one training step."""
     experiment = load_experiment(workdir)

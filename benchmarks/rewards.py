@@ -13,10 +13,9 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from digits import distance, halves
+from digits import judge
+from few_step_table import strip
 from PIL import Image
-from sklearn.datasets import load_digits
-from sklearn.svm import SVC
 
 
 def reward(x0):
@@ -30,27 +29,19 @@ def main():
     parser.add_argument("files", type=Path, nargs="+", help="what sample.py wrote")
     parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()
-    real, strips = load_digits(), []
-    judge, reference = SVC(gamma=0.001).fit(real.data, real.target), halves(real.images)
+    (measure, reference), strips = judge(), []
     print("| draws of | reward | read as their label | Frechet ratio |\n|---|---:|---:|---:|")
     for path in arguments.files:
         with np.load(path) as file:
             images, labels = file["samples"], file["labels"]
         rewards = reward(images / 127.5 - 1)
-        pixels = images[..., 0] / 255 * 16
-        agree = np.mean(judge.predict(pixels.reshape(len(pixels), -1)) == labels)
-        error, ratio = (
-            rewards.std() / np.sqrt(len(rewards)),
-            distance(pixels[..., None], real.images) / reference,
-        )
+        agree, distance = measure(images[..., 0], labels)
+        error, ratio = rewards.std() / np.sqrt(len(rewards)), distance / reference
         print(f"| {path.stem} | {rewards.mean():.3f} ± {error:.3f} | {agree:.1%} | {ratio:.2f} |")
-        padded = np.pad(images[:20, ..., 0], ((0, 0), (0, 2), (0, 2)), constant_values=128)
-        strips.append(np.concatenate([*padded], axis=1))
+        shown = np.asarray(strip(images[:20, ..., 0], 5))
+        strips.append(np.pad(shown, ((0, 8), (0, 0)), constant_values=255))
     if arguments.picture:
-        sheet = Image.fromarray(np.concatenate(strips))
-        sheet.resize((sheet.width * 4, sheet.height * 4), Image.Resampling.NEAREST).save(
-            arguments.picture
-        )
+        Image.fromarray(np.concatenate(strips)).save(arguments.picture)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,12 @@
 The reward is that of configs/digits_draft.py. docs/few_step.md has the figures.
 """
 
-from digits_draft import FLAGS, reward, rewarded
+from digits_draft import FLAGS, TRAIN, reward, rewarded
 
 from diffjax import distill, recipe
 from diffjax.experiment import Experiment
 
-SMALL = recipe.defaults(recipe.cosine_adam, steps=150, batch_size=8, lr=2e-4, ema_decay=0.95)
+SMALL = recipe.defaults(TRAIN, batch_size=8)
 
 
 @recipe.flags(**{**FLAGS, "train": SMALL})

@@ -9,7 +9,7 @@ import numpy as np
 from diffjax.distill.consistency import boundary_denoiser
 from diffjax.distill.distance import pseudo_huber, squared
 from diffjax.distill.flow_map import jump
-from diffjax.distill.teacher import Velocity, noised_towards, velocity_of_data
+from diffjax.distill.teacher import Velocity, noised_towards
 from diffjax.losses import split_batch
 from diffjax.parameterization import make_denoiser
 from diffjax.types import (
@@ -163,7 +163,7 @@ def consistency_training(
       is passed on to the velocity.
     """
     distance = pseudo_huber() if distance is None else distance
-    noised = noised_towards(schedule, velocity or velocity_of_data(schedule))
+    noised = noised_towards(schedule, velocity)
 
     def loss(params, key, batch, *, frozen=None, iteration=0, **context):
         x0, cond = split_batch(batch)
@@ -217,7 +217,7 @@ def easy_consistency(
       A `LossFn` whose context has `iteration`, the training steps taken; it begins at 0. `frozen`
       is passed on to the velocity.
     """
-    noised = noised_towards(schedule, velocity or velocity_of_data(schedule))
+    noised = noised_towards(schedule, velocity)
 
     def loss(params, key, batch, *, frozen=None, iteration=0, **context):
         x0, cond = split_batch(batch)

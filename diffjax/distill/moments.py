@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from diffjax.distill.flow_map import flow_map, jump, two_time_denoiser
-from diffjax.distill.teacher import Velocity, draw_intervals, noised_towards, velocity_of_data
+from diffjax.distill.teacher import Velocity, draw_intervals, noised_towards
 from diffjax.errors import InputError
 from diffjax.losses import split_batch
 from diffjax.schedules import logsnr
@@ -99,7 +99,7 @@ def inductive_moment_matching(
       InputError: when called with a batch that the group does not divide.
     """
     earlier = earlier or a_little_earlier(schedule)
-    noised = noised_towards(schedule, velocity or velocity_of_data(schedule))
+    noised = noised_towards(schedule, velocity)
 
     def loss(params, key, batch, *, frozen=None, **context):
         x0, cond = split_batch(batch)

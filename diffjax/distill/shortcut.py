@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from diffjax.distill.distance import squared
 from diffjax.distill.flow_map import Interval, jump, two_time_denoiser, x0_of_jump
-from diffjax.distill.teacher import Velocity, noised_towards, velocity_of_data
+from diffjax.distill.teacher import Velocity, noised_towards
 from diffjax.errors import InputError
 from diffjax.losses import split_batch
 from diffjax.schedules import logsnr
@@ -79,7 +79,7 @@ def shortcut(
     """
     if steps < 2 or steps & (steps - 1):
         raise InputError(f"steps of a shortcut model must be 2, 4, 8, ...; got {steps}.")
-    noised = noised_towards(schedule, velocity or velocity_of_data(schedule))
+    noised = noised_towards(schedule, velocity)
     levels = steps.bit_length() - 1  # lengths 2^1 .. 2^levels, in units of t_max/steps
 
     def draw(key, batch):

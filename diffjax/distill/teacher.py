@@ -128,18 +128,20 @@ def with_itself(loss: LossFn) -> LossFn:
     return asked
 
 
-def noised_towards(schedule: Schedule, velocity: Velocity):
+def noised_towards(schedule: Schedule, velocity: Velocity | None = None):
     """(frozen, x0, t, eps, cond) -> x_t, and the x0 that the velocity there leads to.
 
-    That is x0 itself for `velocity_of_data`, so that `jump` from x_t to s keeps its noise.
+    That is x0 itself for the velocity of the data, so that `jump` from x_t to s keeps its noise.
 
     Args:
       schedule: the noise schedule.
-      velocity: what the flow follows from x_t.
+      velocity: what the flow follows from x_t; default `velocity_of_data`.
 
     Returns:
       A function of a batch, t (B,) with sigma(t) > 0.
     """
+
+    velocity = velocity_of_data(schedule) if velocity is None else velocity
 
     def drawn(frozen, x0, t, eps, cond):
         x_t = q_sample(schedule, x0, t, eps)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -207,5 +207,9 @@ class SpatialTransformer(nn.Module):
 
 def scanned(attend: Attend) -> Attend:
     """A transformer's constructor with `scan`; any other as it is."""
-    is_transformer = getattr(attend, "func", attend) is SpatialTransformer
-    return partial(attend, scan=True) if is_transformer else attend
+    return partial(attend, scan=True) if kind(attend) is SpatialTransformer else attend
+
+
+def kind(constructor: Any) -> Any:
+    """What a `partial` is of, or the constructor itself."""
+    return getattr(constructor, "func", constructor)

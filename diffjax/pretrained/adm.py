@@ -24,7 +24,7 @@ from diffjax.models.resnet import (
     residual_down,
     residual_up,
 )
-from diffjax.models.unet_attention import PixelAttention
+from diffjax.models.unet_attention import PixelAttention, kind
 from diffjax.models.unet_presets import both_ways, levels
 from diffjax.pretrained.architecture import (
     Architecture,
@@ -51,7 +51,6 @@ from diffjax.pretrained.unet_names import (
     conv_names,
     dense_names,
     kernel_names,
-    kind,
     layers_names,
     merged,
     scale_names,

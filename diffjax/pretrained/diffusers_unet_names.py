@@ -6,7 +6,7 @@ import numpy as np
 
 from diffjax.models import UNet
 from diffjax.models.resnet import ConvDown, ConvUp, residual_down, residual_up
-from diffjax.models.unet_attention import Attend, PixelTextAttention, SpatialTransformer
+from diffjax.models.unet_attention import Attend, PixelTextAttention, SpatialTransformer, kind
 from diffjax.pretrained.naming import (
     Entry,
     Names,
@@ -21,7 +21,6 @@ from diffjax.pretrained.unet_names import (
     conv_names,
     dense_names,
     kernel_names,
-    kind,
     layers_names,
     merged,
     scale_names,

@@ -14,7 +14,7 @@ from diffjax.models import UNet
 from diffjax.models import network as as_network
 from diffjax.models.ip_adapter import ImageTokens, Resampler
 from diffjax.models.unet import with_attention
-from diffjax.models.unet_attention import SpatialTransformer
+from diffjax.models.unet_attention import SpatialTransformer, kind
 from diffjax.pretrained.architecture import (
     Architecture,
     Module,
@@ -27,7 +27,6 @@ from diffjax.pretrained.diffusers_unet_config import CONDITION
 from diffjax.pretrained.naming import Names, Tensors, to_params
 from diffjax.pretrained.own_names import part
 from diffjax.pretrained.tensors import read_tensors
-from diffjax.pretrained.unet_names import kind
 from diffjax.types import Params, Scalar
 
 PLUS = {

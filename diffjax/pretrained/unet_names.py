@@ -1,7 +1,7 @@
 """Names that the U-Net converters share: one function per kind of layer, one walk over them all."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from diffjax.models import Classifier, UNet
 from diffjax.models.unet import Level
@@ -42,11 +42,6 @@ def scale_names(theirs: str, ours: Path) -> Names:
 def merged(*tables: Names) -> Names:
     """One table of several, whose names all differ."""
     return {name: entry for table in tables for name, entry in table.items()}
-
-
-def kind(constructor: Any) -> Any:
-    """What a `partial` is of, or the constructor itself."""
-    return getattr(constructor, "func", constructor)
 
 
 class Place(NamedTuple):
