@@ -547,6 +547,33 @@ def test_matching_gradient(t):
     np.testing.assert_allclose(got, data["gradient"], rtol=1e-9)
 
 
+@pytest.mark.parametrize("shift", [0.4, MEAN - 1])
+def test_score_distillation_is_the_slope_of_a_divergence(shift):
+    """Poole et al. 2023, Eq. 4, with w = alpha/sigma: KL(q(x_t | x) || p(x_t)) at x = 1 + shift."""
+    low, high = 0.1, 0.9
+    density = weighting.uniform(CIRCLE._replace(t_min=low, t_max=high))
+    loss = distill.score_distillation(
+        lambda params, key, like, cond: jnp.broadcast_to(1 + params, like.shape),
+        CIRCLE,
+        lambda frozen: exact_denoiser(DATA, CIRCLE),
+        density,
+        lambda level: jnp.exp(level / 2),
+    )
+    batch = {"x": jnp.zeros((100_000, 1))}
+    slope = jax.jit(jax.grad(lambda p, key: loss(p, key, batch, frozen={})[0]))
+    t = jnp.linspace(low, high, 2001)
+    alpha, sigma = CIRCLE.alpha(t), CIRCLE.sigma(t)
+
+    def divergence(x):
+        variance = alpha**2 * STD**2 + sigma**2
+        share = sigma**2 / variance
+        apart = alpha**2 * (x - MEAN) ** 2 / variance
+        return jnp.trapezoid((share - jnp.log(share) - 1 + apart) / 2, t) / (high - low)
+
+    wanted = jax.grad(divergence)(1.0 + shift)
+    np.testing.assert_allclose(slope(shift, jax.random.key(0)), wanted, atol=0.03)
+
+
 @SLOW
 def test_inductive_moment_matching():
     """Groups of 64, whose pairs of a particle with itself weigh little."""

@@ -73,6 +73,7 @@ from diffjax.distill.reflow import coupling, on_pairs, reflow, straightness
 from diffjax.distill.reward import advantages, draft, policy_gradient, rollout
 from diffjax.distill.sampling import consistency_sampler, flow_map_sampler
 from diffjax.distill.scm import normalised, scm, tangent
+from diffjax.distill.score_distillation import score_distillation
 from diffjax.distill.shortcut import doubled_target, shortcut
 from diffjax.distill.student import (
     JUMPS,
@@ -175,6 +176,7 @@ __all__ = [
     "same_label",
     "same_snr",
     "scm",
+    "score_distillation",
     "shortcut",
     "solution_flow",
     "squared",
