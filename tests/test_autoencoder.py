@@ -17,6 +17,7 @@ from diffjax.errors import InputError
 from diffjax.latents import nearest_codes
 from diffjax.models import VAE, AutoencoderKL, Decoder, Encoder, PatchDiscriminator, VQModel, kl_f8
 from diffjax.models.stacking import stack_blocks, unstack_blocks
+from diffjax.models.vq import ON_SPHERE
 from diffjax.pretrained import load, save_safetensors
 from diffjax.pretrained.autoencoder import autoencoder_kl, vq_model
 from diffjax.pretrained.naming import count
@@ -241,7 +242,7 @@ def test_codes_decode_to_themselves_and_train():
 
 def test_codes_on_the_sphere_are_directions():
     """z, codes and their loss are the same however long the rows of the table and z are."""
-    module = VQModel(nn.Dense(2), nn.Dense(1), 2, codes=5, code_dim=3, on_sphere=True)
+    module = VQModel(nn.Dense(2), nn.Dense(1), 2, codes=5, code_dim=3, **ON_SPHERE)
     x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 4, 4, 1)), jnp.float32)
     params = dict(module.init(jax.random.key(1), x)["params"])
     z = module.apply({"params": params}, x, method="encode")

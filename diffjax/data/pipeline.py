@@ -36,7 +36,9 @@ def _to_floats(batch: Example) -> Example:
 def to_floats(x: np.ndarray) -> np.ndarray:
     """Bytes to float32 in [-1, 1], and floats to float32; others, such as tokens, as they are."""
     if x.dtype == np.uint8:
-        return x / np.float32(127.5) - 1
+        floats = x / np.float32(127.5)
+        floats -= 1  # in place, for a batch of photos takes longest where memory is new
+        return floats
     return x.astype(np.float32, copy=False) if x.dtype.kind == "f" else x
 
 

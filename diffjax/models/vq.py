@@ -1,5 +1,7 @@
 """The vector-quantised autoencoder: van den Oord et al. 2017; its nets are Rombach et al.'s."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -18,6 +20,11 @@ def uniform_codes(key, shape, dtype=jnp.float32):
     return jax.random.uniform(key, shape, dtype, -1 / shape[0], 1 / shape[0])
 
 
+ON_SPHERE = {"scaled": unit, "begin": nn.initializers.normal(1.0)}
+"""Of a `VQModel` whose z and codes have length 1 (Yu et al. 2022, section 3.2), so that z cannot
+leave the codes behind, which begin all over the sphere."""
+
+
 class VQModel(nn.Module):
     """An autoencoder whose latents are codes of a learned table.
 
@@ -27,8 +34,8 @@ class VQModel(nn.Module):
       latent_channels: what the decoder is given.
       codes: rows of the codebook.
       code_dim: their width; None for `latent_channels`.
-      on_sphere: whether z and codes are divided by their length (Yu et al. 2022, section 3.2), so
-        that z cannot leave the codes behind; the codes then begin all over the sphere.
+      scaled: what is done to z and to the codes.
+      begin: the initializer of the codebook.
     """
 
     encoder: nn.Module
@@ -36,18 +43,14 @@ class VQModel(nn.Module):
     latent_channels: int = 3
     codes: int = 8192
     code_dim: int | None = None
-    on_sphere: bool = False
+    scaled: Callable[[Array], Array] = lambda z: z
+    begin: nn.initializers.Initializer = uniform_codes
 
     def setup(self):
         dim = self.code_dim or self.latent_channels
         self.to_codes = nn.Dense(dim)
         self.from_codes = nn.Dense(self.latent_channels)
-        begin = nn.initializers.normal(1.0) if self.on_sphere else uniform_codes
-        self.codebook = self.scaled(self.param("codebook", begin, (self.codes, dim)))
-
-    def scaled(self, z: Array) -> Array:
-        """z, or z / |z|."""
-        return unit(z) if self.on_sphere else z
+        self.codebook = self.scaled(self.param("codebook", self.begin, (self.codes, dim)))
 
     def __call__(self, x: Array) -> tuple[Array, Array]:
         """x (B, H, W, C) -> (reconstruction, indices (B, h, w))."""

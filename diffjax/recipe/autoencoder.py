@@ -20,7 +20,7 @@ from diffjax.losses.autoencoder import autoencoder_loss, variational, vector_qua
 from diffjax.media.image import load_image
 from diffjax.models import AutoencoderKL, Decoder, Encoder, PatchDiscriminator
 from diffjax.models.patches import patchify, unpatchify
-from diffjax.models.vq import VQModel
+from diffjax.models.vq import ON_SPHERE, VQModel
 from diffjax.types import Array, LossFn, Params, Prediction
 
 LAST_LAYER = ("decoder", "conv_out", "kernel")
@@ -79,7 +79,7 @@ def autoencoder(
         if kind == "kl":
             module = AutoencoderKL(*nets, latent_channels)
         else:
-            module = VQModel(*nets, latent_channels, codes, on_sphere=True)
+            module = VQModel(*nets, latent_channels, codes, **ON_SPHERE)
         return trainable(module, shape, patch, kl_weight, adversarial, adversarial_start)
 
     return make
