@@ -16,6 +16,35 @@ from diffjax.types import Array, Cond, Params, PyTree
 RUN = re.compile(r"(.*\D)(\d+)_to_(\d+)")
 
 
+@jax.custom_jvp
+def apart(h: Array) -> Array:
+    """h; on a CPU its gradient is an array of its own, which no other operation computes again.
+
+    XLA's CPU compiler writes sums into each operation that reads them. The gradient of a residual
+    stream is a sum over all later blocks: every operation of block i that reads it would add up
+    what those blocks gave, so that a backward pass grew with the square of the depth, and its
+    compilation with it. Nothing is written into a loop; the compiler ignores a barrier there.
+
+    Args:
+      h: what a block is given, of any shape.
+
+    Returns:
+      h itself; its derivative is the identity.
+    """
+    return h
+
+
+@apart.defjvp
+def _apart_derivative(primals, tangents):
+    (h,), (dh,) = primals, tangents
+    return h, jax.lax.platform_dependent(dh, cpu=_through_a_loop, default=lambda dh: dh)
+
+
+def _through_a_loop(x):
+    """x as what a loop carries; one of a single turn would be taken away."""
+    return jax.lax.scan(lambda _, __: (x, None), jnp.zeros_like(x), length=2)[0]
+
+
 def repeat(
     make: Callable[..., nn.Module],
     step: Callable[[nn.Module, Any, Any], tuple[Any, Any]],
@@ -59,7 +88,7 @@ def repeat(
     outputs = []
     for i in range(depth):
         own = None if inputs is None else inputs[i]
-        carry, output = step(make(name=f"{name}{first + i}"), carry, own)
+        carry, output = step(make(name=f"{name}{first + i}"), jax.tree.map(apart, carry), own)
         outputs.append(output)
     return carry, outputs
 
