@@ -52,12 +52,12 @@ def draw(steps, module, params, x, t, cond):
 
     schedule = schedules.from_betas(schedules.linear_betas(1000))
 
-    def drawn(params, x, ts, key):
+    def drawn(params, x, ts, key, cond):
         denoiser = make_denoiser(network(module), params, schedule, at_steps(predict_eps))
         return sample(key, denoiser, samplers.ddim(schedule), x, ts, cond)
 
     key = jax.eval_shape(jax.random.key, 0)
-    return jax.jit(drawn).lower(params, x, grids.leading(schedule, steps), key)
+    return jax.jit(drawn).lower(params, x, grids.leading(schedule, steps), key, cond)
 
 
 def dit(**how):

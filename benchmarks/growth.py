@@ -77,6 +77,12 @@ def dit(depth=2, **how):
     return models.DiT(width=192, depth=depth, heads=3, num_classes=0, learn_sigma=False, **how)
 
 
+def gradient(module, batch, side):
+    """(function, params, x, t) of a backward pass."""
+    call, *given = network(module, batch, side)
+    return jax.grad(lambda p, x, t: (call(p, x, t) ** 2).sum()), *given
+
+
 def drawn(steps, batch=1, side=8):
     """(function, params, x, ts) of a whole draw by DDIM."""
     call, params, x, _ = network(unet(), batch, side)
@@ -119,6 +125,7 @@ def cases():
     yield [compiled("depth, DiT", n, *network(dit(n), 4, 16)) for n in (2, 4, 8, 16)]
     scanned = partial(dit, scan_blocks=True)
     yield [compiled("depth, DiT, scan", n, *network(scanned(n), 4, 16)) for n in (2, 4, 8, 16)]
+    yield [compiled("depth, DiT, gradient", n, *gradient(dit(n), 4, 16)) for n in (2, 4, 8, 16)]
     yield [compiled("steps", n, *drawn(n), expected=n) for n in (10, 100, 1000)]
     yield [in_batches(n) for n in (16, 64, 256)]
     yield [on_devices(n) for n in (1, 2, 4, 8)]
@@ -166,7 +173,7 @@ def main():
     print("| grows | to | ms | to compile, s | time grew | mathematics grew | over it |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     tables = []
-    for rows in tqdm(cases(), total=9, leave=False):
+    for rows in tqdm(cases(), total=10, leave=False):
         times = seconds(rows, asked.rounds)
         tables.append((rows, times))
         for row, taken in zip(rows, times, strict=True):

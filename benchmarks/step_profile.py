@@ -90,6 +90,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("network", choices=NETWORKS, nargs="?", default="dit")
     asked = parser.parse_args()
+    cpu.keep_freed_memory()  # as train.py does
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
     os.environ["XLA_FLAGS"] = cpu.xla_flags(os.environ, jaxlib.__version__)
     step, given, flops = compiled(asked.network)

@@ -50,11 +50,11 @@ def report(
         for axes in mesh.split(";"):
             tell(f"compiling for {topology} {axes}")
             found = cost(experiment, devices, axes)
-            rows.append(_row(topology, chip, found))
+            rows.append(row(topology, chip, found))
             notes.append(_exchanges(topology, found))
             if not found.fits:
                 notes.append(_remedies(build, options, devices, found, tell))
-    parts += [_table(HEAD, rows), *filter(None, notes)]
+    parts += [table(HEAD, rows), *filter(None, notes)]
     return "\n\n".join(parts)
 
 
@@ -85,7 +85,8 @@ def times(chip: Chip, found: Cost) -> tuple[float, float, float]:
     )
 
 
-def _row(topology: str, chip: Chip, found: Cost) -> list[str]:
+def row(topology: str, chip: Chip, found: Cost) -> list[str]:
+    """The cells of a plan, under `HEAD`."""
     head = [
         topology,
         ", ".join(f"{axis}={size}" for axis, size in found.mesh.items() if size > 1),
@@ -102,7 +103,8 @@ def _row(topology: str, chip: Chip, found: Cost) -> list[str]:
     return [*head, *figures, *(f"{1e3 * s:.2f}" for s in seconds), f"{100 * bound:.0f}%"]
 
 
-def _table(head: tuple[str, ...], rows: list[list[str]]) -> str:
+def table(head: tuple[str, ...], rows: list[list[str]]) -> str:
+    """Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -123,7 +125,7 @@ def _exchanges(topology: str, found: Cost) -> str:
         return ""
     axes = ", ".join(f"{axis}={size}" for axis, size in found.mesh.items() if size > 1)
     head = ("collective", "chips", "times", "arrays (GB)", "sent (GB)")
-    return f"Between chips, {topology} with {axes}:\n\n{_table(head, rows)}"
+    return f"Between chips, {topology} with {axes}:\n\n{table(head, rows)}"
 
 
 def _remedies(

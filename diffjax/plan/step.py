@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -92,13 +93,19 @@ def _frozen(experiment: Experiment, mesh: jax.sharding.Mesh) -> dict:
     )
 
 
-def cost(experiment: Experiment, devices: list[Any], mesh: str = "") -> Cost:
+def cost(
+    experiment: Experiment,
+    devices: list[Any],
+    mesh: str = "",
+    program: Callable[[jax.stages.Traced], tuple[str, float]] | None = None,
+) -> Cost:
     """Compile the training step for the devices, and read what it needs.
 
     Args:
       experiment: whose step it is.
       devices: from `devices_of`.
       mesh: sizes of the axes, as for `parallel.make_mesh`.
+      program: as of `cost_of`.
 
     Returns:
       The cost for each chip.
@@ -116,16 +123,30 @@ def cost(experiment: Experiment, devices: list[Any], mesh: str = "") -> Cost:
     traced = step.trace(state, key, batch, frozen)
     loss = training_loss(experiment)
     forward = jax.make_jaxpr(loss)(state.params, key, batch, frozen, **state.context)
-    return cost_of(traced, 3 * matmul_flops(forward.jaxpr), grid)
+    return cost_of(traced, 3 * matmul_flops(forward.jaxpr), grid, program or compiled_program)
 
 
-def cost_of(traced: jax.stages.Traced, model_flops: int, mesh: jax.sharding.Mesh) -> Cost:
+def compiled_program(traced: jax.stages.Traced) -> tuple[str, float]:
+    """Compile a traced function for TPUs: (the text of the program, bytes of HBM in use)."""
+    compiled = traced.lower(lowering_platforms=("tpu",)).compile()
+    m = compiled.memory_analysis()
+    memory = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
+    return compiled.as_text(), memory + m.temp_size_in_bytes + m.generated_code_size_in_bytes
+
+
+def cost_of(
+    traced: jax.stages.Traced,
+    model_flops: int,
+    mesh: jax.sharding.Mesh,
+    program: Callable[[jax.stages.Traced], tuple[str, float]] = compiled_program,
+) -> Cost:
     """Compile a traced function for the devices of a mesh, and read what it needs.
 
     Args:
       traced: from `jax.jit(function).trace`, of arguments sharded over the mesh.
       model_flops: without recomputation, of all chips.
       mesh: of devices from `devices_of`.
+      program: traced -> (text of the program, bytes of HBM); default, what the compiler says.
 
     Returns:
       The cost for each chip.
@@ -133,16 +154,13 @@ def cost_of(traced: jax.stages.Traced, model_flops: int, mesh: jax.sharding.Mesh
     chips, shape = mesh.size, dict(mesh.shape)
     flops, model_flops = matmul_flops(traced.jaxpr.jaxpr) / chips, model_flops / chips
     try:
-        compiled = traced.lower(lowering_platforms=("tpu",)).compile()
+        text, memory = program(traced)
     except jax.errors.JaxRuntimeError as error:
         used = needed(str(error))
         if used is None:
             raise
         memory, limit = used
         return Cost(shape, memory, limit, flops, model_flops, None, [])
-    text, m = compiled.as_text(), compiled.memory_analysis()
-    memory = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
-    memory += m.temp_size_in_bytes + m.generated_code_size_in_bytes
     found = collectives(text, chips)
     return Cost(shape, memory, None, flops, model_flops, hbm_bytes(text), found)
 
