@@ -1,4 +1,4 @@
-"""How cost grows: `python benchmarks/growth.py [--picture docs/growth.png]`.
+"""How cost grows: `python benchmarks/growth.py [BEGINNING OF A TABLE ...] [--out docs/growth]`.
 
 Batch, side of the picture, steps, depth, number of samples and number of devices grow one at a
 time, the rest stays. Against each stands what the mathematics says: the FLOPs of the products and
@@ -6,11 +6,12 @@ convolutions of the very program (steps and samples: their number; devices: noth
 batch stays, and eight virtual devices share the same cores). The last column is what the time grows
 by over what the mathematics grows by, from the first row on; above 1 something else grows.
 
-The least of several calls that take turns, on the cores there are. The time to compile is told for
-depth alone, where blocks are traced one by one or scanned.
+The least of several calls that take turns, on the cores there are. Writes OUT.jsonl, a line for
+each table, where one that is measured anew replaces the old one, and OUT.png, the curves of all.
 """
 
 import argparse
+import json
 import os
 import time
 from functools import partial
@@ -35,21 +36,19 @@ class Case(NamedTuple):
     """One row.
 
     Attributes:
-      grows: what grows in its table.
-      size: how far.
+      size: how far it grew.
       call: without arguments.
       expected: what the cost should be in proportion to.
       compiled: seconds of tracing and compiling.
     """
 
-    grows: str
     size: int
     call: object
     expected: float
     compiled: float
 
 
-def compiled(grows, size, function, *arguments, expected=None):
+def compiled(size, function, *arguments, expected=None):
     """The row of a function of arrays."""
     traced = jax.jit(function).trace(*arguments)
     began = time.perf_counter()
@@ -57,7 +56,7 @@ def compiled(grows, size, function, *arguments, expected=None):
     took = time.perf_counter() - began
     flops = matmul_flops(traced.jaxpr.jaxpr)
     call = lambda: jax.block_until_ready(run(*arguments))  # noqa: E731
-    return Case(grows, size, call, expected or flops, took)
+    return Case(size, call, expected or flops, took)
 
 
 def network(module, batch, side, channels=3):
@@ -104,7 +103,7 @@ def in_batches(num, batch=8):
         for _ in range(num // batch):
             np.asarray(run(params, x, ts))
 
-    return Case("samples", num, call, num, 0.0)
+    return Case(num, call, num, 0.0)
 
 
 def on_devices(count, batch=32):
@@ -113,22 +112,27 @@ def on_devices(count, batch=32):
     mesh = parallel.make_mesh(devices=jax.devices()[:count])
     x, t = jax.device_put((x, t), parallel.rows(mesh))
     params = jax.device_put(params, parallel.replicated(mesh))
-    return compiled("devices", count, call, params, x, t, expected=1.0)
+    return compiled(count, call, params, x, t, expected=1.0)
 
 
-def cases():
-    """Rows by what grows in them."""
-    yield [compiled("batch, U-Net", n, *network(unet(), n, 16)) for n in (1, 4, 16, 64)]
-    yield [compiled("batch, DiT", n, *network(dit(), n, 16)) for n in (1, 4, 16, 64)]
-    yield [compiled("side, U-Net", n, *network(unet(), 1, n)) for n in (16, 32, 64, 128)]
-    yield [compiled("side, DiT", n, *network(dit(), 1, n)) for n in (16, 32, 64)]
-    yield [compiled("depth, DiT", n, *network(dit(n), 4, 16)) for n in (2, 4, 8, 16)]
-    scanned = partial(dit, scan_blocks=True)
-    yield [compiled("depth, DiT, scan", n, *network(scanned(n), 4, 16)) for n in (2, 4, 8, 16)]
-    yield [compiled("depth, DiT, gradient", n, *gradient(dit(n), 4, 16)) for n in (2, 4, 8, 16)]
-    yield [compiled("steps", n, *drawn(n), expected=n) for n in (10, 100, 1000)]
-    yield [in_batches(n) for n in (16, 64, 256)]
-    yield [on_devices(n) for n in (1, 2, 4, 8)]
+def growing(make):
+    """A function of the size that gives a row: `make` gives a function and its arguments."""
+    return lambda size: compiled(size, *make(size))
+
+
+scanned = partial(dit, scan_blocks=True)
+TABLES = {
+    "batch, U-Net": (growing(lambda n: network(unet(), n, 16)), (1, 4, 16, 64)),
+    "batch, DiT": (growing(lambda n: network(dit(), n, 16)), (1, 4, 16, 64)),
+    "side, U-Net": (growing(lambda n: network(unet(), 1, n)), (16, 32, 64, 128)),
+    "side, DiT": (growing(lambda n: network(dit(), 1, n)), (16, 32, 64)),
+    "depth, DiT": (growing(lambda n: network(dit(n), 4, 16)), (2, 4, 8, 16)),
+    "depth, DiT, scan": (growing(lambda n: network(scanned(n), 4, 16)), (2, 4, 8, 16)),
+    "depth, DiT, gradient": (growing(lambda n: gradient(dit(n), 4, 16)), (2, 4, 8, 16)),
+    "steps": (lambda n: compiled(n, *drawn(n), expected=n), (10, 100, 1000)),
+    "samples": (in_batches, (16, 64, 256)),
+    "devices": (on_devices, (1, 2, 4, 8)),
+}
 
 
 def seconds(rows, rounds):
@@ -144,6 +148,21 @@ def seconds(rows, rounds):
     return np.reshape(taken, (rounds, len(rows))).min(0)
 
 
+def growths(rows):
+    """(how far it grew, time over the first, what the mathematics says over the first)."""
+    found = np.array([row[:3] for row in rows], float)
+    return (found / found[0]).T
+
+
+def printed(name, rows):
+    """The lines of a table."""
+    grown = zip(rows, *growths(rows)[1:], strict=True)
+    for (size, taken, _, first), grew, should in grown:
+        compile_ = f"{first:.1f}" if first else ""
+        line = f"| {name} | {size} | {1e3 * taken:.2f} | {compile_} "
+        tqdm.write(f"{line}| {grew:.1f} | {should:.1f} | {grew / should:.2f} |")
+
+
 def draw_curves(path, tables):
     """Time over what the mathematics says, for each table."""
     import matplotlib
@@ -152,10 +171,9 @@ def draw_curves(path, tables):
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    for rows, times in tables:
-        grown = np.array([row.size / rows[0].size for row in rows])
-        expected = np.array([row.expected / rows[0].expected for row in rows])
-        axes.plot(grown, times / times[0] / expected, marker="o", label=rows[0].grows)
+    for name in filter(tables.get, TABLES):
+        size, grew, should = growths(tables[name])
+        axes.plot(size, grew / should, marker="o", label=name)
     axes.axhline(1, color="0.6", linewidth=1)
     axes.set(xscale="log", xlabel="how far it grew", ylabel="time over what the mathematics says")
     axes.set_xscale("log", base=2)
@@ -165,24 +183,29 @@ def draw_curves(path, tables):
 
 
 def main():
-    """Print the table."""
+    """Measure and print the tables asked for, and draw all that there are."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("only", nargs="*", help="beginnings of the tables' names")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--picture", type=Path, help="file for the curves")
+    parser.add_argument("--out", type=Path, default=Path("docs/growth"))
     asked = parser.parse_args()
+    file = asked.out.with_suffix(".jsonl")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    tables = dict(map(json.loads, lines))
     print("| grows | to | ms | to compile, s | time grew | mathematics grew | over it |")
     print("|---|---:|---:|---:|---:|---:|---:|")
-    tables = []
-    for rows in tqdm(cases(), total=10, leave=False):
+    names = [name for name in TABLES if not asked.only or name.startswith(tuple(asked.only))]
+    for name in tqdm(names, leave=False):
+        make, sizes = TABLES[name]
+        rows = [make(size) for size in sizes]
         times = seconds(rows, asked.rounds)
-        tables.append((rows, times))
-        for row, taken in zip(rows, times, strict=True):
-            grew, should = taken / times[0], row.expected / rows[0].expected
-            first = f"{row.compiled:.1f}" if row.compiled else ""
-            line = f"| {row.grows} | {row.size} | {1e3 * taken:.2f} | {first} "
-            tqdm.write(f"{line}| {grew:.1f} | {should:.1f} | {grew / should:.2f} |")
-    if asked.picture:
-        draw_curves(asked.picture, tables)
+        tables[name] = [
+            [row.size, round(float(taken), 6), float(row.expected), round(row.compiled, 1)]
+            for row, taken in zip(rows, times, strict=True)
+        ]
+        printed(name, tables[name])
+        file.write_text("".join(json.dumps(item) + "\n" for item in tables.items()))
+    draw_curves(asked.out.with_suffix(".png"), tables)
 
 
 if __name__ == "__main__":
