@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from diffjax.models.layers import sinusoidal_embedding
 from diffjax.models.published_layers import TwoLayers, needed
+from diffjax.models.stacking import apart
 from diffjax.models.text.encoding import biased_attention, exact_gelu, heads_of
 from diffjax.models.transformer import dense
 from diffjax.types import Array, Cond
@@ -82,6 +83,6 @@ class ClipPrior(nn.Module):
             mask = jnp.pad(cond["token_mask"].astype(float), ((0, 0), (0, 4)), constant_values=1)
             bias = bias + HIDE * (1 - mask[:, None, None, :])
         for i in range(self.depth):
-            h = PriorBlock(self.heads, name=f"transformer_blocks.{i}")(h, bias)
+            h = PriorBlock(self.heads, name=f"transformer_blocks.{i}")(apart(h), bias)
         h = nn.LayerNorm(1e-5, name="norm_out")(h)
         return linear(h[:, -1], "proj_to_clip_embeddings", self.channels)

@@ -21,7 +21,7 @@ from diffjax.models.published_layers import (
     scaled_rms,
     waves,
 )
-from diffjax.models.stacking import plus
+from diffjax.models.stacking import apart, plus
 from diffjax.models.text.encoding import heads_of, tanh_gelu
 from diffjax.models.transformer import dense
 from diffjax.types import Array, Cond
@@ -170,13 +170,13 @@ class Flux(nn.Module):
         double_block, single_block = again(FluxBlock), again(FluxSingleBlock)
         for i in range(self.depth):
             block = double_block(self.heads, name=f"transformer_blocks.{i}")
-            x, text = block(x, text, embedding, wave)
+            x, text = block(apart(x), apart(text), embedding, wave)
             outputs[0].append(x)
             x = plus(x, residual_of(double, i, self.depth, x))
         h = jnp.concatenate([text, x], axis=1)
         for i in range(self.single_depth):
             block = single_block(self.heads, name=f"single_transformer_blocks.{i}")
-            h = block(h, embedding, wave)
+            h = block(apart(h), embedding, wave)
             outputs[1].append(h[:, length:])
             if single:
                 residual = residual_of(single, i, self.single_depth, outputs[1][-1])

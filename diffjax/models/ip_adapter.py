@@ -7,6 +7,7 @@ see `TransformerAttention.images`.
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffjax.models.stacking import apart
 from diffjax.models.text.encoding import biased_attention, exact_gelu, heads_of
 from diffjax.models.transformer import dense
 from diffjax.types import Array
@@ -92,6 +93,6 @@ class Resampler(nn.Module):
         x = dense(self.hidden, x.dtype, name="proj_in")(x)
         sizes = (self.heads, self.head_width, int(self.ratio * self.hidden))
         for i in range(self.depth):
-            queries = ResamplerBlock(*sizes, name=f"layers.{i}")(x, queries)
+            queries = ResamplerBlock(*sizes, name=f"layers.{i}")(x, apart(queries))
         h = dense(self.width, x.dtype, name="proj_out")(queries)
         return nn.LayerNorm(1e-5, name="norm_out")(h)

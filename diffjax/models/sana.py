@@ -11,6 +11,7 @@ from diffjax.models.linear_attention import ChannelNorm, GatedConv, relu_attenti
 from diffjax.models.patches import unpatchify
 from diffjax.models.position import Cells, cells, sincos_2d
 from diffjax.models.published_layers import TwoLayers, modulate, needed, plain_norm, waves
+from diffjax.models.stacking import apart
 from diffjax.models.text.encoding import heads_of, tanh_gelu
 from diffjax.models.transformer import dense
 from diffjax.types import Array, Cond
@@ -121,7 +122,7 @@ class Sana(nn.Module):
             h = h + jnp.asarray(places, jnp.float32)[None]
         kind = (self.heads, self.cross_heads, int(self.ratio * self.width), self.bias, self.normed)
         for i in range(self.depth):
-            h = SanaBlock(*kind, name=f"transformer_blocks.{i}")(h, six, text, mask, size)
+            h = SanaBlock(*kind, name=f"transformer_blocks.{i}")(apart(h), six, text, mask, size)
         own = self.param("scale_shift_table", nn.initializers.normal(0.02), (2, self.width))
         shift, scale = (v[:, 0] for v in jnp.split(own[None] + embedding[:, None], 2, axis=1))
         h = modulate(plain_norm(h), shift, scale)
