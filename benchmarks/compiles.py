@@ -43,56 +43,47 @@ def train(module, params, x, t, cond):
     return jax.jit(step, donate_argnums=0).lower(state, key, {"x": x, **(cond or {})})
 
 
-def draw(steps, module, params, x, t, cond):
-    """A whole draw by DDIM, lowered."""
+def draw(module, params, x, t, cond):
+    """A draw of 50 steps, lowered."""
     import jax
+    from networks import drawing
 
-    from diffjax import at_steps, grids, make_denoiser, predict_eps, sample, samplers, schedules
-    from diffjax.models import network
-
-    schedule = schedules.from_betas(schedules.linear_betas(1000))
-
-    def drawn(params, x, ts, key, cond):
-        denoiser = make_denoiser(network(module), params, schedule, at_steps(predict_eps))
-        return sample(key, denoiser, samplers.ddim(schedule), x, ts, cond)
-
-    key = jax.eval_shape(jax.random.key, 0)
-    return jax.jit(drawn).lower(params, x, grids.leading(schedule, steps), key, cond)
+    drawn, ts = drawing(module, 50)
+    return jax.jit(drawn).lower(params, x, ts, cond)
 
 
 def dit(**how):
-    """DiT-S/2 on 4 latents of 32x32."""
+    """(DiT-S/2, four latents of 32x32, whether it has labels)."""
     from diffjax import models
 
     return models.DiT(width=384, depth=12, heads=6, **how), (4, 32, 32, 4), True
 
 
 def ddpm(**how):
-    """DDPM's U-Net on 8 pictures of 32x32."""
+    """DDPM's U-Net on 8 pictures of 32x32, likewise."""
     from diffjax import models
 
     return models.ddpm_cifar10().clone(**how), (8, 32, 32, 3), False
 
 
 def small():
-    """A U-Net of two levels on one picture of 32x32."""
+    """A U-Net of two levels on one picture of 32x32, likewise."""
     from diffjax import models
 
     return models.ddpm_unet(channels=32, multipliers=(1, 2)), (1, 32, 32, 3), False
 
 
-ONE_BY_ONE, SCANNED = {}, {"scan_blocks": True}
 ROWS = {
-    "small U-Net, 50 steps of DDIM": (partial(draw, 50), small, {}),
-    "DiT-S/2 forward": (forward, dit, ONE_BY_ONE),
-    "DiT-S/2 forward, scan": (forward, dit, SCANNED),
-    "DiT-S/2, 50 steps of DDIM": (partial(draw, 50), dit, ONE_BY_ONE),
-    "DiT-S/2, 50 steps of DDIM, scan": (partial(draw, 50), dit, SCANNED),
-    "DiT-S/2 train step": (train, dit, ONE_BY_ONE),
-    "DiT-S/2 train step, scan": (train, dit, SCANNED),
-    "DDPM CIFAR-10 forward": (forward, ddpm, ONE_BY_ONE),
-    "DDPM CIFAR-10 forward, scan": (forward, ddpm, SCANNED),
-    "DDPM CIFAR-10 train step": (train, ddpm, ONE_BY_ONE),
+    "small U-Net, 50 steps of DDIM": (draw, small),
+    "DiT-S/2 forward": (forward, dit),
+    "DiT-S/2 forward, scan": (forward, partial(dit, scan_blocks=True)),
+    "DiT-S/2, 50 steps of DDIM": (draw, dit),
+    "DiT-S/2, 50 steps of DDIM, scan": (draw, partial(dit, scan_blocks=True)),
+    "DiT-S/2 train step": (train, dit),
+    "DiT-S/2 train step, scan": (train, partial(dit, scan_blocks=True)),
+    "DDPM CIFAR-10 forward": (forward, ddpm),
+    "DDPM CIFAR-10 forward, scan": (forward, partial(ddpm, scan_blocks=True)),
+    "DDPM CIFAR-10 train step": (train, ddpm),
 }
 
 
@@ -109,9 +100,9 @@ def measured(name, cache):
 
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    lower, make, how = ROWS[name]
-    module, shape, labels = make(**how)
-    given = shapes_of(module, shape, labels)
+    lower, make = ROWS[name]
+    module, *given = make()
+    given = shapes_of(module, *given)
     began = time.perf_counter()
     lowered = lower(module, *given)
     traced = time.perf_counter()

@@ -50,9 +50,9 @@ class Case(NamedTuple):
 
 def compiled(size, function, *arguments, expected=None):
     """The row of a function of arrays."""
-    traced = jax.jit(function).trace(*arguments)
     began = time.perf_counter()
-    run = jax.jit(function).lower(*arguments).compile()
+    traced = jax.jit(function).trace(*arguments)
+    run = traced.lower().compile()
     took = time.perf_counter() - began
     flops = matmul_flops(traced.jaxpr.jaxpr)
     call = lambda: jax.block_until_ready(run(*arguments))  # noqa: E731

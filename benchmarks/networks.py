@@ -322,29 +322,34 @@ class OurStep(Compiled):
         return metrics["loss"]
 
 
-def sampling_row(title, pair, batch, steps):
-    """DDIM: one compiled scan against a loop over a scheduler object."""
+def drawing(module, steps):
+    """((params, x, ts, cond) -> a whole draw by DDIM, its times)."""
     import jax
     import jax.numpy as jnp
-    import torch_nets
 
     from diffjax import at_steps, grids, make_denoiser, predict_eps, sample, samplers, schedules
     from diffjax.models import network
 
-    schedule = schedules.from_betas(schedules.linear_betas(1000))
-    (x, _, cond), theirs = inputs(pair, batch)
-    ts = jnp.asarray(grids.leading(schedule, steps))
+    schedule, net = schedules.from_betas(schedules.linear_betas(1000)), network(module)
 
-    def draw(module, params, x, ts):
-        net = network(module)
+    def draw(params, x, ts, cond):
         denoiser = make_denoiser(net, params, schedule, at_steps(predict_eps))
         return sample(jax.random.key(0), denoiser, samplers.ddim(schedule), x, ts, cond)
 
-    contenders = {
-        name: Compiled(jax.jit(partial(draw, module)), params, x, ts)
-        for name, (module, params) in variants(pair).items()
-        if name in ("diffjax", "diffjax, scan")
-    }
+    return draw, jnp.asarray(grids.leading(schedule, steps))
+
+
+def sampling_row(title, pair, batch, steps):
+    """DDIM: one compiled scan against a loop over a scheduler object."""
+    import jax
+    import torch_nets
+
+    (x, _, cond), theirs = inputs(pair, batch)
+    contenders = {}
+    for name, (module, params) in variants(pair).items():
+        if name in ("diffjax", "diffjax, scan"):
+            draw, ts = drawing(module, steps)
+            contenders[name] = Compiled(jax.jit(draw), params, x, ts, cond)
     for name, compiled in TORCH.items():
         net, given = cast(pair, theirs[0])
         contenders[name] = partial(torch_nets.ddim(net, steps, compiled), given, theirs[2])

@@ -93,11 +93,19 @@ def _frozen(experiment: Experiment, mesh: jax.sharding.Mesh) -> dict:
     )
 
 
+def compiled_program(traced: jax.stages.Traced) -> tuple[str, float]:
+    """Compile a traced function for TPUs: (the text of the program, bytes of HBM in use)."""
+    compiled = traced.lower(lowering_platforms=("tpu",)).compile()
+    m = compiled.memory_analysis()
+    memory = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
+    return compiled.as_text(), memory + m.temp_size_in_bytes + m.generated_code_size_in_bytes
+
+
 def cost(
     experiment: Experiment,
     devices: list[Any],
     mesh: str = "",
-    program: Callable[[jax.stages.Traced], tuple[str, float]] | None = None,
+    program: Callable[[jax.stages.Traced], tuple[str, float]] = compiled_program,
 ) -> Cost:
     """Compile the training step for the devices, and read what it needs.
 
@@ -123,15 +131,7 @@ def cost(
     traced = step.trace(state, key, batch, frozen)
     loss = training_loss(experiment)
     forward = jax.make_jaxpr(loss)(state.params, key, batch, frozen, **state.context)
-    return cost_of(traced, 3 * matmul_flops(forward.jaxpr), grid, program or compiled_program)
-
-
-def compiled_program(traced: jax.stages.Traced) -> tuple[str, float]:
-    """Compile a traced function for TPUs: (the text of the program, bytes of HBM in use)."""
-    compiled = traced.lower(lowering_platforms=("tpu",)).compile()
-    m = compiled.memory_analysis()
-    memory = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
-    return compiled.as_text(), memory + m.temp_size_in_bytes + m.generated_code_size_in_bytes
+    return cost_of(traced, 3 * matmul_flops(forward.jaxpr), grid, program)
 
 
 def cost_of(
