@@ -127,7 +127,11 @@ def test_two_processes_train_and_sample_as_one(tmp_path):
     said = [finish(process)[0] for process in pair("sample", *draw, out[1])]
     assert "20 samples" in said[0]
     assert "20 samples" not in said[1]  # the others are silent
-    np.testing.assert_array_equal(*(np.load(path)["samples"] for path in out))
+    # One process has one device here and the pair has eight: products of other shapes round
+    # otherwise, which moves a pixel that lies between two grays by one.
+    one, two = (np.load(path)["samples"].astype(int) for path in out)
+    np.testing.assert_allclose(one, two, rtol=0, atol=1)
+    assert np.mean(one != two) < 0.01
 
 
 @pytest.mark.exhaustive
