@@ -82,7 +82,7 @@ def sdxl():
 
 def flux():
     """Likewise."""
-    module = architecture_of(FLUX).module.clone(remat=True)
+    module = architecture_of(FLUX).module.clone(remat=True, scan_blocks=True)
     condition = given(tokens=(512, 4096), vector=(768,), guidance=())
     net = packed(network(module))
     return module, net, predict_velocity, schedules.rectified_flow(), (128, 128, 16), condition

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiny
 from flax import linen as nn
 from jax.sharding import PartitionSpec
 from scripts import run
@@ -164,6 +165,40 @@ def test_every_form_trains_the_same(form, one_device):
     got = _trained(form)
     chex.assert_trees_all_close(got, one_device, rtol=0, atol=1e-6)
     assert len(set(map(float, got[2]))) == STEPS  # it did train
+
+
+def _block_gradient(mesh=None, **options):
+    """(compiled gradient of a DiT of six scanned blocks, its arguments), on a mesh or without."""
+    module = models.DiT(width=64, depth=6, heads=2, num_classes=10, scan_blocks=True, **options)
+    schedule, net = schedules.vp_cosine(), models.network(module)
+    density = weighting.stratified(schedule)
+    loss = losses.denoising_loss(net, schedule, predict_v, weighting.snr_plus_one, density)
+    gradient = training.loss_gradient(loss, {})
+    x, label = jax.random.normal(jax.random.key(1), (16, 8, 8, 3)), jnp.arange(16) % 10
+    inputs = x[:1], jnp.zeros(1), {"label": label[:1]}
+    params = tiny.randomised(module, *inputs, scale=0.1)
+    given = params, jax.random.key(2), {"x": x, "label": label}, {}
+    if mesh is None:
+        return jax.jit(gradient), given
+    whole = parallel.replicated(mesh)
+    placed = parallel.shardings(params, mesh), whole, parallel.rows(mesh), whole
+    step = jax.jit(parallel.fsdp_gradient(gradient, 1, mesh), in_shardings=placed)
+    return step.lower(*given).compile(), jax.device_put(given, placed)
+
+
+@pytest.mark.parametrize("remat", [True, pytest.param(False, marks=pytest.mark.exhaustive)])
+def test_blocks_in_a_scan_gather_their_own_parameters(remat):
+    """Of a block that is computed again no device ever holds the parameters of all six whole."""
+    step, given = _block_gradient()
+    expected = step(*given)
+    step, given = _block_gradient(parallel.make_mesh("data=2,fsdp=2,tensor=2"), remat=remat)
+    value, _, gradient, _ = step(*given)
+    np.testing.assert_allclose(value, expected[0], rtol=1e-5)
+    jax.tree.map(tiny.close, expected[2], jax.device_get(gradient))
+    step, _ = _block_gradient(parallel.make_mesh("fsdp=8"), remat=remat)
+    program = step.as_text()
+    assert "f32[1,64,256]" in program  # the kernel of one block's first layer
+    assert ("f32[6,64,256]" in program) is not remat
 
 
 @pytest.mark.exhaustive

@@ -76,6 +76,10 @@ def test_what_takes_residuals_adds_them_where_diffusers_does(tmp_path):
     cond["image_ids"] = io["in_img_ids"]
     both = {"residuals": (list(given["flux_double"]), list(given["flux_single"]))}
     close(given["flux_y"], run(model, io["in_x"], io["in_t"], cond | both), 2e-5)
+    scanned = model.module.clone(scan_blocks=True, remat=True)
+    like = jax.eval_shape(scanned.init, jax.random.key(0), io["in_x"], io["in_t"], cond)["params"]
+    form = model._replace(params=stack_blocks(model.params, like), network=network(scanned))
+    close(given["flux_y"], run(form, io["in_x"], io["in_t"], cond | both), 2e-5)
     wrong = (list(given["flux_double"][:, :, :4]), [])
     with pytest.raises(InputError, match="this FLUX takes up to 2"):
         run(model, io["in_x"], io["in_t"], cond | {"residuals": wrong})

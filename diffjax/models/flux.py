@@ -5,6 +5,8 @@ Layers have the names that its published files use. Tokens are 2x2 patches of la
 
 import math
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -21,7 +23,7 @@ from diffjax.models.published_layers import (
     scaled_rms,
     waves,
 )
-from diffjax.models.stacking import apart, plus
+from diffjax.models.stacking import plus, repeat
 from diffjax.models.text.encoding import heads_of, tanh_gelu
 from diffjax.models.transformer import dense
 from diffjax.types import Array, Cond
@@ -113,6 +115,7 @@ class Flux(nn.Module):
       axes: channels of a head for each axis of the positions.
       guided: whether the guidance scale is a condition (FLUX.1 dev).
       remat: compute a block again in the backward pass in place of keeping what is inside it.
+      scan_blocks: compile one block of either kind for all; see `stack_blocks`.
     """
 
     heads: int
@@ -123,6 +126,7 @@ class Flux(nn.Module):
     axes: tuple[int, ...] = (16, 56, 56)
     guided: bool = False
     remat: bool = False
+    scan_blocks: bool = False
 
     @nn.compact
     def __call__(self, x: Array, t: Array, cond: Cond = None, train: bool = False) -> Array:
@@ -145,7 +149,7 @@ class Flux(nn.Module):
 
     def blocks(
         self, x: Array, t: Array, cond: Cond, double: Sequence[Array], single: Sequence[Array]
-    ) -> tuple[Array, Array, tuple[list[Array], list[Array]]]:
+    ) -> tuple[Array, Array, tuple[Any, Any]]:
         """All blocks; in a compact method.
 
         Args:
@@ -165,23 +169,28 @@ class Flux(nn.Module):
         ids = cond["image_ids"] if "image_ids" in cond else square(x.shape[1], len(self.axes))
         ids = jnp.concatenate([jnp.zeros((text.shape[1], len(self.axes))), ids])
         wave, embedding = rotary(ids, self.axes), self.embed(t, cond, width).astype(x.dtype)
-        outputs, length = ([], []), text.shape[1]
-        again = nn.remat if self.remat else lambda block: block
-        double_block, single_block = again(FluxBlock), again(FluxSingleBlock)
-        for i in range(self.depth):
-            block = double_block(self.heads, name=f"transformer_blocks.{i}")
-            x, text = block(apart(x), apart(text), embedding, wave)
-            outputs[0].append(x)
-            x = plus(x, residual_of(double, i, self.depth, x))
-        h = jnp.concatenate([text, x], axis=1)
-        for i in range(self.single_depth):
-            block = single_block(self.heads, name=f"single_transformer_blocks.{i}")
-            h = block(apart(h), embedding, wave)
-            outputs[1].append(h[:, length:])
-            if single:
-                residual = residual_of(single, i, self.single_depth, outputs[1][-1])
-                h = h.at[:, length:].add(residual)
-        return h[:, length:], embedding, outputs
+        length = text.shape[1]
+        options = {"remat": self.remat, "scan": self.scan_blocks}
+
+        def two(block, streams, residual):
+            x, text = block(*streams, embedding, wave)
+            return (plus(x, residual), text), x
+
+        def one(block, h, residual):
+            h = block(h, embedding, wave)
+            x = h[:, length:]
+            return h if residual is None else h.at[:, length:].set(x + residual), x
+
+        given = residuals_of(double, self.depth, x, self.scan_blocks)
+        make, name = partial(FluxBlock, self.heads), "transformer_blocks."
+        (x, text), after_two = repeat(
+            make, two, (x, text), self.depth, inputs=given, name=name, **options
+        )
+        given = residuals_of(single, self.single_depth, x, self.scan_blocks)
+        make, h = partial(FluxSingleBlock, self.heads), jnp.concatenate([text, x], axis=1)
+        name = "single_" + name
+        h, after_one = repeat(make, one, h, self.single_depth, inputs=given, name=name, **options)
+        return h[:, length:], embedding, (after_two, after_one)
 
     def embed(self, t: Array, cond: Cond, width: int) -> Array:
         """The sum of the embeddings of time, guidance and vector, (B, width)."""
@@ -232,21 +241,23 @@ class FluxControlNet(Flux):
 LEAVING = ("controlnet_blocks", "controlnet_single_blocks")
 
 
-def residual_of(residuals: Sequence[Array], i: int, blocks: int, like: Array) -> Array | None:
-    """What is added after block i of so many; None where there are no residuals.
+def residuals_of(given: Sequence[Array], blocks: int, like: Array, scan: bool) -> Any:
+    """What is added after each of so many blocks, as `inputs` of `repeat`; None where nothing is.
 
     Raises:
       InputError: more of them than blocks, or of another shape.
     """
-    if not residuals:
+    if not given:
         return None
-    residual = residuals[min(i // math.ceil(blocks / len(residuals)), len(residuals) - 1)]
-    if len(residuals) > blocks or residual.shape != like.shape:
+    wrong = [residual.shape for residual in given if residual.shape != like.shape]
+    if len(given) > blocks or wrong:
         raise InputError(
             f"this FLUX takes up to {blocks} residuals of the shape {like.shape} for these blocks; "
-            f"got {len(residuals)}, one of {residual.shape}. Is the ControlNet one for it?"
+            f"got {len(given)}, one of {[*wrong, like.shape][0]}. Is the ControlNet one for it?"
         )
-    return residual
+    every = math.ceil(blocks / len(given))
+    each = [given[min(i // every, len(given) - 1)] for i in range(blocks)]
+    return jnp.stack(each) if scan else each
 
 
 def square(tokens: int, axes: int) -> Array:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from diffjax.errors import InputError
+from diffjax.sharding import gathered
 from diffjax.types import Array, Cond, Params, PyTree
 
 RUN = re.compile(r"(.*\D)(\d+)_to_(\d+)")
@@ -78,12 +79,13 @@ def repeat(
       (the last carry, the outputs as `inputs` would take them).
     """
     if remat:
-        step = nn.remat(step, prevent_cse=not scan)
+        step = nn.remat(gathered(step, (depth,)) if scan else step, prevent_cse=not scan)
     if scan:
         scanned = nn.scan(
             step, variable_axes={"params": 0}, split_rngs={"params": True, "dropout": True},
             length=depth,
         )  # fmt: skip
+        scanned = scanned if remat else gathered(scanned)
         return scanned(make(name=f"{name}{first}_to_{first + depth - 1}"), carry, inputs)
     outputs = []
     for i in range(depth):

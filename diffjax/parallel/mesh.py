@@ -1,8 +1,8 @@
-"""Meshes of devices with axes data, fsdp and tensor, and one rule that shards any state.
+"""Meshes of devices with axes data, fsdp and tensor, and steps that are compiled for them.
 
-The batch is cut along data and fsdp. Large arrays of the state are cut along fsdp, and
-their last axis along tensor. The parameters are put together along fsdp for a gradient, which
-is cut again after it. XLA inserts the communication; no other code knows of it.
+The batch is cut along data and fsdp, and the state by the rule of `diffjax.sharding`. The
+parameters are put together along fsdp for a gradient, those of scanned blocks within the loop
+(`sharding.gathered`); the gradient is cut again after it. XLA inserts the communication.
 """
 
 import math
@@ -16,12 +16,11 @@ from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from diffjax.errors import InputError
+from diffjax.models.stacking import is_run
+from diffjax.sharding import AXES, spec, without_fsdp
 from diffjax.training import Gradient, accumulate_gradients
 from diffjax.training.state import NOTHING
 from diffjax.types import PRNGKeyArray, PyTree
-
-AXES = ("data", "fsdp", "tensor")
-LARGE = 1024  # elements; a smaller array is copied to every device
 
 
 def sizes(text: str, devices: int) -> tuple[int, ...]:
@@ -76,31 +75,6 @@ def make_mesh(text: str = "", devices: Sequence[jax.Device] | None = None) -> Me
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
-def spec(shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
-    """Where an array of the state is cut: the one rule, which looks at the shape alone.
-
-    A small array is not. Of a large one the last axis is cut along tensor, if it has at
-    least two axes, and the largest of the others that divides along fsdp.
-
-    Args:
-      shape: of the array.
-      mesh: from `make_mesh`.
-
-    Returns:
-      Its partition.
-    """
-    names: list[str | None] = [None] * len(shape)
-    if math.prod(shape) < LARGE:
-        return PartitionSpec()
-    if len(shape) > 1 and mesh.shape["tensor"] > 1 and shape[-1] % mesh.shape["tensor"] == 0:
-        names[-1] = "tensor"
-    for axis in sorted(range(len(shape)), key=lambda axis: -shape[axis]):
-        if mesh.shape["fsdp"] > 1 and not names[axis] and shape[axis] % mesh.shape["fsdp"] == 0:
-            names[axis] = "fsdp"
-            break
-    return PartitionSpec(*names)
-
-
 def shardings(tree: PyTree, mesh: Mesh) -> PyTree:
     """`spec` of every leaf, as shardings: parameters, optimizer and EMA alike."""
     return jax.tree.map(lambda leaf: NamedSharding(mesh, spec(leaf.shape, mesh)), tree)
@@ -152,7 +126,7 @@ def fsdp_gradient(gradient: Gradient, number: int, mesh: Mesh) -> Gradient:
 
     All-gather parameters, shard the batch, reduce-scatter gradients. Left alone, XLA may keep
     the parameters sharded and send activations instead, which is more wherever an example's
-    are larger than its share of the parameters.
+    are larger than its share of the parameters. Scanned blocks gather their own.
 
     Args:
       gradient: of one microbatch.
@@ -163,20 +137,21 @@ def fsdp_gradient(gradient: Gradient, number: int, mesh: Mesh) -> Gradient:
       The gradient function of the whole batch; its gradients are sharded as the parameters are.
     """
 
+    def joined(path, array):
+        if any(is_run(str(getattr(key, "key", ""))) for key in path):
+            return array
+        whole = NamedSharding(mesh, without_fsdp(spec(array.shape, mesh)))
+        return lax.with_sharding_constraint(array, whole)
+
     def constrained(params, key, batch, context):
         cut = shardings(params, mesh)
-        joined = jax.tree.map(lambda s: NamedSharding(mesh, without_fsdp(s.spec)), cut)
-        params = lax.with_sharding_constraint(params, joined)
         batch = lax.with_sharding_constraint(batch, rows(mesh))
-        value, aux, grads, context = gradient(params, key, batch, context)
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            params = jax.tree.map_with_path(joined, params)
+            value, aux, grads, context = gradient(params, key, batch, context)
         return value, aux, lax.with_sharding_constraint(grads, cut), context
 
     return accumulate_gradients(constrained, number)
-
-
-def without_fsdp(spec: PartitionSpec) -> PartitionSpec:
-    """The same partition, whole along fsdp."""
-    return PartitionSpec(*(None if name == "fsdp" else name for name in spec))
 
 
 def jit_step(step: Callable, state: PyTree, mesh: Mesh, frozen: PyTree = NOTHING) -> Callable:
