@@ -71,7 +71,7 @@ def row(system, topology, mesh, batch):
     axes = ", ".join(f"{axis}={size}" for axis, size in found.mesh.items() if size > 1)
     head = f"| {system}, {count:,} | {topology} | {axes} | {batch} "
     memory = f"| {found.memory / GIB:.2f} / {(found.limit or chip.hbm) / GIB:.2f} "
-    if not found.fits:
+    if found.hbm is None:
         return head + memory + f"| no | {found.flops / steps / 1e12:.2f} | - | - | - | - |"
     seconds = plan.times(chip, found)
     each = " | ".join(f"{1e3 * s / steps:.1f}" for s in seconds)

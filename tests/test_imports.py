@@ -30,6 +30,7 @@ ORDER = [
     "media",
     "conditioning",
     "experiment",
+    "sharding",
     "models",
     "lora",
     "pretrained",

@@ -12,6 +12,7 @@ from configs.digits import get_config
 from diffjax import parallel, plan
 from diffjax.errors import InputError
 from diffjax.plan.hlo import _group, _turns, parse
+from diffjax.plan.report import row
 from diffjax.plan.step import needed
 
 F32 = 4
@@ -172,6 +173,15 @@ def test_a_slice_that_is_not_one_is_refused(text):
 def test_the_compilers_refusals(said, found):
     """libtpu 0.0.42 said the second of a real plan; the first is the other wording we read."""
     assert needed(said) == (found and tuple(gib * 2**30 for gib in found))
+
+
+def test_a_program_that_cannot_be_read_leaves_its_memory_and_dashes():
+    """As what libtpu 0.0.52 makes of DiT-XL/2 for v6e, with its blocks gathered in their turns."""
+    mesh, traced = parallel.make_mesh("fsdp=8"), jax.jit(jnp.sin).trace(jnp.ones(8))
+    found = plan.cost_of(traced, 800, mesh, lambda traced: (None, 3 * 2**30))
+    assert found.fits
+    cells = row("v6e:2x4", plan.chip_of("v6e:2x4"), found)
+    assert cells == ["v6e:2x4", "fsdp=8", "3.00 / 32.00", "yes", "0.000", *6 * ["-"]]
 
 
 def test_without_the_compiler_the_plan_says_what_to_install(monkeypatch):

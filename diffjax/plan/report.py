@@ -94,7 +94,7 @@ def row(topology: str, chip: Chip, found: Cost) -> list[str]:
         "yes" if found.fits else "no",
         f"{found.flops / TERA:.3f}",
     ]
-    if not found.fits:
+    if found.hbm is None:
         return [*head, *["-"] * (len(HEAD) - len(head))]
     seconds = times(chip, found)
     bound = found.model_flops / chip.peak / max(seconds)

@@ -24,10 +24,10 @@ class Cost(NamedTuple):
     Attributes:
       mesh: sizes of the axes.
       memory: bytes of HBM in use at once.
-      limit: bytes that the compiler may use; None where it did not say.
+      limit: bytes that the compiler may use, where they were not enough; None where it fits.
       flops: of matrix products and convolutions, recomputation included.
       model_flops: without recomputation: three times those of the forward pass.
-      hbm: bytes read and written; None where it does not fit.
+      hbm: bytes read and written; None where there is no program to read.
       collectives: exchanges between chips.
     """
 
@@ -42,7 +42,7 @@ class Cost(NamedTuple):
     @property
     def fits(self) -> bool:
         """Whether the compiler found room for it."""
-        return self.hbm is not None
+        return self.limit is None
 
 
 def devices_of(topology: str) -> list[Any]:
@@ -93,19 +93,26 @@ def _frozen(experiment: Experiment, mesh: jax.sharding.Mesh) -> dict:
     )
 
 
-def compiled_program(traced: jax.stages.Traced) -> tuple[str, float]:
-    """Compile a traced function for TPUs: (the text of the program, bytes of HBM in use)."""
+def compiled_program(traced: jax.stages.Traced) -> tuple[str | None, float]:
+    """Compile a traced function for TPUs: (the text of the program, bytes of HBM in use).
+
+    JAX 0.10.2 cannot read all that libtpu 0.0.52 makes for v6e; of such a program the text is None.
+    """
     compiled = traced.lower(lowering_platforms=("tpu",)).compile()
     m = compiled.memory_analysis()
     memory = m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
-    return compiled.as_text(), memory + m.temp_size_in_bytes + m.generated_code_size_in_bytes
+    memory += m.temp_size_in_bytes + m.generated_code_size_in_bytes
+    try:
+        return compiled.as_text(), memory
+    except jax.errors.JaxRuntimeError:
+        return None, memory
 
 
 def cost(
     experiment: Experiment,
     devices: list[Any],
     mesh: str = "",
-    program: Callable[[jax.stages.Traced], tuple[str, float]] = compiled_program,
+    program: Callable[[jax.stages.Traced], tuple[str | None, float]] = compiled_program,
 ) -> Cost:
     """Compile the training step for the devices, and read what it needs.
 
@@ -138,7 +145,7 @@ def cost_of(
     traced: jax.stages.Traced,
     model_flops: int,
     mesh: jax.sharding.Mesh,
-    program: Callable[[jax.stages.Traced], tuple[str, float]] = compiled_program,
+    program: Callable[[jax.stages.Traced], tuple[str | None, float]] = compiled_program,
 ) -> Cost:
     """Compile a traced function for the devices of a mesh, and read what it needs.
 
@@ -146,7 +153,7 @@ def cost_of(
       traced: from `jax.jit(function).trace`, of arguments sharded over the mesh.
       model_flops: without recomputation, of all chips.
       mesh: of devices from `devices_of`.
-      program: traced -> (text of the program, bytes of HBM); default, what the compiler says.
+      program: traced -> (text of the program or None, bytes of HBM); default, the compiler's.
 
     Returns:
       The cost for each chip.
@@ -161,6 +168,8 @@ def cost_of(
             raise
         memory, limit = used
         return Cost(shape, memory, limit, flops, model_flops, None, [])
+    if text is None:
+        return Cost(shape, memory, None, flops, model_flops, None, [])
     found = collectives(text, chips)
     return Cost(shape, memory, None, flops, model_flops, hbm_bytes(text), found)
 
