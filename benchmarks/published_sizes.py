@@ -80,9 +80,9 @@ def sdxl():
     return module, network(module), at_steps(predict_eps, 1000), schedule, (128, 128, 4), condition
 
 
-def flux():
+def flux(scan_blocks=True):
     """Likewise."""
-    module = architecture_of(FLUX).module.clone(remat=True, scan_blocks=True)
+    module = architecture_of(FLUX).module.clone(remat=True, scan_blocks=scan_blocks)
     condition = given(tokens=(512, 4096), vector=(768,), guidance=())
     net = packed(network(module))
     return module, net, predict_velocity, schedules.rectified_flow(), (128, 128, 16), condition

@@ -22,7 +22,11 @@ from diffjax import grids, guidance, parallel, plan, samplers
 from diffjax.parameterization import make_denoiser
 from diffjax.samplers import sample
 
-SYSTEMS = {"sdxl": (SDXL, sdxl, samplers.dpmpp_2m, 30), "flux": (FLUX, flux, samplers.euler, 28)}
+SYSTEMS = {
+    "sdxl": (SDXL, sdxl, samplers.dpmpp_2m, 30),
+    "flux": (FLUX, partial(flux, scan_blocks=False), samplers.euler, 28),
+    "flux-scanned": (FLUX, flux, samplers.euler, 28),
+}
 GIB = 2**30
 
 
@@ -72,7 +76,8 @@ def row(system, topology, mesh, batch):
     head = f"| {system}, {count:,} | {topology} | {axes} | {batch} "
     memory = f"| {found.memory / GIB:.2f} / {(found.limit or chip.hbm) / GIB:.2f} "
     if found.hbm is None:
-        return head + memory + f"| no | {found.flops / steps / 1e12:.2f} | - | - | - | - |"
+        fits = "yes" if found.fits else "no"
+        return head + memory + f"| {fits} | {found.flops / steps / 1e12:.2f} | - | - | - | - |"
     seconds = plan.times(chip, found)
     each = " | ".join(f"{1e3 * s / steps:.1f}" for s in seconds)
     whole = max(seconds)
