@@ -95,9 +95,9 @@ class Net(nn.Module):
         return nn.Dense(64)(h)
 
 
-def _loss():
+def _loss(module):
     schedule = schedules.vp_cosine()
-    net, density = models.network(Net()), weighting.stratified(schedule)
+    net, density = models.network(module), weighting.stratified(schedule)
     return losses.denoising_loss(net, schedule, predict_v, weighting.snr_plus_one, density)
 
 
@@ -124,7 +124,7 @@ def _trained(form, folder=None, start=0, steps=STEPS):
     With a folder the run begins at the step saved there, if any, and its end is saved.
     """
     optimizer = optax.sgd(0.05)
-    make = partial(training.make_train_step, _loss(), optimizer, accumulate=8)
+    make = partial(training.make_train_step, _loss(Net()), optimizer, accumulate=8)
     mesh = parallel.make_mesh(form if "=" in form else "", _devices(form))
     init, root = (parallel.init_sharded(jax.random.key, mesh, seed) for seed in (0, 1))
     state = parallel.init_sharded(
@@ -170,10 +170,7 @@ def test_every_form_trains_the_same(form, one_device):
 def _block_gradient(mesh=None, **options):
     """(compiled gradient of a DiT of six scanned blocks, its arguments), on a mesh or without."""
     module = models.DiT(width=64, depth=6, heads=2, num_classes=10, scan_blocks=True, **options)
-    schedule, net = schedules.vp_cosine(), models.network(module)
-    density = weighting.stratified(schedule)
-    loss = losses.denoising_loss(net, schedule, predict_v, weighting.snr_plus_one, density)
-    gradient = training.loss_gradient(loss, {})
+    gradient = training.loss_gradient(_loss(module), {})
     x, label = jax.random.normal(jax.random.key(1), (16, 8, 8, 3)), jnp.arange(16) % 10
     inputs = x[:1], jnp.zeros(1), {"label": label[:1]}
     params = tiny.randomised(module, *inputs, scale=0.1)

@@ -3,12 +3,14 @@
 Layers have the names that its published files use.
 """
 
+from functools import partial
+
 import jax.numpy as jnp
 from flax import linen as nn
 
 from diffjax.models.layers import sinusoidal_embedding
 from diffjax.models.published_layers import TwoLayers, needed
-from diffjax.models.stacking import apart
+from diffjax.models.stacking import repeat
 from diffjax.models.text.encoding import biased_attention, exact_gelu, heads_of
 from diffjax.models.transformer import dense
 from diffjax.types import Array, Cond
@@ -82,7 +84,7 @@ class ClipPrior(nn.Module):
         if "token_mask" in cond:
             mask = jnp.pad(cond["token_mask"].astype(float), ((0, 0), (0, 4)), constant_values=1)
             bias = bias + HIDE * (1 - mask[:, None, None, :])
-        for i in range(self.depth):
-            h = PriorBlock(self.heads, name=f"transformer_blocks.{i}")(apart(h), bias)
+        make, step = partial(PriorBlock, self.heads), lambda block, h, _: (block(h, bias), None)
+        h, _ = repeat(make, step, h, self.depth, name="transformer_blocks.")
         h = nn.LayerNorm(1e-5, name="norm_out")(h)
         return linear(h[:, -1], "proj_to_clip_embeddings", self.channels)

@@ -256,7 +256,7 @@ def residuals_of(given: Sequence[Array], blocks: int, like: Array, scan: bool) -
             f"got {len(given)}, one of {[*wrong, like.shape][0]}. Is the ControlNet one for it?"
         )
     every = math.ceil(blocks / len(given))
-    each = [given[min(i // every, len(given) - 1)] for i in range(blocks)]
+    each = [given[i // every] for i in range(blocks)]
     return jnp.stack(each) if scan else each
 
 

@@ -4,10 +4,12 @@ Layers bear the names of the published files. The U-Net reads the tokens as cond
 see `TransformerAttention.images`.
 """
 
+from functools import partial
+
 import jax.numpy as jnp
 from flax import linen as nn
 
-from diffjax.models.stacking import apart
+from diffjax.models.stacking import repeat
 from diffjax.models.text.encoding import biased_attention, exact_gelu, heads_of
 from diffjax.models.transformer import dense
 from diffjax.types import Array
@@ -92,7 +94,8 @@ class Resampler(nn.Module):
         queries = jnp.broadcast_to(queries, (len(x), *queries.shape[1:]))
         x = dense(self.hidden, x.dtype, name="proj_in")(x)
         sizes = (self.heads, self.head_width, int(self.ratio * self.hidden))
-        for i in range(self.depth):
-            queries = ResamplerBlock(*sizes, name=f"layers.{i}")(x, apart(queries))
+        step = lambda block, queries, _: (block(x, queries), None)  # noqa: E731
+        make = partial(ResamplerBlock, *sizes)
+        queries, _ = repeat(make, step, queries, self.depth, name="layers.")
         h = dense(self.width, x.dtype, name="proj_out")(queries)
         return nn.LayerNorm(1e-5, name="norm_out")(h)

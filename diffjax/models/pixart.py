@@ -3,6 +3,8 @@
 Layers have the names that its published files use.
 """
 
+from functools import partial
+
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -10,7 +12,7 @@ from diffjax.models.layers import attention, sinusoidal_embedding
 from diffjax.models.patches import unpatchify
 from diffjax.models.position import Cells, cells, sincos_2d
 from diffjax.models.published_layers import TwoLayers, modulate, needed, plain_norm, waves
-from diffjax.models.stacking import apart
+from diffjax.models.stacking import repeat
 from diffjax.models.text.encoding import heads_of, tanh_gelu
 from diffjax.models.transformer import dense
 from diffjax.types import Array, Cond
@@ -92,8 +94,9 @@ class PixArt(nn.Module):
         h = nn.Conv(self.width, (p, p), p, "VALID", name="pos_embed.proj")(x)
         places = self.positions(height // p, width // p).astype(h.dtype)
         h = h.reshape(h.shape[0], -1, self.width) + places[None]
-        for i in range(self.depth):
-            h = PixArtBlock(self.heads, name=f"transformer_blocks.{i}")(apart(h), six, text, mask)
+        step = lambda block, h, _: (block(h, six, text, mask), None)  # noqa: E731
+        make = partial(PixArtBlock, self.heads)
+        h, _ = repeat(make, step, h, self.depth, name="transformer_blocks.")
         own = self.param("scale_shift_table", nn.initializers.normal(0.02), (2, self.width))
         shift, scale = (v[:, 0] for v in jnp.split(own[None] + embedding[:, None], 2, axis=1))
         h = modulate(plain_norm(h), shift, scale)

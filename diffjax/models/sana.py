@@ -3,6 +3,8 @@
 Layers have the names that its published files use.
 """
 
+from functools import partial
+
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -11,7 +13,7 @@ from diffjax.models.linear_attention import ChannelNorm, GatedConv, relu_attenti
 from diffjax.models.patches import unpatchify
 from diffjax.models.position import Cells, cells, sincos_2d
 from diffjax.models.published_layers import TwoLayers, modulate, needed, plain_norm, waves
-from diffjax.models.stacking import apart
+from diffjax.models.stacking import repeat
 from diffjax.models.text.encoding import heads_of, tanh_gelu
 from diffjax.models.transformer import dense
 from diffjax.types import Array, Cond
@@ -121,8 +123,8 @@ class Sana(nn.Module):
             places = sincos_2d(where, self.width, self.scale)
             h = h + jnp.asarray(places, jnp.float32)[None]
         kind = (self.heads, self.cross_heads, int(self.ratio * self.width), self.bias, self.normed)
-        for i in range(self.depth):
-            h = SanaBlock(*kind, name=f"transformer_blocks.{i}")(apart(h), six, text, mask, size)
+        step = lambda block, h, _: (block(h, six, text, mask, size), None)  # noqa: E731
+        h, _ = repeat(partial(SanaBlock, *kind), step, h, self.depth, name="transformer_blocks.")
         own = self.param("scale_shift_table", nn.initializers.normal(0.02), (2, self.width))
         shift, scale = (v[:, 0] for v in jnp.split(own[None] + embedding[:, None], 2, axis=1))
         h = modulate(plain_norm(h), shift, scale)

@@ -160,18 +160,16 @@ def cost_of(
     """
     chips, shape = mesh.size, dict(mesh.shape)
     flops, model_flops = matmul_flops(traced.jaxpr.jaxpr) / chips, model_flops / chips
+    limit = None
     try:
         text, memory = program(traced)
     except jax.errors.JaxRuntimeError as error:
         used = needed(str(error))
         if used is None:
             raise
-        memory, limit = used
-        return Cost(shape, memory, limit, flops, model_flops, None, [])
-    if text is None:
-        return Cost(shape, memory, None, flops, model_flops, None, [])
-    found = collectives(text, chips)
-    return Cost(shape, memory, None, flops, model_flops, hbm_bytes(text), found)
+        text, (memory, limit) = None, used
+    hbm, found = (hbm_bytes(text), collectives(text, chips)) if text else (None, [])
+    return Cost(shape, memory, limit, flops, model_flops, hbm, found)
 
 
 REFUSALS = (
